@@ -1,0 +1,110 @@
+"""Instants and durations: aware UTC only.
+
+`at` is the project's clock (wall, or the position of a replay); `recorded_at` is always the wall.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+__all__ = ["Clock", "ReplayClock", "WallClock", "format_instant", "from_micros", "parse_duration", "parse_instant", "to_micros"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d+)([smhdw])")
+
+
+class Clock(Protocol):
+    """Tells the project's instant."""
+
+    def now(self) -> datetime:
+        """Give the current instant, aware, UTC."""
+        ...
+
+
+class WallClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Give the current instant, aware, UTC."""
+        return datetime.now(UTC)
+
+
+class ReplayClock:
+    """A clock that stands where the replay put it."""
+
+    def __init__(self, position: datetime) -> None:
+        self._position = position
+
+    def now(self) -> datetime:
+        """Give the replay's position."""
+        return self._position
+
+    def move_to(self, position: datetime) -> None:
+        """Stand at `position`. Raises `ValueError` if that is earlier than now."""
+        if position < self._position:
+            raise ValueError(f"a replay goes forward: {position} is before {self._position}")
+        self._position = position
+
+
+def to_micros(instant: datetime) -> int:
+    """Give microseconds since 1970 of an aware instant.
+
+    Examples
+    --------
+    >>> to_micros(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    if instant.tzinfo is None:
+        raise ValueError(f"{instant!r} has no time zone; noria speaks aware UTC only")
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(micros: int) -> datetime:
+    """Give the aware instant of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def parse_instant(text: str) -> datetime:
+    """Read ISO 8601; a text without offset is UTC.
+
+    Examples
+    --------
+    >>> parse_instant("2013-04-01T06:30Z").hour
+    6
+    """
+    instant = datetime.fromisoformat(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def format_instant(instant: datetime) -> str:
+    """Write ISO 8601 with `Z`, microseconds only where there are any.
+
+    Examples
+    --------
+    >>> format_instant(datetime(2013, 4, 1, tzinfo=UTC))
+    '2013-04-01T00:00:00Z'
+    """
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration such as `7d`, `12h`, `1h30m`.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or is not positive.
+
+    Examples
+    --------
+    >>> parse_duration("1h30m")
+    datetime.timedelta(seconds=5400)
+    """
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is no duration; write for example '7d', '12h' or '1h30m'")
+    total = timedelta(seconds=sum(int(number) * _UNITS_S[unit] for number, unit in parts))
+    if not total:
+        raise ValueError(f"{text!r} is an empty duration; it must be positive")
+    return total

@@ -1,0 +1,190 @@
+"""Everything noria raises on purpose.
+
+Each error says what was found, what was wanted and what to do next, keeps its facts as attributes, and
+inherits the builtin that callers expect.
+
+::
+
+    NoriaError
+    ├── ConfigError (ValueError)          noria.toml or a declaration is wrong
+    ├── ProjectNotFound (LookupError)     no noria.toml here or above
+    ├── NotFound (LookupError)            a named thing does not exist
+    ├── Conflict (ValueError)             the same identity with other content
+    ├── SourceError (ValueError)          a source is gone, empty where it may not be, or malformed
+    ├── BatchBlocked (ValueError)         a batch broke its contract beyond the limit; nothing was written
+    ├── GateRefused (RuntimeError)        a version did not pass its gate
+    ├── LeaseHeld (RuntimeError)          somebody else holds it
+    ├── DigestMismatch (ValueError)       bytes are not what was recorded
+    ├── LedgerCorrupt (ValueError)        the chain or a row does not verify
+    ├── DeploymentError (RuntimeError)    a server did not come up or answer
+    ├── PortInUse (OSError)               somebody else listens there
+    └── StoreError (OSError)              a store cannot be read or written
+        └── DiskFull
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BatchBlocked",
+    "ConfigError",
+    "Conflict",
+    "DeploymentError",
+    "DigestMismatch",
+    "DiskFull",
+    "GateRefused",
+    "LeaseHeld",
+    "LedgerCorrupt",
+    "NoriaError",
+    "NotFound",
+    "PortInUse",
+    "ProjectNotFound",
+    "SourceError",
+    "StoreError",
+]
+
+
+class NoriaError(Exception):
+    """Base of all errors that noria raises on purpose. `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(NoriaError, ValueError):
+    """A setting or a declaration is wrong."""
+
+    exit_code = 2
+
+
+class ProjectNotFound(NoriaError, LookupError):
+    """There is no project where one was looked for."""
+
+    exit_code = 2
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"no noria.toml in {path} or any folder above it; `noria init DIR` makes a project, "
+            "`--project DIR` names one"
+        )
+        self.path = path
+
+
+class NotFound(NoriaError, LookupError):
+    """A named thing does not exist.
+
+    Parameters
+    ----------
+    kind, name
+        What was looked for.
+    existing
+        Names that do exist: the nearest are suggested.
+    """
+
+    exit_code = 3
+
+    def __init__(self, kind: str, name: str, existing: Iterable[str] = ()) -> None:
+        known = sorted(set(existing))
+        near = get_close_matches(name, known, n=3)
+        if near:
+            hint = f"did you mean {', '.join(repr(each) for each in near)}?"
+        elif known:
+            shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+            hint = f"there is {shown}"
+        else:
+            hint = f"there is no {kind} yet"
+        super().__init__(f"no {kind} named {name!r}; {hint}")
+        self.kind, self.name, self.existing = kind, name, tuple(known)
+
+
+class Conflict(NoriaError, ValueError):
+    """The same identity was given with other content."""
+
+    exit_code = 4
+
+
+class SourceError(NoriaError, ValueError):
+    """A source vanished, is empty where it may not be, or does not have the shape that was declared."""
+
+    exit_code = 4
+
+
+class BatchBlocked(NoriaError, ValueError):
+    """A batch broke its contract beyond the limit; nothing of it was written."""
+
+    exit_code = 5
+
+    def __init__(self, dataset: str, batch: str, reasons: Iterable[str]) -> None:
+        self.dataset, self.batch, self.reasons = dataset, batch, tuple(reasons)
+        super().__init__(
+            f"batch {batch} of dataset {dataset!r} is blocked, nothing of it was written: "
+            f"{'; '.join(self.reasons)}. Repair the batch and ingest it again under the same id"
+        )
+
+
+class GateRefused(NoriaError, RuntimeError):
+    """A version did not pass its gate."""
+
+    exit_code = 5
+
+    def __init__(self, subject: str, environment: str, reasons: Iterable[str]) -> None:
+        self.subject, self.environment, self.reasons = subject, environment, tuple(reasons)
+        super().__init__(f"{subject} may not enter {environment}: {'; '.join(self.reasons)}")
+
+
+class LeaseHeld(NoriaError, RuntimeError):
+    """Somebody else holds the lease."""
+
+    exit_code = 6
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(f"{name} is in use by {holder}; wait for it to end, or stop it first")
+        self.name, self.holder = name, holder
+
+
+class DigestMismatch(NoriaError, ValueError):
+    """Bytes are not what was recorded."""
+
+    exit_code = 7
+
+    def __init__(self, what: str, wanted: str, found: str) -> None:
+        super().__init__(
+            f"{what} has digest {found[:16]}…, recorded was {wanted[:16]}…: it was changed or damaged; "
+            "restore it from a backup or make a new version"
+        )
+        self.what, self.wanted, self.found = what, wanted, found
+
+
+class LedgerCorrupt(NoriaError, ValueError):
+    """The chain of events or a row that it covers does not verify."""
+
+    exit_code = 7
+
+
+class DeploymentError(NoriaError, RuntimeError):
+    """A server did not come up, or did not answer as it should."""
+
+    exit_code = 8
+
+
+class PortInUse(NoriaError, OSError):
+    """Somebody else listens on the port."""
+
+    exit_code = 8
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"port {port} on {host} is in use; choose another with `--port`, 0 picks a free one")
+        self.host, self.port = host, port
+
+
+class StoreError(NoriaError, OSError):
+    """A store cannot be read or written."""
+
+    exit_code = 9
+
+
+class DiskFull(StoreError):
+    """No room is left where a store lives."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no space left on the disk of {path}; free some and run the same command again")
+        self.path = path
