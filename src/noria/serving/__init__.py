@@ -1,0 +1,10 @@
+"""The data plane: a worker process that answers predictions over HTTP and logs every one.
+
+A worker is given a folder (`python -m noria.serving FOLDER`) with a `WorkerConfig` and a `Route`, both
+written by the control plane. It speaks the Open Inference Protocol v2, joins online features, scores every
+release of the route, appends to its spool and only then answers.
+"""
+
+from noria.serving.records import Input, Route, RouteEntry, Samples, ServedModel, WorkerConfig, WorkerStatus
+
+__all__ = ["Input", "Route", "RouteEntry", "Samples", "ServedModel", "WorkerConfig", "WorkerStatus"]
