@@ -1,0 +1,277 @@
+"""What a project writes about entering an environment: gates, their checks, canaries. Light: no engine."""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from datetime import timedelta
+
+import msgspec
+
+from noria.clock import parse_duration
+from noria.errors import ConfigError
+
+__all__ = [
+    "AtLeast",
+    "AtMost",
+    "BeatsProduction",
+    "Canary",
+    "Gate",
+    "GateCheck",
+    "Latency",
+    "SamplesReproduced",
+    "at_least",
+    "at_most",
+    "beats_production",
+    "latency",
+    "samples_reproduced",
+]
+
+LOSSES = ("auc", "brier", "log_loss")  # what two versions can be paired on
+
+
+def _checked_duration(text: str, *, setting: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from error
+
+
+def _check_metric(metric: str, *, setting: str) -> None:
+    if metric not in LOSSES:
+        raise ConfigError(
+            f"{setting}: {metric!r} is no metric to compare versions on; use one of {', '.join(LOSSES)}"
+        )
+
+
+def _check_share(value: float, *, setting: str) -> None:
+    if not 0.0 < value < 1.0:
+        raise ConfigError(f"{setting} is {value}; it must lie between 0 and 1")
+
+
+class BeatsProduction(msgspec.Struct, frozen=True, kw_only=True, tag="beats_production"):
+    """The challenger must be better than production on the same rows. See `beats_production`."""
+
+    metric: str
+    on: str = "14d"
+    min_effect: float = 0.0
+    confidence: float = 0.95
+    tolerance: float = 0.0
+    min_rows: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be judged."""
+        _check_metric(self.metric, setting="check.beats_production metric")
+        _checked_duration(self.on, setting="check.beats_production on")
+        _check_share(self.confidence, setting="check.beats_production confidence")
+        if self.tolerance < 0 or self.min_rows < 2:
+            raise ConfigError("check.beats_production: tolerance must be 0 or more and min_rows 2 or more")
+
+    @property
+    def name(self) -> str:
+        """What the check is called in results."""
+        return f"beats_production({self.metric})"
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True, tag="latency"):
+    """The 99th percentile of the time to answer, in milliseconds, may not pass a limit."""
+
+    p99_ms: float
+
+    @property
+    def name(self) -> str:
+        """What the check is called in results."""
+        return "latency(p99_ms)"
+
+
+class SamplesReproduced(msgspec.Struct, frozen=True, kw_only=True, tag="samples_reproduced"):
+    """The rows stored with the version must give the stored scores again."""
+
+    tolerance: float = 1e-6
+
+    @property
+    def name(self) -> str:
+        """What the check is called in results."""
+        return "samples_reproduced"
+
+
+class AtLeast(msgspec.Struct, frozen=True, kw_only=True, tag="at_least"):
+    """A metric of the version may not fall below a value."""
+
+    metric: str
+    value: float
+
+    @property
+    def name(self) -> str:
+        """What the check is called in results."""
+        return f"at_least({self.metric})"
+
+
+class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
+    """A metric of the version may not pass a value."""
+
+    metric: str
+    value: float
+
+    @property
+    def name(self) -> str:
+        """What the check is called in results."""
+        return f"at_most({self.metric})"
+
+
+GateCheck = BeatsProduction | Latency | SamplesReproduced | AtLeast | AtMost
+
+
+def beats_production(
+    metric: str,
+    *,
+    on: str = "14d",
+    min_effect: float = 0.0,
+    confidence: float = 0.95,
+    tolerance: float = 0.0,
+    min_rows: int = 100,
+) -> BeatsProduction:
+    """Ask that a version beats production, paired on the same recent held-back rows.
+
+    Passes where the mean improvement is at least `min_effect` **and** the lower end of its two-sided
+    bootstrap interval (days resampled whole, because rows of one day are alike) lies above `-tolerance`.
+    The first version is compared with always answering the base rate of its training rows.
+
+    Parameters
+    ----------
+    metric
+        `log_loss`, `brier` or `auc`. An improvement is positive for all three.
+    on
+        How far back the compared rows reach.
+    min_effect
+        The smallest mean improvement that is worth a change, in units of the metric.
+    confidence
+        Of the two-sided interval.
+    tolerance
+        How far below zero the interval may reach. 0 asks for proof; more lets a version in that is
+        probably better and surely not much worse, where a canary judges it next.
+    min_rows
+        With fewer labelled rows the check fails.
+    """
+    return BeatsProduction(
+        metric=metric,
+        on=on,
+        min_effect=min_effect,
+        confidence=confidence,
+        tolerance=tolerance,
+        min_rows=min_rows,
+    )
+
+
+def latency(*, p99_ms: float) -> Latency:
+    """Ask that 99 of 100 answers take at most `p99_ms` milliseconds."""
+    return Latency(p99_ms=p99_ms)
+
+
+def samples_reproduced(*, tolerance: float = 1e-6) -> SamplesReproduced:
+    """Ask that the sample rows stored with a version give the stored scores within `tolerance`."""
+    return SamplesReproduced(tolerance=tolerance)
+
+
+def at_least(metric: str, value: float) -> AtLeast:
+    """Ask that a metric of the version is `value` or more."""
+    return AtLeast(metric=metric, value=value)
+
+
+def at_most(metric: str, value: float) -> AtMost:
+    """Ask that a metric of the version is `value` or less."""
+    return AtMost(metric=metric, value=value)
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial on real traffic: a share of the answers comes from the challenger, both score every row.
+
+    Parameters
+    ----------
+    share
+        The share of predictions that the challenger answers.
+    days
+        How long it lasts, by the project's clock, before it can be promoted.
+    metric
+        `log_loss`, `brier` or `auc`.
+    max_worse
+        How much worse the challenger may be. Worse than this with confidence ends the trial at once.
+    confidence
+        Of the two-sided bootstrap interval.
+    min_rows
+        Rows with an outcome that a verdict needs.
+    max_days
+        When the trial ends at the latest; without enough outcomes by then it is rolled back. Default: four
+        times `days`.
+    """
+
+    share: float = 0.2
+    days: float = 3.0
+    metric: str = "log_loss"
+    max_worse: float = 0.005
+    confidence: float = 0.95
+    min_rows: int = 300
+    max_days: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be judged."""
+        _check_share(self.share, setting="Canary share")
+        _check_share(self.confidence, setting="Canary confidence")
+        _check_metric(self.metric, setting="Canary metric")
+        if self.days <= 0 or self.max_worse < 0 or self.min_rows < 2:
+            raise ConfigError("Canary: days must be positive, max_worse 0 or more, min_rows 2 or more")
+        if self.max_days is not None and self.max_days < self.days:
+            raise ConfigError(f"Canary max_days is {self.max_days}; it may not be below days, {self.days}")
+
+    @property
+    def last_day(self) -> float:
+        """Days after which the trial ends whatever is known."""
+        return 4 * self.days if self.max_days is None else self.max_days
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a version has to pass before it enters an environment.
+
+    Parameters
+    ----------
+    name
+        Default: the name of the variable it is declared as.
+    checks
+        All must pass; see `noria.check`.
+    refit
+        Whether the version that passed may be refitted on all rows, held-back ones included. The refit is a
+        version of its own and is judged by the canary.
+    canary
+        The trial that follows, or None to promote at once.
+
+    Examples
+    --------
+    >>> gate = Gate(checks=[beats_production("log_loss"), latency(p99_ms=50)])
+    >>> [check.name for check in gate.checks]
+    ['beats_production(log_loss)', 'latency(p99_ms)']
+    >>> gate.named("production_gate").name
+    'production_gate'
+    """
+
+    name: str = ""
+    _: KW_ONLY
+    checks: Sequence[GateCheck]
+    refit: bool = False
+    canary: Canary | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the checks as a tuple; refuse a gate that is always open."""
+        object.__setattr__(self, "checks", tuple(self.checks))
+        if not self.checks:
+            raise ConfigError(
+                f"gate {self.name!r} has no checks and would let everything in; give it at least one"
+            )
+        for each in self.checks:
+            if not isinstance(each, GateCheck):
+                raise ConfigError(
+                    f"gate {self.name!r}: {each!r} is no check of a gate; use check.beats_production, "
+                    "check.latency, check.samples_reproduced, check.at_least or check.at_most"
+                )
+
+    def named(self, name: str) -> "Gate":
+        """Give this gate, called `name` where it has no name of its own."""
+        return self if self.name else replace(self, name=name)
