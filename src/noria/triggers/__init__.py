@@ -1,0 +1,8 @@
+"""Acting on what happened: run, wait, refuse or alert, each decision on record.
+
+Declarations are here; the verb is `noria.triggers.reconcile.reconcile`.
+"""
+
+from noria.triggers.declarations import Budget, Trigger, decay, schedule
+
+__all__ = ["Budget", "Trigger", "decay", "schedule"]
