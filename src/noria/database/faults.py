@@ -1,0 +1,57 @@
+"""From a driver's errors to noria's."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from noria.errors import DiskFull, StoreError
+
+__all__ = ["is_busy", "translated_faults"]
+
+_NO_DISK_SPACE = "53100"  # PostgreSQL's SQLSTATE disk_full
+_ADVICE = {
+    "SQLITE_CANTOPEN": "check that the folder exists and may be written",
+    "SQLITE_READONLY": "it may not be written; check the rights of the file and its folder",
+    "SQLITE_NOTADB": "it is not a database; name another file or move this one away",
+    "SQLITE_CORRUPT": "it is damaged; restore it from a backup",
+    "SQLITE_BUSY": "another process has been writing all the time; stop it and try again",
+    "SQLITE_IOERR": "the disk does not take or give the data; check it",
+}
+
+
+def is_busy(err: OperationalError) -> bool:
+    """Tell whether the database refused only because somebody else is writing."""
+    return _sqlite_name(err).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+@contextmanager
+def translated_faults(location: str) -> Iterator[None]:
+    """Raise `DiskFull` or `StoreError` for what the disk or the server of `location` is to blame for.
+
+    Other errors of the driver (a wrong statement, a broken constraint) are faults of the code and pass.
+    """
+    try:
+        yield
+    except DatabaseError as err:
+        name = _sqlite_name(err)
+        if name == "SQLITE_FULL" or _sqlstate(err) == _NO_DISK_SPACE:
+            raise DiskFull(location) from err
+        advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), None)
+        if advice is None and not (isinstance(err, OperationalError) and not name):
+            raise
+        advice = advice or "check that the server is up and the URL right"
+        raise StoreError(f"the database {location} cannot be used: {err.orig}; {advice}") from err
+    except OSError as err:
+        if err.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(err, DiskFull):
+            raise DiskFull(location) from err
+        raise
+
+
+def _sqlite_name(err: DatabaseError) -> str:
+    return getattr(err.orig, "sqlite_errorname", None) or ""
+
+
+def _sqlstate(err: DatabaseError) -> str:
+    return getattr(err.orig, "sqlstate", None) or ""

@@ -1,0 +1,9 @@
+"""Alembic's entry: run the migrations on the connection that the caller gives, inside its transaction."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"], transactional_ddl=True, render_as_batch=True
+)
+with context.begin_transaction():
+    context.run_migrations()

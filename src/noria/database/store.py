@@ -1,0 +1,218 @@
+"""An opened database: one writer at a time, readers that never wait."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
+from noria.database.faults import is_busy, translated_faults
+from noria.database.revisions import current_revision, newest_revision, upgrade_tables
+from noria.errors import ConfigError, StoreError
+
+__all__ = ["Database"]
+
+_BUSY_S = 60.0  # how long one attempt waits for another writer
+_PATIENCE_S = 240.0  # how long all attempts together do
+_WRITER_KEY = 0x6E6F726961  # "noria": PostgreSQL's advisory lock that makes writers queue
+_FORGOTTEN: list["_Opened"] = []  # of the parent process: closing its connections here would harm it
+
+
+class Database:
+    """One relational database, SQLite or PostgreSQL, with all tables in place.
+
+    Safe to use from many threads, and in a forked child (which gets connections of its own); a spawned child
+    opens it again by `url`. SQLite runs in WAL mode: readers see the state of their first read and never wait,
+    writers queue, also over processes. What was committed survives a kill; `synchronous=NORMAL` means that a
+    power loss may take the last moments, never the consistency.
+    """
+
+    def __init__(self, url: URL, *, location: str) -> None:
+        self.url = url.render_as_string(hide_password=False)
+        self.location = location
+        self._url = url
+        self._opened = _Opened(url)
+        self._renewing = threading.Lock()
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open a database, make it if it is not there, and bring its tables up to date.
+
+        Parameters
+        ----------
+        url
+            `sqlite:///RELATIVE/PATH.db`, `sqlite:////ABSOLUTE/PATH.db` or `postgresql://…`.
+
+        Raises
+        ------
+        ConfigError
+            If the URL cannot be read or names no kind of database that noria knows.
+        DiskFull, StoreError
+            If it cannot be read or written, is none, or was written by a newer noria.
+        """
+        parsed = _read_url(url)
+        location = parsed.database or "" if _is_sqlite(parsed) else parsed.render_as_string(hide_password=True)
+        if _is_sqlite(parsed):
+            try:
+                Path(location).parent.mkdir(parents=True, exist_ok=True)
+            except OSError as err:
+                raise StoreError(f"the folder of {location} cannot be made: {err.strerror}; name another") from err
+        database = cls(parsed, location=location)
+        with database.read() as connection:
+            is_current = current_revision(connection) == newest_revision()
+        if not is_current:
+            with database.write() as connection:
+                upgrade_tables(connection, location=location)
+        return database
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give the connection of a transaction that alone may write; commit at the end, roll back on an error.
+
+        Inside another `write` of the same thread it joins that one: all of it is committed, or nothing. If the
+        inner block ends with an error, the outer one cannot be committed any more.
+        """
+        opened = self._here()
+        local = opened.local
+        if local.writing is not None:
+            try:
+                yield local.writing
+            except BaseException:
+                local.spoiled = True
+                raise
+            return
+        with translated_faults(self.location), opened.turn, _begun(opened.writer) as connection:
+            local.writing, local.spoiled = connection, False
+            try:
+                yield connection
+                if local.spoiled:
+                    raise RuntimeError("a joined write failed and its error was swallowed; nothing is committed")
+                connection.commit()
+            finally:
+                local.writing = None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection that sees one state of the database throughout; inside a `write`, that one's."""
+        opened = self._here()
+        if opened.local.writing is not None:
+            yield opened.local.writing
+            return
+        with translated_faults(self.location), opened.reader.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self._here().engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _here(self) -> "_Opened":
+        """Give what is open in this very process: a forked child must not touch its parent's connections."""
+        if self._opened.pid != os.getpid():
+            with self._renewing:
+                if self._opened.pid != os.getpid():
+                    _FORGOTTEN.append(self._opened)
+                    self._opened = _Opened(self._url)
+        return self._opened
+
+
+class _Local(threading.local):
+    """What one thread is in the middle of."""
+
+    writing: Connection | None = None
+    spoiled: bool = False
+
+
+class _Opened:
+    """The connections of one process."""
+
+    def __init__(self, url: URL) -> None:
+        self.pid = os.getpid()
+        self.local = _Local()
+        self.turn = threading.Lock()  # threads of one process queue here, fairly and without polling
+        # pool_size 0: as many connections as there are threads at it, kept open for the next time
+        self.engine = create_engine(url, poolclass=QueuePool, pool_size=0)
+        if _is_sqlite(url):
+            event.listen(self.engine, "connect", _prepare_sqlite)
+        event.listen(self.engine, "begin", _begin_sqlite if _is_sqlite(url) else _begin_postgresql)
+        self.reader = self.engine.execution_options(noria_writes=False)
+        self.writer = self.engine.execution_options(noria_writes=True)
+
+
+@contextmanager
+def _begun(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a begun transaction, however long other writers take."""
+    patience_ends = time.monotonic() + _PATIENCE_S
+    with engine.connect() as connection:
+        while True:
+            try:
+                connection.begin()
+                break
+            except OperationalError as err:
+                connection.rollback()
+                if not is_busy(err) or time.monotonic() > patience_ends:
+                    raise
+                time.sleep(0.01)
+        yield connection
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself; `_begin_sqlite` does
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
+    _set_wal(connection)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _set_wal(connection: Any) -> None:
+    """Turn on WAL, which stays on in the file. Of two that do so at once, one is refused without waiting."""
+    import sqlite3
+
+    patience_ends = time.monotonic() + _BUSY_S
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as err:
+            if not err.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > patience_ends:
+                raise
+            time.sleep(0.01)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_writer = connection.get_execution_options().get("noria_writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    if connection.get_execution_options().get("noria_writes", True):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_KEY})")
+    else:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def _read_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as err:
+        raise ConfigError(f"database {url!r} cannot be read: {err}; write sqlite:///PATH or postgresql://…") from err
+    if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigError(f"database {url!r} is neither SQLite nor PostgreSQL; write sqlite:///PATH or postgresql://…")
+    if _is_sqlite(parsed) and parsed.database in {None, "", ":memory:"}:
+        raise ConfigError(f"database {url!r} names no file, so no other process could open it; write sqlite:///PATH")
+    return parsed
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"

@@ -1,0 +1,104 @@
+"""Blobs in an object store (S3, Google Cloud Storage, Azure), through obstore."""
+
+import errno
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
+
+from noria.errors import DigestMismatch, DiskFull, NotFound, SourceError, StoreError
+from noria.records import sha256_hex
+from noria.storage.contract import blob_key, blob_uri
+from noria.storage.local import LocalStorage
+
+__all__ = ["ObjectStorage"]
+
+_CHUNK_BYTES = 1 << 20
+
+
+class ObjectStorage:
+    """Blobs in an object store, with a local folder for fetched ones; see `Storage`.
+
+    Parameters
+    ----------
+    store
+        An opened store of obstore; its prefix is the storage's root.
+    location
+        The URL it was opened with, for messages.
+    cache
+        A local folder that keeps fetched blobs; None: a temporary one of this process.
+    """
+
+    def __init__(self, store: ObjectStore, *, location: str, cache: Path | None = None) -> None:
+        self.location = location
+        self._store = store
+        self._temporary = tempfile.TemporaryDirectory(prefix="noria-blobs-") if cache is None else None
+        self._cache = LocalStorage(Path(self._temporary.name) if self._temporary else cache or Path())
+
+    def put(self, data: bytes) -> str:
+        """Keep `data`; give its sha256 in hex."""
+        sha256 = sha256_hex(data)
+        if not self.exists(sha256):
+            with self._translated():
+                obstore.put(self._store, blob_key(sha256), data)
+        return sha256
+
+    def put_file(self, path: Path) -> str:
+        """Keep the content of a file; give its sha256 in hex."""
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as err:
+            raise SourceError(f"the file {path} cannot be read: {err.strerror}; give one that exists") from err
+        if not self.exists(sha256):
+            with self._translated():
+                obstore.put(self._store, blob_key(sha256), path)
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """Give the bytes, verified."""
+        with self._translated():
+            try:
+                data = bytes(obstore.get(self._store, blob_key(sha256)).bytes())
+            except FileNotFoundError as err:
+                raise NotFound("blob", sha256) from err
+        found = sha256_hex(data)
+        if found != sha256:
+            raise DigestMismatch(f"the blob {blob_key(sha256)} of {self.location}", sha256, found)
+        return data
+
+    def fetch(self, sha256: str) -> Path:
+        """Give a local copy, verified; it is read-only and kept for the next time."""
+        if not self._cache.exists(sha256):
+            self._cache.put(self.get(sha256))
+        return self._cache.fetch(sha256)
+
+    def exists(self, sha256: str) -> bool:
+        """Tell whether such a blob is kept."""
+        with self._translated():
+            try:
+                obstore.head(self._store, blob_key(sha256))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def uri(self, sha256: str) -> str:
+        """Give the blob's name for records."""
+        return blob_uri(sha256)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except (BaseError, OSError) as err:
+            if isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise DiskFull(self.location) from err
+            text = str(err).strip().partition("\n")[0]
+            raise StoreError(f"the storage {self.location} cannot be used: {text}; check the URL, the credentials and that it is up") from err
