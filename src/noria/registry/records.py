@@ -1,0 +1,84 @@
+"""What a model version consists of, as values."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from noria.errors import ConfigError
+
+__all__ = ["Input", "InputKind", "ModelFormat", "ModelManifest", "Part", "Signature"]
+
+InputKind = Literal["number", "category", "feature"]
+ModelFormat = Literal["lightgbm", "skops"]
+
+
+class Input(msgspec.Struct, frozen=True):
+    """One column that a model reads.
+
+    Parameters
+    ----------
+    name : str
+        The column; a feature's is `<view>__<feature>`.
+    kind : {"number", "category", "feature"}
+        Numbers and categories come with the request; features are numbers looked up in a feature view.
+    categories : tuple of str
+        The vocabulary of a category in the order of its codes: the first is 0. Any other text, and a
+        missing one, is NaN.
+    """
+
+    name: str
+    kind: InputKind
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind != "category" and self.categories:
+            raise ConfigError(f"input {self.name!r} is a {self.kind} and may have no categories")
+        if len(set(self.categories)) != len(self.categories):
+            raise ConfigError(f"the categories of input {self.name!r} repeat")
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """The columns that a model reads, in its order, and the one that it gives."""
+
+    inputs: tuple[Input, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        names = self.names
+        if not names:
+            raise ConfigError("a signature needs at least one input")
+        if len(set(names)) != len(names):
+            twice = sorted({each for each in names if names.count(each) > 1})
+            raise ConfigError(f"inputs repeat in the signature: {', '.join(twice)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in the model's order."""
+        return tuple(each.name for each in self.inputs)
+
+    @property
+    def category_columns(self) -> tuple[int, ...]:
+        """Positions of the categories."""
+        return tuple(number for number, each in enumerate(self.inputs) if each.kind == "category")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Bytes in the storage."""
+
+    sha256: str
+    size_bytes: int
+
+
+class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Names every part of a model version; its digest is the version's.
+
+    It holds nothing that differs between two trainings that gave the same model: no run, no instant.
+    """
+
+    name: str
+    format: ModelFormat
+    signature: Signature
+    metrics: dict[str, float]
+    parts: dict[str, Part]  # "model", "profile", "samples"
+    parents: tuple[str, ...] = ()  # references of versions it comes from, such as the gated one of a refit
+    facts: dict[str, Any] = {}
