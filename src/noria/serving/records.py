@@ -7,7 +7,7 @@ and is replaced, atomically, to swap. Both lie in the deployment's folder.
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -29,6 +29,8 @@ __all__ = [
     "WorkerConfig",
     "WorkerStatus",
     "assignment_point",
+    "pick",
+    "split",
     "read_record",
     "write_record",
 ]
@@ -70,8 +72,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     digest: str  # sha256 of the file at `path`
     path: str
     inputs: tuple[Input, ...]  # in the model's order
+    samples: Samples
     views: tuple[ViewSpec, ...] = ()
-    samples: Samples | None = None
     threshold: float | None = None
     format: str = "lightgbm"
 
@@ -94,20 +96,23 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[RouteEntry, ...]
     models: tuple[ServedModel, ...]
 
-    def shares(self) -> Iterator[tuple[str, float]]:
-        """Give each answering release with the upper end of its part of [0, 1)."""
-        answering = [entry for entry in self.entries if entry.mode == "answer" and entry.weight > 0]
-        total = sum(entry.weight for entry in answering)
-        reached = 0.0
-        for entry in answering:
-            reached += entry.weight
-            yield entry.release, reached / total
-
     def assign(self, prediction_id: str) -> str:
         """Give the release that answers `prediction_id`: a hash of it and the route's id decides."""
-        ends = list(self.shares())
-        point = assignment_point(self.id, prediction_id)
-        return next((release for release, end in ends if point < end), ends[-1][0])
+        return pick(tuple(split(self.entries)), assignment_point(self.id, prediction_id))
+
+
+def split(entries: Iterable[RouteEntry]) -> Iterator[tuple[str, float]]:
+    """Give each answering release with the upper end of its part of [0, 1), by weight."""
+    answering = [entry for entry in entries if entry.mode == "answer" and entry.weight > 0]
+    total, reached = sum(entry.weight for entry in answering), 0.0
+    for entry in answering:
+        reached += entry.weight
+        yield entry.release, reached / total
+
+
+def pick(shares: Sequence[tuple[str, float]], point: float) -> str:
+    """Give the release whose part holds `point`."""
+    return next((release for release, end in shares if point < end), shares[-1][0])
 
 
 def assignment_point(route_id: str, prediction_id: str) -> float:
