@@ -50,6 +50,8 @@ class Signature(msgspec.Struct, frozen=True):
         if len(set(names)) != len(names):
             twice = sorted({each for each in names if names.count(each) > 1})
             raise ConfigError(f"inputs repeat in the signature: {', '.join(twice)}")
+        if self.output in names:
+            raise ConfigError(f"the output {self.output!r} is an input as well")
 
     @property
     def names(self) -> tuple[str, ...]:

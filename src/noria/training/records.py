@@ -71,8 +71,12 @@ class TrainingSet:
         Which of them are codes.
     at : ndarray of shape (n,), int64
         Instants of the predictions, microseconds since 1970.
-    ids : sequence of str
+    ids : pyarrow.Array
         Prediction ids.
+    label : str
+        The label's name.
+    source, rows : pyarrow.Table, ndarray of int64
+        The feature rows before encoding, and which of them these are.
     """
 
     X: npt.NDArray[np.float64]
@@ -81,15 +85,19 @@ class TrainingSet:
     category_columns: tuple[int, ...]
     at: npt.NDArray[np.int64]
     ids: Any
-    arrow_table: Any
+    label: str
+    source: Any
+    rows: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return int(self.y.shape[0])
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """Give the rows before encoding, to any frame library that reads the Arrow PyCapsule interface."""
-        return self.arrow_table.__arrow_c_stream__(requested_schema)
+        """Give `arrow()` to any frame library that reads the Arrow PyCapsule interface."""
+        return self.arrow().__arrow_c_stream__(requested_schema)
 
     def arrow(self) -> Any:
-        """Give the rows before encoding as a `pyarrow.Table`: id, at, inputs and the label."""
-        return self.arrow_table
+        """Give the rows before encoding as a `pyarrow.Table`, with the label as its last column."""
+        import pyarrow as pa
+
+        return self.source.take(pa.array(self.rows)).append_column(self.label, pa.array(self.y))

@@ -1,0 +1,51 @@
+"""LightGBM models as their own text."""
+
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from noria.errors import ConfigError
+from noria.registry.matrix import Matrix, Scorer
+
+__all__ = ["dump_lightgbm", "load_lightgbm"]
+
+
+def dump_lightgbm(estimator: Any) -> bytes:
+    """Give the text of a `Booster`, or of the one inside an `LGBMClassifier`, up to its best iteration.
+
+    Raises
+    ------
+    ConfigError
+        If it gives other than one score per row.
+    """
+    booster = estimator if isinstance(estimator, lightgbm.Booster) else getattr(estimator, "booster_", None)
+    if not isinstance(booster, lightgbm.Booster):
+        raise ConfigError(f"{type(estimator).__qualname__} is no fitted LightGBM model")
+    if booster.num_model_per_iteration() != 1:
+        width = booster.num_model_per_iteration()
+        raise ConfigError(f"the model gives {width} scores per row; train it with a binary objective")
+    text: str = booster.model_to_string()
+    return text.encode()
+
+
+def load_lightgbm(data: bytes) -> Scorer:
+    """Give the scoring function of a text model.
+
+    One thread: rows are scored alike whatever their number, and a batch of a few is quicker so.
+
+    Raises
+    ------
+    ConfigError
+        If `data` is none.
+    """
+    try:
+        booster = lightgbm.Booster(model_str=data.decode())
+    except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as err:
+        raise ConfigError(f"the bytes are no LightGBM text model: {err}") from err
+
+    def score(matrix: Matrix) -> Matrix:
+        scores: Matrix = np.asarray(booster.predict(matrix, num_threads=1), dtype=np.float64)
+        return scores
+
+    return score
