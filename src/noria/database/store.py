@@ -57,12 +57,16 @@ class Database:
             If it cannot be read or written, is none, or was written by a newer noria.
         """
         parsed = _read_url(url)
-        location = parsed.database or "" if _is_sqlite(parsed) else parsed.render_as_string(hide_password=True)
+        location = parsed.render_as_string(hide_password=True)
         if _is_sqlite(parsed):
+            location = str(Path(parsed.database or "").absolute())  # the process may change its folder later
+            parsed = parsed.set(database=location)
             try:
                 Path(location).parent.mkdir(parents=True, exist_ok=True)
             except OSError as err:
-                raise StoreError(f"the folder of {location} cannot be made: {err.strerror}; name another") from err
+                raise StoreError(
+                    f"the folder of {location} cannot be made: {err.strerror}; name another"
+                ) from err
         database = cls(parsed, location=location)
         with database.read() as connection:
             is_current = current_revision(connection) == newest_revision()
@@ -92,7 +96,9 @@ class Database:
             try:
                 yield connection
                 if local.spoiled:
-                    raise RuntimeError("a joined write failed and its error was swallowed; nothing is committed")
+                    raise RuntimeError(
+                        "a joined write failed and its error was swallowed; nothing is committed"
+                    )
                 connection.commit()
             finally:
                 local.writing = None
@@ -114,7 +120,9 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _here(self) -> "_Opened":
@@ -206,11 +214,17 @@ def _read_url(url: str) -> URL:
         parsed = make_url(url)
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError) as err:
-        raise ConfigError(f"database {url!r} cannot be read: {err}; write sqlite:///PATH or postgresql://…") from err
+        raise ConfigError(
+            f"database {url!r} cannot be read: {err}; write sqlite:///PATH or postgresql://…"
+        ) from err
     if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ConfigError(f"database {url!r} is neither SQLite nor PostgreSQL; write sqlite:///PATH or postgresql://…")
+        raise ConfigError(
+            f"database {url!r} is neither SQLite nor PostgreSQL; write sqlite:///PATH or postgresql://…"
+        )
     if _is_sqlite(parsed) and parsed.database in {None, "", ":memory:"}:
-        raise ConfigError(f"database {url!r} names no file, so no other process could open it; write sqlite:///PATH")
+        raise ConfigError(
+            f"database {url!r} names no file, so no other process could open it; write sqlite:///PATH"
+        )
     return parsed
 
 

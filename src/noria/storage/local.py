@@ -52,7 +52,9 @@ class LocalStorage:
         try:
             source = path.open("rb")
         except OSError as err:
-            raise SourceError(f"the file {path} cannot be read: {err.strerror}; give one that exists") from err
+            raise SourceError(
+                f"the file {path} cannot be read: {err.strerror}; give one that exists"
+            ) from err
         with source, self._translated(), self._staged() as staged:
             digest = hashlib.sha256()
             while chunk := source.read(_CHUNK_BYTES):
@@ -130,7 +132,9 @@ class LocalStorage:
         except OSError as err:
             if err.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise DiskFull(str(self.root)) from err
-            raise StoreError(f"the storage {self.root} cannot be used: {err}; check the folder and its rights") from err
+            raise StoreError(
+                f"the storage {self.root} cannot be used: {err}; check the folder and its rights"
+            ) from err
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ class ObjectStorage:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as err:
-            raise SourceError(f"the file {path} cannot be read: {err.strerror}; give one that exists") from err
+            raise SourceError(
+                f"the file {path} cannot be read: {err.strerror}; give one that exists"
+            ) from err
         if not self.exists(sha256):
             with self._translated():
                 obstore.put(self._store, blob_key(sha256), path)
@@ -101,4 +103,6 @@ class ObjectStorage:
             if isinstance(err, OSError) and err.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise DiskFull(self.location) from err
             text = str(err).strip().partition("\n")[0]
-            raise StoreError(f"the storage {self.location} cannot be used: {text}; check the URL, the credentials and that it is up") from err
+            raise StoreError(
+                f"the storage {self.location} cannot be used: {text}; check the URL, the credentials and that it is up"
+            ) from err
