@@ -27,10 +27,10 @@ _FORGOTTEN: list["_Opened"] = []  # of the parent process: closing its connectio
 class Database:
     """One relational database, SQLite or PostgreSQL, with all tables in place.
 
-    Safe to use from many threads, and in a forked child (which gets connections of its own); a spawned child
-    opens it again by `url`. SQLite runs in WAL mode: readers see the state of their first read and never wait,
-    writers queue, also over processes. What was committed survives a kill; `synchronous=NORMAL` means that a
-    power loss may take the last moments, never the consistency.
+    Safe to use from many threads, and in a forked child (which gets connections of its own); a spawned
+    child opens it again by `url`. SQLite runs in WAL mode: readers see the state of their first read and
+    never wait, writers queue, also over processes. What was committed survives a kill; `synchronous=NORMAL`
+    means that a power loss may take the last moments, never the consistency.
     """
 
     def __init__(self, url: URL, *, location: str) -> None:
@@ -77,10 +77,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give the connection of a transaction that alone may write; commit at the end, roll back on an error.
+        """Give the connection of a transaction that alone may write: committed, or rolled back on an error.
 
-        Inside another `write` of the same thread it joins that one: all of it is committed, or nothing. If the
-        inner block ends with an error, the outer one cannot be committed any more.
+        Inside another `write` of the same thread it joins that one: all of it is committed, or nothing. If
+        the inner block ends with an error, the outer one cannot be committed any more.
         """
         opened = self._here()
         local = opened.local

@@ -79,8 +79,8 @@ class Change:
 
     def _end(self) -> tuple[int, str]:
         if self._head is None:
-            row = self.connection.execute(_HEAD, {"scope": self.scope}).first()
-            self._head = (0, GENESIS) if row is None else (row[0], row[1])
+            row = self.connection.execute(_HEAD, {"scope": self.scope}).mappings().first()
+            self._head = (0, GENESIS) if row is None else (int(row["seq"]), str(row["digest"]))
         return self._head
 
     def _check_cause(self, cause: str | None, last: int) -> None:

@@ -103,11 +103,11 @@ def _patch_of_new(root: Path, name: str) -> bytes:
 
 
 def _list_distributions() -> bytes:
-    """List what is installed by the names of its folders, which is a hundred times faster than its metadata."""
+    """List what is installed by the names of its folders: a hundred times faster than reading metadata."""
     found = {"python": platform.python_version()}
     for folder in sys.path:
         try:
-            names = os.listdir(folder or ".")
+            names = [path.name for path in Path(folder or ".").iterdir()]
         except OSError:
             continue
         for name in names:

@@ -8,8 +8,9 @@ __all__ = ["Verification"]
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What `Ledger.verify` found.
 
-    A chain proves that nothing in it was changed, not that nothing was taken off its end: a tail that was cut,
-    together with the rows that it made, shows only against a `head` that was exported before and kept elsewhere.
+    A chain proves that nothing in it was changed, not that nothing was taken off its end: a tail that was
+    cut, together with the rows that it made, shows only against a `head` that was exported before and kept
+    elsewhere.
     """
 
     ok: bool

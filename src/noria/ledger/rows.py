@@ -1,7 +1,7 @@
 """Between rows of the tables, records, and digests.
 
-The digest of a row is the sha256 of the canonical JSON of all its columns that are not null: instants in ISO 8601
-with `Z`, JSON columns as what they hold. Nulls are left out so that a migration may add a column.
+The digest of a row is the sha256 of the canonical JSON of all its columns that are not null: instants in
+ISO 8601 with `Z`, JSON columns as what they hold. Nulls are left out so that a migration may add a column.
 """
 
 import math

@@ -59,8 +59,9 @@ class RunBook(Protocol):
 class Running:
     """A run at work: begins with `with`, beats in the background, and is closed with what it cost.
 
-    It ends as FINISHED, as CANCELLED by Ctrl-C or `SystemExit`, as FAILED by any other error, which goes on. If
-    the key given names a run that is finished already, that run is given: ask `is_done` and skip the work.
+    It ends as FINISHED, as CANCELLED by Ctrl-C or `SystemExit`, as FAILED by any other error, which goes
+    on. If the key given names a run that is finished already, that run is given: ask `is_done` and skip the
+    work.
 
     Attributes
     ----------

@@ -117,7 +117,7 @@ def close_run(
     error: str | None = None,
     cost: Cost | None = None,
 ) -> Run:
-    """Record how a run ended; `params` are added to those it has. Closing it the same way again does nothing."""
+    """Record how a run ended; see `Ledger.finish_run`."""
     row = dict(_get_row(change.connection, run_id))
     if row["state"] == state:
         return to_run(row)

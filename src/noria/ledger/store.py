@@ -25,12 +25,12 @@ class Ledger:
     """The record of one scope in a database.
 
     Every change (a run's start and end, a version, an edge, a pointer) is one transaction together with its
-    event, and the event holds the digest of each row that it leaves. A call that has returned is on record, and
-    stays there after a kill; one that was cut off left the whole change or nothing. Safe to use from many threads
-    and processes at once.
+    event, and the event holds the digest of each row that it leaves. A call that has returned is on record,
+    and stays there after a kill; one that was cut off left the whole change or nothing. Safe to use from
+    many threads and processes at once.
 
-    Calls with a `key` are idempotent: the same key again gives what the first call made. `at` is the project's
-    instant, by default the clock's; `recorded_at` is always the wall's.
+    Calls with a `key` are idempotent: the same key again gives what the first call made. `at` is the
+    project's instant, by default the clock's; `recorded_at` is always the wall's.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ class Ledger:
     ) -> Run:
         """Record that a run begins, held by this process.
 
-        With a key: if the run of that key is finished, it is given as it is; if it failed, was cancelled or its
-        process has died, a new attempt begins.
+        With a key: if the run of that key is finished, it is given as it is; if it failed, was cancelled or
+        its process has died, a new attempt begins.
 
         Raises
         ------
@@ -251,8 +251,8 @@ class Ledger:
     def mark_killed(self) -> list[Run]:
         """Close as killed the runs whose process is gone, and give them.
 
-        A process of this machine is gone when nothing with its pid and start time lives; one of another machine
-        when it was silent for 90 s.
+        A process of this machine is gone when nothing with its pid and start time lives; one of another
+        machine when it was silent for 90 s.
         """
         with self.database.read() as connection:
             if not runs.dead_runs_exist(connection, self.scope, datetime.now(UTC)):
@@ -409,11 +409,12 @@ class Ledger:
     def verify(self, *, head: str | None = None) -> Verification:
         """Prove that nothing on record was changed.
 
-        Recomputes the chain of events, and compares each row of runs, versions, edges and pointers with the digest
-        that the latest event about it holds: a row that was changed, is gone, or came from elsewhere is a problem.
+        Recomputes the chain of events, and compares each row of runs, versions, edges and pointers with the
+        digest that the latest event about it holds: a row that was changed, is gone, or came from elsewhere
+        is a problem.
 
-        A chain cannot prove by itself that nothing was taken off its end: a tail that was cut, together with the
-        rows it made, shows only against a head that was exported earlier.
+        A chain cannot prove by itself that nothing was taken off its end: a tail that was cut, together
+        with the rows it made, shows only against a head that was exported earlier.
 
         Parameters
         ----------

@@ -120,10 +120,13 @@ def _digest_of(row: Mapping[str, Any]) -> str | None:
 
 def _raw_rows(
     connection: Connection, table: Table, scope: str, *, order: str | None = None
-) -> Iterator[Mapping[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Give rows as the driver has them: a decoded value could hide a changed one."""
     query = text(f"SELECT * FROM {table.name} WHERE scope = :scope" + (f" ORDER BY {order}" if order else ""))
-    return iter(connection.execute(query, {"scope": scope}).mappings())
+    result = connection.execute(query, {"scope": scope})
+    names = tuple(result.keys())
+    for row in result:
+        yield dict(zip(names, row, strict=True))
 
 
 def _rows_without_chain(connection: Connection) -> Iterator[str]:

@@ -104,5 +104,6 @@ class ObjectStorage:
                 raise DiskFull(self.location) from err
             text = str(err).strip().partition("\n")[0]
             raise StoreError(
-                f"the storage {self.location} cannot be used: {text}; check the URL, the credentials and that it is up"
+                f"the storage {self.location} cannot be used: {text}; "
+                "check the URL, the credentials and that it is up"
             ) from err
