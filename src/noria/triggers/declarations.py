@@ -15,6 +15,13 @@ __all__ = ["AnyOf", "Budget", "Condition", "Decay", "Scheduled", "Trigger", "dec
 DECAYS = ("estimated", "realized")
 
 
+def _checked_duration(text: str, *, setting: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from error
+
+
 class _Combinable:
     """Conditions combine with `|`."""
 
@@ -100,13 +107,6 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FOUR_A_MONTH = Budget(runs=4, per="30d")
-
-
-def _checked_duration(text: str, *, setting: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ConfigError(f"{setting}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
