@@ -5,6 +5,17 @@ written by the control plane. It speaks the Open Inference Protocol v2, joins on
 release of the route, appends to its spool and only then answers.
 """
 
+from noria.serving.client import Answers, ServingClient
 from noria.serving.records import Input, Route, RouteEntry, Samples, ServedModel, WorkerConfig, WorkerStatus
 
-__all__ = ["Input", "Route", "RouteEntry", "Samples", "ServedModel", "WorkerConfig", "WorkerStatus"]
+__all__ = [
+    "Answers",
+    "Input",
+    "Route",
+    "RouteEntry",
+    "Samples",
+    "ServedModel",
+    "ServingClient",
+    "WorkerConfig",
+    "WorkerStatus",
+]

@@ -262,7 +262,7 @@ def _target(name: str, models: Sequence[LoadedModel], route: Route) -> Target:
 
 
 def _shares(models: Sequence[LoadedModel], route: Route) -> tuple[tuple[str, float], ...]:
-    """Give the shares of the answering ones among `models`; a pinned or shadow-only set answers by its first."""
+    """Give the parts of those that answer; where none does (a pinned shadow), the first."""
     own = {model.served.release for model in models}
     part = [entry for entry in route.entries if entry.release in own]
     shares = tuple(split(part))

@@ -17,6 +17,8 @@ from noria.errors import DeploymentError, DiskFull
 from noria.features.declarations import ViewSpec
 
 __all__ = [
+    "EXIT_LOG_HELD",
+    "EXIT_PORT_IN_USE",
     "ROUTE_FILE",
     "STATUS_FILE",
     "WORKER_FILE",
@@ -30,14 +32,16 @@ __all__ = [
     "WorkerStatus",
     "assignment_point",
     "pick",
-    "split",
     "read_record",
+    "split",
     "write_record",
 ]
 
 WORKER_FILE = "worker.json"
 ROUTE_FILE = "route.json"
 STATUS_FILE = "status.json"
+EXIT_PORT_IN_USE = 98  # a worker ends with these, so that its supervisor can tell why
+EXIT_LOG_HELD = 75
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -153,6 +157,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     host: str
     port: int
+    listening: bool
     route: int  # the number that answers; 0 before the first
     wanted: int  # the number in the route file as last read
     error: str | None = None  # why `wanted` does not answer

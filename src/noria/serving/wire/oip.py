@@ -14,7 +14,7 @@ import orjson
 from noria.clock import parse_instant, to_micros
 from noria.serving.requests import OUTPUTS, PREDICTION_ID, BadRequestError, Column, InferRequest, shown
 
-__all__ = ["encode_answer", "parse_request"]
+__all__ = ["BINARY_REFUSED", "encode_answer", "parse_request"]
 
 _FLOATS = frozenset(("FP16", "FP32", "FP64"))
 _INTS = {
@@ -31,7 +31,9 @@ _JSON_TYPES: Mapping[str, frozenset[type]] = {
     "BOOL": frozenset((bool, _NONE)),
     "BYTES": frozenset((str, _NONE)),
 }
-_BINARY = "the binary tensor extension is not spoken here: send `data` as JSON and ask for no binary output"
+BINARY_REFUSED = (
+    "the binary tensor extension is not spoken here: send `data` as JSON and ask for no binary output"
+)
 _MAX_MICROS = to_micros(datetime.fromisoformat("9999-12-31T00:00:00Z"))
 
 
@@ -74,7 +76,7 @@ def parse_request(body: bytes) -> InferRequest:
         reason = "its text is not UTF-8" if isinstance(err, UnicodeDecodeError) else err
         raise BadRequestError(f"the body is not JSON: {reason}") from err
     if request.parameters.get("binary_data_output"):
-        raise BadRequestError(_BINARY)
+        raise BadRequestError(BINARY_REFUSED)
     if not request.inputs:
         raise BadRequestError("`inputs` is empty; send one tensor per request column")
     columns: dict[str, Column] = {}
@@ -125,7 +127,7 @@ def encode_answer(
 def _read_tensor(tensor: _Tensor) -> Column:
     name = shown(tensor.name)
     if "binary_data_size" in tensor.parameters:
-        raise BadRequestError(_BINARY)
+        raise BadRequestError(BINARY_REFUSED)
     if tensor.datatype not in _DATATYPES:
         raise BadRequestError(
             f"input {name} has an unknown datatype; there is {', '.join(sorted(_DATATYPES))}"
@@ -138,7 +140,7 @@ def _read_tensor(tensor: _Tensor) -> Column:
     if shape[0] < 1:
         raise BadRequestError(f"input {name} has shape {_shape(shape)}; at least one row is needed")
     if tensor.data is msgspec.UNSET:
-        raise BadRequestError(f"input {name} has no `data`; {_BINARY}")
+        raise BadRequestError(f"input {name} has no `data`; {BINARY_REFUSED}")
     values = tensor.data
     if any(type(value) is list for value in values):
         if len(shape) == 1 or not all(type(value) is list and len(value) == 1 for value in values):
@@ -197,7 +199,7 @@ def _read_outputs(wanted: list[_Output] | None) -> tuple[str, ...]:
         if output.name not in OUTPUTS:
             raise BadRequestError(f"there is no output {shown(output.name)}; there is {', '.join(OUTPUTS)}")
         if output.parameters.get("binary_data"):
-            raise BadRequestError(_BINARY)
+            raise BadRequestError(BINARY_REFUSED)
     return tuple(dict.fromkeys(output.name for output in wanted))
 
 

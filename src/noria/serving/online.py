@@ -1,0 +1,47 @@
+"""The online store as a worker sees it: opened when first needed, so that it may come after the worker."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.features.declarations import ViewSpec
+from noria.features.reading import FeatureReader
+
+__all__ = ["OnlineFeatures"]
+
+
+class OnlineFeatures:
+    """Features by entity and instant from the online store in a folder.
+
+    Parameters
+    ----------
+    path
+        The store's folder. It need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: FeatureReader | None = None
+
+    def read(
+        self, views: Sequence[ViewSpec], entities: Mapping[str, Sequence[str | None]], at_us: int
+    ) -> NDArray[np.float64]:
+        """Give the features of the views at an instant, float64 of shape (rows, features).
+
+        Raises
+        ------
+        NoriaError
+            As `FeatureReader.read`.
+        """
+        return self._opened().read(views, entities, at_us)
+
+    def position(self) -> int | None:
+        """Give the instant the store stands at, None where its writer said none."""
+        return self._opened().position()
+
+    def _opened(self) -> FeatureReader:
+        if self._reader is None:
+            self._reader = FeatureReader(self._path)
+        return self._reader
