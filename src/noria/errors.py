@@ -77,19 +77,21 @@ class NotFound(NoriaError, LookupError):
     kind, name
         What was looked for.
     existing
-        Names that do exist: the nearest are suggested.
+        Names that do exist: the nearest are suggested. None: there are too many to name.
     """
 
     exit_code = 3
 
-    def __init__(self, kind: str, name: str, existing: Iterable[str] = ()) -> None:
-        known = sorted(set(existing))
+    def __init__(self, kind: str, name: str, existing: Iterable[str] | None = None) -> None:
+        known = sorted(set(existing or ()))
         near = get_close_matches(name, known, n=3)
         if near:
             hint = f"did you mean {', '.join(repr(each) for each in near)}?"
         elif known:
             shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
             hint = f"there is {shown}"
+        elif existing is None:
+            hint = f"list the {kind}s to see what exists"
         else:
             hint = f"there is no {kind} yet"
         super().__init__(f"no {kind} named {name!r}; {hint}")

@@ -67,7 +67,10 @@ class Database:
                 raise StoreError(
                     f"the folder of {location} cannot be made: {err.strerror}; name another"
                 ) from err
-        database = cls(parsed, location=location)
+        try:
+            database = cls(parsed, location=location)
+        except ModuleNotFoundError as err:
+            raise ConfigError(f"database {location} needs the package {err.name}; install it") from err
         with database.read() as connection:
             is_current = current_revision(connection) == newest_revision()
         if not is_current:

@@ -12,7 +12,7 @@ from noria.ledger.rows import encode_json, event_digest, event_id, to_event
 from noria.ledger.tables import events
 from noria.records import Event, EventId
 
-__all__ = ["GENESIS", "Change", "find_by_key", "get_event", "list_events"]
+__all__ = ["GENESIS", "Change", "find_by_key", "find_event", "get_event", "list_events"]
 
 GENESIS = "0" * 64  # what the first event names as the digest before it
 
@@ -58,7 +58,7 @@ class Change:
         """Put an event at the end of the chain; `rows` are the digests of the rows that it leaves."""
         seq, previous = self._end()
         self._check_cause(cause, seq)
-        row = {
+        row: dict[str, Any] = {
             "scope": self.scope,
             "seq": seq + 1,
             "verb": verb,
@@ -80,7 +80,7 @@ class Change:
     def _end(self) -> tuple[int, str]:
         if self._head is None:
             row = self.connection.execute(_HEAD, {"scope": self.scope}).mappings().first()
-            self._head = (0, GENESIS) if row is None else (int(row["seq"]), str(row["digest"]))
+            self._head = (0, GENESIS) if row is None else (row["seq"], row["digest"])
         return self._head
 
     def _check_cause(self, cause: str | None, last: int) -> None:

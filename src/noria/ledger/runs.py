@@ -19,6 +19,7 @@ __all__ = [
     "STALE_AFTER",
     "beat",
     "close_run",
+    "dead_runs_exist",
     "get_run",
     "kill_dead_runs",
     "list_runs",
