@@ -95,8 +95,9 @@ def build_training_set(
         held = _in_order(
             training, feature_rows, at, within & (at >= _as_micros(start)) & ~np.isnan(known_now)
         )
-        holdout = _make_set(training, signature, feature_rows, at, known_now, held) if held.size else None
-    made = _make_set(training, signature, feature_rows, at, known_then, rows)
+        if held.size:
+            holdout = _make_set(training, signature, feature_rows, at=at, labels=known_now, rows=held)
+    made = _make_set(training, signature, feature_rows, at=at, labels=known_then, rows=rows)
     facts = {
         "since": None if since is None else format_instant(since),
         "until": format_instant(until),
@@ -231,6 +232,7 @@ def _make_set(
     training: Training,
     signature: Signature,
     feature_rows: pa.Table,
+    *,
     at: npt.NDArray[np.int64],
     labels: npt.NDArray[np.float64],
     rows: npt.NDArray[np.int64],
