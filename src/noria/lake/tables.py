@@ -1,0 +1,58 @@
+"""The opened tables of a lake."""
+
+import pyarrow as pa
+
+from noria.errors import NotFound
+from noria.lake.delta import Table, create_table, table_exists
+from noria.lake.files import Files
+
+__all__ = ["Tables"]
+
+_PINNED = 8  # older states that stay open
+
+
+class Tables:
+    """Opens each table once, and keeps it up with what other processes commit."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._open: dict[str, Table] = {}
+        self._pinned: dict[tuple[str, int], Table] = {}
+
+    def find(self, name: str) -> Table | None:
+        """Give a table as it is now, or None."""
+        table = self._open.get(name)
+        if table is not None:
+            table.refresh()
+        elif table_exists(self._files, name):
+            table = self._open[name] = Table(self._files, name)
+        return table
+
+    def get(self, name: str) -> Table:
+        """Give a table as it is now. Raises `NotFound`."""
+        table = self.find(name)
+        if table is None:
+            raise NotFound("table", name, self.names())
+        return table
+
+    def get_at(self, name: str, version: int) -> Table:
+        """Give a table as it was at Delta's own version. Raises `NotFound`."""
+        at = (name, version)
+        table = self._pinned.pop(at, None) or Table(self._files, name, version=version)
+        self._pinned[at] = table
+        if len(self._pinned) > _PINNED:
+            del self._pinned[next(iter(self._pinned))]
+        return table
+
+    def create(self, name: str, schema: pa.Schema) -> Table:
+        """Make an empty table, unless another process has just done so, and give it."""
+        table = self._open[name] = create_table(self._files, name, schema)
+        return table
+
+    def names(self) -> list[str]:
+        """Name the tables, sorted."""
+        return [name for name in self._files.folders() if table_exists(self._files, name)]
+
+    def exists(self, name: str) -> bool:
+        """Say whether there is a table of that name."""
+        return name in self._open or table_exists(self._files, name)
