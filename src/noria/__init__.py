@@ -1,1 +1,78 @@
-"""placeholder"""
+"""noria: the whole MLOps loop in one library.
+
+A project declares its data, features, models, gates, monitors and triggers with the names of this module;
+`noria.open(path)` gives the project with its verbs. Declarations are light: nothing here loads an engine
+before work begins. Families live in `noria.agg` (aggregations) and `noria.check` (checks).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noria import agg, check
+    from noria.deploy.declarations import Canary, Gate
+    from noria.features.declarations import FeatureView
+    from noria.lake.declarations import Dataset
+    from noria.monitoring.declarations import Monitor
+    from noria.replay.declarations import BadBatch, Replay, RollbackDrill, ShuffledLabels
+    from noria.training.declarations import Label, Spine, category, train
+    from noria.training.records import Estimator, TrainingRun, TrainingSet
+    from noria.triggers.declarations import Budget, Trigger, decay, schedule
+    from noria.value.declarations import Objective
+    from noria.workspace.project import Project, open  # noqa: A004 - `noria.open`, as `gzip.open`
+
+__all__ = [
+    "BadBatch",
+    "Budget",
+    "Canary",
+    "Dataset",
+    "Estimator",
+    "FeatureView",
+    "Gate",
+    "Label",
+    "Monitor",
+    "Objective",
+    "Project",
+    "Replay",
+    "RollbackDrill",
+    "ShuffledLabels",
+    "Spine",
+    "TrainingRun",
+    "TrainingSet",
+    "Trigger",
+    "agg",
+    "category",
+    "check",
+    "decay",
+    "open",
+    "schedule",
+    "train",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "deploy.declarations": ("Canary", "Gate"),
+    "features.declarations": ("FeatureView",),
+    "lake.declarations": ("Dataset",),
+    "monitoring.declarations": ("Monitor",),
+    "replay.declarations": ("BadBatch", "Replay", "RollbackDrill", "ShuffledLabels"),
+    "training.declarations": ("Label", "Spine", "category", "train"),
+    "training.records": ("Estimator", "TrainingRun", "TrainingSet"),
+    "triggers.declarations": ("Budget", "Trigger", "decay", "schedule"),
+    "value.declarations": ("Objective",),
+    "workspace.project": ("Project", "open"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("agg", "check"):
+        return import_module(f"noria.{name}")
+    if name in _HOME_OF:
+        return getattr(import_module(f"noria.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module 'noria' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,160 @@
+"""The settings of a project: `noria.toml`, overridden by the environment, read once, here and nowhere else.
+
+`NORIA_STORES__DATABASE=...` overrides `[stores] database`: two underscores go one table down.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from noria.errors import ConfigError, ProjectNotFound
+
+__all__ = ["Compute", "EnvironmentSettings", "ProjectSettings", "Settings", "Stores", "find_project", "read_settings"]
+
+FILE_NAME = "noria.toml"
+_PREFIX = "NORIA_"
+_PROJECT_VARIABLE = "NORIA_PROJECT"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[project]`."""
+
+    name: str
+    modules: tuple[str, ...] = ()
+
+
+class Stores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[stores]`: each one URL; relative paths start at the project's folder."""
+
+    database: str = "sqlite:///.noria/noria.db"
+    storage: str = ".noria/storage"
+    online: str = "lmdb:.noria/online"
+    stream: str = "log:.noria/streams"
+
+
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[compute]`."""
+
+    executor: Literal["inline"] = "inline"
+    threads: int = 2  # of a training; a model is the same only for the same number
+
+
+class EnvironmentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[environments.NAME]`."""
+
+    target: Literal["process"] = "process"
+    clock: Literal["wall", "replay"] = "wall"
+    gate: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: a free one
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `noria.toml`."""
+
+    project: ProjectSettings
+    stores: Stores = Stores()
+    compute: Compute = Compute()
+    environments: dict[str, EnvironmentSettings] = {}
+
+
+def find_project(start: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Path:
+    """Find the folder of the project: `start` or the nearest above it that holds `noria.toml`.
+
+    Parameters
+    ----------
+    start
+        Default: the environment's `NORIA_PROJECT`, else the current folder.
+    environ
+        Default: the process's.
+
+    Raises
+    ------
+    ProjectNotFound
+        If there is none.
+    """
+    given = os.environ if environ is None else environ
+    begin = Path(start if start is not None else given.get(_PROJECT_VARIABLE, ".")).absolute()
+    for folder in (begin, *begin.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder
+    raise ProjectNotFound(str(begin))
+
+
+def read_settings(folder: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read `noria.toml` of `folder`, with what the environment overrides.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no TOML, or a key is unknown, missing or of the wrong type: names line and key.
+    """
+    path = folder / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path} is not UTF-8 text ({err.reason} at byte {err.start}); save it as UTF-8") from err
+    except FileNotFoundError as err:
+        raise ProjectNotFound(str(folder)) from err
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise ConfigError(f"{path} is not valid TOML: {err}") from err
+    _override(raw, os.environ if environ is None else environ)
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as err:
+        raise ConfigError(_explain(path, text, str(err))) from err
+    if not _NAME.fullmatch(settings.project.name):
+        raise ConfigError(
+            f"{path}, line {_line_of(text, ['project', 'name'])}: the project's name {settings.project.name!r} "
+            "must have letters, digits, '-' and '_', a letter first"
+        )
+    return settings
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for name, value in sorted(environ.items()):
+        if not name.startswith(_PREFIX) or "__" not in name:
+            continue
+        *tables, key = name.removeprefix(_PREFIX).lower().split("__")
+        place = raw
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"the environment variable {name} goes into {table!r}, which is no table")
+        place[key] = int(value) if value.isdecimal() else value
+
+
+def _explain(path: Path, text: str, message: str) -> str:
+    """Name line and key of what `msgspec` found wrong."""
+    what, _, where = message.partition(" - at `$")
+    keys = [key for key in re.split(r"\.|\[\.\.\.\]", where.rstrip("`")) if key and key != "[0]"]
+    unknown = re.search(r"unknown field `([^`]+)`", what)
+    if unknown:
+        keys.append(unknown[1])
+    line = _line_of(text, keys)
+    place = f"{path}, line {line}" if line else str(path)
+    return f"{place}: {'.'.join(keys) or 'the file'}: {what}"
+
+
+def _line_of(text: str, keys: list[str]) -> int | None:
+    """Give the line of a key, or of its table where the key is missing."""
+    table, found = [], None
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[([^\]]+)\]", line)
+        if header:
+            table = [part.strip().strip('"') for part in header[1].split(".")]
+            if table == keys[: len(table)]:
+                found = number
+        else:
+            key = re.match(r"\s*([A-Za-z0-9_-]+|\"[^\"]+\")\s*=", line)
+            if key and [*table, key[1].strip('"')] == keys[: len(table) + 1]:
+                found = number
+    return found
