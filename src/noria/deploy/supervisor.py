@@ -79,7 +79,8 @@ class Supervisor:
     def __init__(self, folder: Path, config: WorkerConfig, *, ready_s: float = 30.0) -> None:
         self._folder, self._config, self._ready_s = Path(folder), config, ready_s
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard = threading.RLock()
+        self._guard = threading.RLock()  # over the process
+        self._swapping = threading.Lock()  # over the route file
         self._address: Address | None = None
         self._starts: deque[float] = deque(maxlen=_RESTARTS)
         self._keeper: threading.Thread | None = None
@@ -161,13 +162,14 @@ class Supervisor:
         DeploymentError
             If the route is refused or the worker does not come up; the message ends with its log.
         """
-        with self._guard:
-            if self.is_running:
-                self.swap(route)
-                return self.address
+        if self.is_running:
+            self.swap(route)
+            return self.address
+        with self._swapping, self._guard:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_record(self._folder / ROUTE_FILE, route)
             self._stopping.clear()
+            self._starts.clear()
             self._failure = None
             try:
                 self._launch()
@@ -186,20 +188,27 @@ class Supervisor:
         DeploymentError
             If the route is refused: the old one goes on, also after a restart.
         """
-        with self._guard:
+        with self._swapping:
             path = self._folder / ROUTE_FILE
-            before = path.read_bytes() if path.exists() else None
+            before = read_record(path, Route)
             write_record(path, route)
-            with self.client() as client:
-                status = msgspec.convert(client.post("/admin/reload"), WorkerStatus)
-            if status.route == route.number and status.wanted == route.number and status.error is None:
-                return
-            if before is not None:
-                write_record(path, msgspec.json.decode(before, type=Route))
+            try:
+                status = self._reload()
+                if status.route == status.wanted == route.number and status.error is None:
+                    return
+            except DeploymentError:
+                write_record(path, before)
+                raise
+            write_record(path, before)
+            self._reload()
             raise DeploymentError(
                 f"route {route.number} of {self._config.deployment!r} is refused, "
                 f"route {status.route} goes on: {status.error}"
             )
+
+    def _reload(self) -> WorkerStatus:
+        with self.client() as client:
+            return msgspec.convert(client.post("/admin/reload"), WorkerStatus)
 
     def rotate(self) -> int:
         """Close the current segment of the prediction log; give the number of the last closed one."""
@@ -278,8 +287,9 @@ class Supervisor:
                 return PortInUse(config.host, config.port)
             case _ if code == EXIT_LOG_HELD:
                 return LeaseHeld(f"deployment {config.deployment!r} in {self._folder}", "another worker")
+        tail = self.log_tail()
         return DeploymentError(
-            f"the worker of {config.deployment!r} ended with code {code}; its log ends with:\n{self.log_tail()}"
+            f"the worker of {config.deployment!r} ended with code {code}; its log says:\n{tail}"
         )
 
     def _keep(self) -> None:

@@ -12,8 +12,6 @@ from noria.errors import StoreError
 
 __all__ = ["PredictionFrame", "ReleaseScores", "decode_frame", "encode_frame"]
 
-Value = str | int | float | bool | None
-
 
 class ReleaseScores(msgspec.Struct, frozen=True, array_like=True):
     """What one release gave for the rows of a frame."""
@@ -45,7 +43,8 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
     latency_us: int  # from the request's arrival to this frame
     ids: list[str]  # prediction id per row
     digests: bytes  # 16 bytes per row: digest of the row's request columns
-    columns: dict[str, list[Value]]  # request columns, one value per row
+    texts: dict[str, list[str | None]]  # request columns that are strings, one value per row
+    numbers: dict[str, bytes]  # request columns that are numbers, float64 (n,), NaN where missing
     feature_names: list[str]  # looked-up features, `<view>__<feature>`
     features: bytes  # float64 (n, len(feature_names))
     releases: list[ReleaseScores]
@@ -53,6 +52,10 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
     def feature_matrix(self) -> NDArray[np.float64]:
         """Give the looked-up features as an array of shape (rows, features)."""
         return np.frombuffer(self.features, dtype="<f8").reshape(len(self.ids), len(self.feature_names))
+
+    def number_array(self, name: str) -> NDArray[np.float64]:
+        """Give a request column that is a number."""
+        return np.frombuffer(self.numbers[name], dtype="<f8")
 
     def digest(self, row: int) -> bytes:
         """Give the input digest of a row."""

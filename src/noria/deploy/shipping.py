@@ -1,0 +1,187 @@
+"""Moves the prediction log from a worker's spool into the lake's table `predictions`, exactly once.
+
+A batch is the rows of whole closed segments and bears the number of its last one. The table remembers the
+last batch of each spool, so that after a kill between commit and drop the segments are only dropped.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from noria.serving.log import PredictionFrame, decode_frame
+from noria.streams.spool import drop_segments, read_spool
+
+__all__ = ["PREDICTIONS", "Shipped", "prediction_table", "ship_predictions"]
+
+PREDICTIONS = "predictions"
+_ROWS_PER_BATCH = 250_000
+_INSTANT = pa.timestamp("us", "UTC")
+
+
+class Table(Protocol):
+    """What a lake has to offer: `noria.lake.store.Lake` does."""
+
+    def append(self, name: str, table: pa.Table, *, batch: int, app_id: str) -> bool:
+        """Append once per `app_id` and `batch`; False if that or a later batch is there."""
+        ...
+
+    def last_batch(self, name: str, app_id: str) -> int | None:
+        """Give the newest batch of `app_id`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What one call moved."""
+
+    rows: int
+    through: int  # the segment up to which the spool is in the lake
+
+
+def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[[], int]) -> Shipped:
+    """Move everything that is logged so far into the lake. Again after a kill: nothing is lost or doubled.
+
+    Parameters
+    ----------
+    spool
+        The worker's spool folder.
+    lake
+        Where the table is.
+    app_id
+        Names the spool in the table's commits, such as `predictions/production/late_arrival`.
+    rotate
+        Closes the current segment and gives the number of the last closed one: `Supervisor.rotate` where a
+        worker writes, `Spool.rotate` where none does.
+
+    Raises
+    ------
+    StoreError
+        If the spool is damaged or a store cannot be written; what was shipped before stands.
+    """
+    through = rotate()
+    last = lake.last_batch(PREDICTIONS, app_id) or 0
+    drop_segments(spool, through=last)
+    rows = 0
+    for segment, frames in _batches(spool, after=last, through=through):
+        table = prediction_table(frames)
+        lake.append(PREDICTIONS, table, batch=segment, app_id=app_id)
+        drop_segments(spool, through=segment)
+        rows += table.num_rows
+    return Shipped(rows=rows, through=max(through, last))
+
+
+def prediction_table(frames: Sequence[PredictionFrame]) -> pa.Table:
+    """Give the rows of frames as the lake keeps them: one row per prediction and release that scored it.
+
+    Columns: `prediction_id`, `at`, `recorded_at`, `environment`, `deployment`, `route`, `route_number`,
+    `release`, `model`, `version`, `answered`, `score`, `latency_us`, `inputs` (struct of the request's
+    columns: strings or float64) and `features` (struct of float64 by `<view>__<feature>`, as looked up).
+    What was missing is null; to the model it was NaN. `inputs` or `features` is left out where no request
+    had any.
+    """
+    sizes = [len(frame.ids) for frame in frames]
+    scored = [(number, release) for number, frame in enumerate(frames) for release in frame.releases]
+    counts = [sizes[number] for number, _ in scored]
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    picked = [np.arange(starts[number], starts[number + 1]) for number, _ in scored]
+    rows = pa.array(np.concatenate(picked) if picked else np.empty(0, dtype=np.int64), pa.int64())
+
+    def per_frame(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind).take(
+            pa.array(np.repeat([number for number, _ in scored], counts), pa.int64())
+        )
+
+    def per_release(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array(values, kind).take(pa.array(np.repeat(np.arange(len(scored)), counts), pa.int64()))
+
+    columns = {
+        "prediction_id": pa.array([each for frame in frames for each in frame.ids], pa.string()).take(rows),
+        "at": per_frame([frame.at for frame in frames], pa.int64()).cast(_INSTANT),
+        "recorded_at": per_frame([frame.recorded_at for frame in frames], pa.int64()).cast(_INSTANT),
+        "environment": per_frame([frame.environment for frame in frames], pa.string()),
+        "deployment": per_frame([frame.deployment for frame in frames], pa.string()),
+        "route": per_frame([frame.route for frame in frames], pa.string()),
+        "route_number": per_frame([frame.route_number for frame in frames], pa.int64()),
+        "release": per_release([release.release for _, release in scored], pa.string()),
+        "model": per_release([release.model for _, release in scored], pa.string()),
+        "version": per_release([release.version for _, release in scored], pa.int64()),
+        "answered": pa.array(_joined([release.answered_array() for _, release in scored], np.bool_)),
+        "score": pa.array(_joined([release.score_array() for _, release in scored], np.float64)),
+        "latency_us": per_frame([frame.latency_us for frame in frames], pa.int64()),
+    }
+    for name, values in (("inputs", _inputs(frames)), ("features", _features(frames))):
+        if values is not None:
+            columns[name] = values.take(rows)
+    return pa.table(columns)
+
+
+def _batches(spool: Path, *, after: int, through: int) -> Iterator[tuple[int, list[PredictionFrame]]]:
+    """Give the frames of whole segments, several segments together up to some number of rows."""
+    frames: list[PredictionFrame] = []
+    size, last = 0, 0
+    for segment, group in groupby(read_spool(spool, after=(after + 1, 0)), key=lambda each: each[0].segment):
+        if segment > through:
+            break
+        new = [decode_frame(payload) for _, payload in group]
+        frames += new
+        size += sum(len(frame.ids) for frame in new)
+        last = segment
+        if size >= _ROWS_PER_BATCH:
+            yield last, frames
+            frames, size = [], 0
+    if frames:
+        yield last, frames
+
+
+def _inputs(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:
+    texts = sorted({name for frame in frames for name in frame.texts})
+    numbers = sorted({name for frame in frames for name in frame.numbers} - set(texts))
+    columns = {
+        name: pa.array(
+            [value for frame in frames for value in frame.texts.get(name) or [None] * len(frame.ids)],
+            pa.string(),
+        )
+        for name in texts
+    }
+    columns |= {
+        name: _floats(
+            _joined(
+                [
+                    frame.number_array(name) if name in frame.numbers else np.full(len(frame.ids), np.nan)
+                    for frame in frames
+                ],
+                np.float64,
+            )
+        )
+        for name in numbers
+    }
+    names = sorted(columns)
+    return pa.StructArray.from_arrays([columns[name] for name in names], names=names) if names else None
+
+
+def _features(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:
+    names = sorted({name for frame in frames for name in frame.feature_names})
+    if not names:
+        return None
+    matrix = np.full((len(names), sum(len(frame.ids) for frame in frames)), np.nan)
+    position = {name: number for number, name in enumerate(names)}
+    start = 0
+    for frame in frames:
+        stop = start + len(frame.ids)
+        matrix[[position[name] for name in frame.feature_names], start:stop] = frame.feature_matrix().T
+        start = stop
+    return pa.StructArray.from_arrays([_floats(values) for values in matrix], names=names)
+
+
+def _floats(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Give NaN, which is what a model sees for a missing value, as null, which SQL passes over."""
+    return pa.array(values, pa.float64(), mask=np.isnan(values))
+
+
+def _joined(parts: Sequence[np.ndarray[Any, Any]], kind: type) -> np.ndarray[Any, Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
