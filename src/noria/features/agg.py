@@ -30,7 +30,7 @@ def count(window: str) -> Aggregation:
     return Aggregation(kind=AggregationKind.COUNT, window_s=_seconds(window))
 
 
-def sum(column: str, window: str, *, scale: int = 1) -> Aggregation:  # noqa: A001
+def sum(column: str, window: str, *, scale: int = 1) -> Aggregation:
     """Add the values of `column` in the window."""
     return _windowed(AggregationKind.SUM, column, window, scale)
 
@@ -40,12 +40,12 @@ def mean(column: str, window: str, *, scale: int = 1) -> Aggregation:
     return _windowed(AggregationKind.MEAN, column, window, scale)
 
 
-def min(column: str, window: str, *, scale: int = 1) -> Aggregation:  # noqa: A001
+def min(column: str, window: str, *, scale: int = 1) -> Aggregation:
     """Take the least value of `column` in the window."""
     return _windowed(AggregationKind.MIN, column, window, scale)
 
 
-def max(column: str, window: str, *, scale: int = 1) -> Aggregation:  # noqa: A001
+def max(column: str, window: str, *, scale: int = 1) -> Aggregation:
     """Take the greatest value of `column` in the window."""
     return _windowed(AggregationKind.MAX, column, window, scale)
 

@@ -1,0 +1,245 @@
+"""Online features in LMDB: one writer, many reading processes, nothing torn by `kill -9`.
+
+Commits are not synced to the disk: the operating system keeps them when the process dies, and everything
+in the store can be loaded again from the lake should the machine die.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import lmdb
+import msgspec
+import pyarrow as pa
+
+from noria.clock import to_micros
+from noria.errors import LeaseHeld, StoreError
+from noria.features.backends.lmdb_bulk import entity_values
+from noria.features.backends.lmdb_tiles import ViewChange
+from noria.features.columns import Floats, spec_of
+from noria.features.declarations import FeatureView, ViewSpec
+from noria.features.layout import Layout, layout_of
+from noria.features.online import Change
+from noria.features.online_format import (
+    FORMAT,
+    HEAD,
+    HEAD_KEY,
+    HEAD_MAGIC,
+    LEAST,
+    ViewRecord,
+    check_definition,
+    open_environment,
+    read_head,
+    rows_name,
+    store_error,
+    view_key,
+)
+from noria.features.prepared import Prepared, prepare
+from noria.features.reading import Entity, FeatureReader
+
+__all__ = ["LmdbOnlineStore"]
+
+T = TypeVar("T")
+_FIRST_MAP_SIZE = 1 << 30  # of address space; the file holds what is used
+
+
+class LmdbOnlineStore:
+    """The online store of a project; see `noria.features.online.OnlineStore`.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder; made if it is not there.
+    readonly : bool
+        Only read, while another process may write.
+    map_size : int
+        Bytes of address space to begin with; it doubles when they are full.
+
+    Raises
+    ------
+    LeaseHeld
+        If another writer has it open; names that process.
+    StoreError
+        If it is damaged, or is not there and `readonly`.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False, map_size: int = _FIRST_MAP_SIZE) -> None:
+        self.path = Path(path)
+        self._lock: int | None = None
+        if readonly:
+            self._reader = FeatureReader(self.path)
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path)
+        try:
+            self._environment = open_environment(self.path, map_size=map_size)
+            self._environment.reader_check()
+            self._reader = FeatureReader(self.path, environment=self._environment)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._databases: dict[str, Any] = {}
+        self._checked: dict[str, str] = {}  # digest by name, as this writer last saw or wrote it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the store and of the right to write it."""
+        self._reader.close()
+        if self._lock is not None:
+            self._environment.close()
+            os.close(self._lock)
+            self._lock = None
+
+    def prepare(self, view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
+        """Sort and encode rows once, to apply them in slices."""
+        return prepare(view, rows)
+
+    def load(
+        self,
+        view: FeatureView | ViewSpec,
+        rows: pa.Table,
+        *,
+        before: datetime | None = None,
+        position: int | None = None,
+    ) -> None:
+        """Replace the view by what `rows` known before `before` give, in one transaction."""
+        prepared = prepare(view, rows)
+        known = len(prepared) if before is None else prepared.until(to_micros(before) - 1)
+        items = entity_values(prepared, known)
+        layout = prepared.layout
+
+        def replace(txn: lmdb.Transaction) -> None:
+            database = self._define(txn, layout)
+            txn.drop(database, delete=False)
+            with txn.cursor(database) as cursor:
+                cursor.putmulti(items, append=True)
+            self._set_head(txn, defined=True, position=position)
+
+        self._database(layout.spec.name)
+        self._write(replace)
+        self._checked[layout.spec.name] = layout.digest
+
+    def clear(self, view: FeatureView | ViewSpec) -> None:
+        """Forget the view, its definition included."""
+        spec = spec_of(view)
+
+        def forget(txn: lmdb.Transaction) -> None:
+            txn.drop(self._databases[spec.name], delete=False)
+            txn.delete(view_key(spec.name))
+            self._set_head(txn, defined=True, position=None)
+
+        self._database(spec.name)
+        self._write(forget)
+        self._checked.pop(spec.name, None)
+
+    def apply(self, changes: Iterable[Change], *, position: int | None = None) -> None:
+        """Count slices of prepared rows, all or none."""
+        wanted = [each for each in changes if each[2] < each[3]]
+        for spec, prepared, _, _ in wanted:
+            if spec is not prepared.spec and spec != prepared.spec:
+                raise ValueError(f"rows were prepared for another definition of view {spec.name!r}")
+            self._database(spec.name)
+
+        def count(txn: lmdb.Transaction) -> list[Layout]:
+            new = [
+                prepared.layout for _, prepared, _, _ in wanted if not self._is_defined(txn, prepared.layout)
+            ]
+            for layout in new:
+                self._define(txn, layout)
+            for spec, prepared, start, stop in wanted:
+                ViewChange(txn, self._databases[spec.name], prepared.layout).count(prepared, start, stop)
+            if new or position is not None:
+                self._set_head(txn, defined=bool(new), position=position)
+            return new
+
+        self._write(count)
+        self._checked.update({prepared.spec.name: prepared.layout.digest for _, prepared, _, _ in wanted})
+
+    def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
+        """Drop what no reading at `before` or later needs."""
+        layout = layout_of(spec_of(view))
+        self._database(layout.spec.name)
+
+        def drop(txn: lmdb.Transaction) -> None:
+            check_definition(txn, layout)
+            ViewChange(txn, self._databases[layout.spec.name], layout).prune(to_micros(before))
+
+        self._write(drop)
+
+    def position(self) -> int | None:
+        """Give the position last set with a change, `None` if there was none."""
+        return self._reader.position()
+
+    def views(self) -> list[str]:
+        """List the views that were loaded."""
+        return self._reader.views()
+
+    def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
+        """Give features as `FeatureReader.read` does."""
+        return self._reader.read(specs, entities, at_us)
+
+    def _database(self, name: str) -> Any:
+        if self._lock is None:
+            raise StoreError(f"the online store {self.path} was opened to read; open it without `readonly`")
+        if name not in self._databases:
+            try:
+                self._databases[name] = self._environment.open_db(rows_name(name))
+            except lmdb.Error as err:
+                raise store_error(self.path, err) from err
+        return self._databases[name]
+
+    def _is_defined(self, txn: lmdb.Transaction, layout: Layout) -> bool:
+        if self._checked.get(layout.spec.name) == layout.digest:
+            return True
+        if txn.get(view_key(layout.spec.name)) is None:
+            return False
+        check_definition(txn, layout)
+        return True
+
+    def _define(self, txn: lmdb.Transaction, layout: Layout) -> Any:
+        record = ViewRecord(layout.spec.name, layout.digest)
+        txn.put(view_key(record.name), msgspec.json.encode(record))
+        return self._databases[record.name]
+
+    def _set_head(self, txn: lmdb.Transaction, *, defined: bool, position: int | None) -> None:
+        generation, standing = read_head(txn, self.path)
+        stored = standing if position is None else position
+        head = HEAD.pack(HEAD_MAGIC, FORMAT, generation + defined, LEAST if stored is None else stored)
+        txn.put(HEAD_KEY, head)
+
+    def _write(self, body: Callable[[lmdb.Transaction], T]) -> T:
+        """Run `body` in one transaction, again in a larger map when this one is full."""
+        while True:
+            try:
+                with self._environment.begin(write=True) as txn:
+                    return body(txn)
+            except lmdb.MapFullError:
+                self._environment.reader_check()
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except lmdb.Error as err:
+                raise store_error(self.path, err) from err
+
+
+def _lock(path: Path) -> int:
+    """Take the right to write; it ends with the process."""
+    file = os.open(path / "writer", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        holder = os.read(file, 64).decode("ascii", "replace").strip() or "another process"
+        os.close(file)
+        raise LeaseHeld(f"online store {path}", holder) from err
+    os.ftruncate(file, 0)
+    os.write(file, f"process {os.getpid()}".encode())
+    return file

@@ -1,0 +1,325 @@
+"""Features as of any instant in the past, for whole tables at once.
+
+A row counts at the instants from which it is known until its tile has left the window. On a spine sorted by
+entity and instant that is one interval per row and window, so a counter is a difference array that is summed
+up along the spine, whatever the order in which rows became known. All of it is integer arithmetic.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from noria.errors import SourceError
+from noria.features.columns import (
+    Bools,
+    Floats,
+    Ints,
+    Measured,
+    entity_codes,
+    floats,
+    instants,
+    key_bytes,
+    measured,
+    spec_of,
+)
+from noria.features.declarations import Aggregation, AggregationKind, FeatureView, ViewSpec
+from noria.features.layout import Histogram, Measure
+
+__all__ = ["point_in_time"]
+
+_CELLS = 1_000_000  # of a histogram in memory at once
+_DENSE = 8  # table entries per row up to which looking up beats searching
+
+
+def point_in_time(view: FeatureView | ViewSpec, rows: pa.Table, spine: pa.Table) -> pa.Table:
+    """Compute the features of `view` at every row of `spine`.
+
+    Parameters
+    ----------
+    view : FeatureView or ViewSpec
+        What to compute.
+    rows : Table
+        The source's rows, in any order; later ones than the spine needs change nothing.
+    spine : Table
+        Has the view's entity columns and `at`, timestamps with a time zone.
+
+    Returns
+    -------
+    Table
+        One float64 column `<view>__<feature>` per feature, as long as the spine and in its order.
+
+    Raises
+    ------
+    SourceError
+        If a column is missing or has the wrong type, or a row was known before it happened.
+    """
+    spec = spec_of(view)
+    kernel = _Kernel(spec, rows, spine)
+    columns = [pa.array(kernel.compute(each.aggregation)) for each in spec.features]
+    return pa.table(dict(zip(spec.columns, columns, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Intervals:
+    """Of the rows that count at all: from which spine position to before which."""
+
+    rows: Ints
+    start: Ints
+    stop: Ints
+
+
+class _Kernel:
+    """One view over one spine; what several features share is computed once."""
+
+    def __init__(self, spec: ViewSpec, rows: pa.Table, spine: pa.Table) -> None:
+        at = instants(spine, "at")
+        codes, spine_codes, entities = entity_codes(rows, spine, spec.entity)
+        self.size = len(at)
+        self.order = np.lexsort((at, spine_codes))
+        self.at = at[self.order]
+        self.codes = spine_codes[self.order]
+        self.known_entity = self.codes >= 0
+        event_at, known_at = instants(rows, spec.event_at), instants(rows, spec.known_at)
+        refuse_early_knowledge(spec, event_at, known_at)
+        asked = np.zeros(entities + 1, dtype=np.bool_)
+        asked[spine_codes] = True
+        asked[-1] = False  # where the code -1 of a missing entity went
+        latest = int(at.max()) if self.size else 0
+        used = np.flatnonzero(asked[codes] & (known_at <= latest))
+        self.table = rows if len(used) == rows.num_rows else rows.take(pa.array(used))
+        self.row_codes, self.event_at, self.known_at = codes[used], event_at[used], known_at[used]
+        self.spec = spec
+        self.instants = np.unique(at)
+        slots = len(self.instants) + 1
+        self.slots = slots
+        self.positions = _Positions(
+            self.codes * slots + np.searchsorted(self.instants, self.at), (entities + 1) * slots, len(used)
+        )
+        self.start = self._position(np.searchsorted(self.instants, self.known_at, side="left"))
+        self._intervals: dict[int, _Intervals] = {}
+        self._measured: dict[Measure, Measured] = {}
+        self._sums: dict[tuple[Measure, str, int], Ints] = {}
+        self._last: Ints | None = None
+
+    def compute(self, aggregation: Aggregation) -> Floats:
+        """Compute one feature, in the order of the given spine."""
+        in_order = self._sorted_values(aggregation)
+        in_order[~self.known_entity] = np.nan
+        result = np.empty(self.size, dtype=np.float64)
+        result[self.order] = in_order
+        return result
+
+    def _sorted_values(self, aggregation: Aggregation) -> Floats:  # noqa: PLR0911
+        match aggregation.kind:
+            case AggregationKind.COUNT:
+                return self._rows_in(_window(aggregation)).astype(np.float64)
+            case AggregationKind.SUM:
+                return self._sum(aggregation).astype(np.float64) / aggregation.scale
+            case AggregationKind.MEAN:
+                seen = self._total(aggregation, "seen").astype(np.float64)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    return self._sum(aggregation).astype(np.float64) / (seen * aggregation.scale)
+            case AggregationKind.MIN:
+                return 0.0 - self._greatest(aggregation, -1)
+            case AggregationKind.MAX:
+                return self._greatest(aggregation, 1)
+            case AggregationKind.QUANTILE:
+                return self._quantile(aggregation)
+            case AggregationKind.LAST:
+                row, present = self._last_row(aggregation)
+                column = floats(self.table, cast("str", aggregation.column))
+                return np.where(present, column[row] if len(column) else np.nan, np.nan)
+            case AggregationKind.AGE:
+                row, present = self._last_row(aggregation)
+                since = self.event_at[row] if len(self.event_at) else 0
+                return np.where(present, (self.at - since) / 60e6, np.nan)
+
+    def _position(self, slot: Ints) -> Ints:
+        """Find the first spine position of each row's entity whose instant has at least `slot`."""
+        return self.positions.find(self.row_codes * self.slots + slot)
+
+    def _interval(self, window_s: int, width_us: int) -> _Intervals:
+        if window_s not in self._intervals:
+            starts = (self.instants - window_s * 1_000_000) // width_us * width_us
+            stop = self._position(np.searchsorted(starts, self.event_at, side="right"))
+            rows = np.flatnonzero(self.start < stop)
+            self._intervals[window_s] = _Intervals(rows, self.start[rows], stop[rows])
+        return self._intervals[window_s]
+
+    def _values(self, measure: Measure) -> Measured:
+        if measure not in self._measured:
+            self._measured[measure] = measured(self.table, measure)
+        return self._measured[measure]
+
+    def _along(self, which: _Intervals, amounts: Ints | Bools) -> Ints:
+        """Sum `amounts` of the rows whose interval holds each spine position."""
+        steps = np.zeros(self.size + 1, dtype=np.int64)
+        amounts = amounts.astype(np.int64, copy=False)
+        np.add.at(steps, which.start, amounts)
+        np.subtract.at(steps, which.stop, amounts)
+        return np.cumsum(steps)[: self.size]
+
+    def _rows_in(self, window: tuple[int, int]) -> Ints:
+        which = self._interval(*window)
+        return self._along(which, np.ones(len(which.rows), dtype=np.int64))
+
+    def _sum(self, aggregation: Aggregation) -> Ints:
+        return self._total(aggregation, "sum")
+
+    def _total(self, aggregation: Aggregation, kind: str) -> Ints:
+        measure, window = _measure(aggregation), _window(aggregation)
+        slot = (measure, kind, window[0])
+        if slot not in self._sums:
+            which, column = self._interval(*window), self._values(measure)
+            self._sums[slot] = self._along(
+                which, (column.seen if kind == "seen" else column.values)[which.rows]
+            )
+        return self._sums[slot]
+
+    def _greatest(self, aggregation: Aggregation, sign: int) -> Floats:
+        which, column = self._interval(*_window(aggregation)), self._values(_measure(aggregation))
+        seen = column.seen[which.rows]
+        top = _paint(which.start[seen], which.stop[seen], sign * column.values[which.rows[seen]], self.size)
+        return np.where(top == _NOTHING, np.nan, top / aggregation.scale)
+
+    def _quantile(self, aggregation: Aggregation) -> Floats:
+        histogram = Histogram.of(aggregation)
+        which, column = self._interval(*_window(aggregation)), self._values(histogram.measure)
+        seen = column.seen[which.rows]
+        bins = bins_of(column.values[which.rows[seen]], histogram)
+        assert aggregation.q_millionths is not None
+        index = _quantile_bins(
+            which.start[seen],
+            which.stop[seen],
+            bins,
+            size=self.size,
+            histogram=histogram,
+            q=aggregation.q_millionths,
+        )
+        edges = (histogram.low + index * histogram.width) / aggregation.scale
+        return np.where(index < histogram.bins, edges, np.nan)
+
+    def _last_row(self, aggregation: Aggregation) -> tuple[Ints, Bools]:
+        """Find the row that happened last at each spine position, and whether there is one young enough."""
+        if not len(self.row_codes):
+            return np.zeros(self.size, dtype=np.int64), np.zeros(self.size, dtype=np.bool_)
+        if self._last is None:
+            self._last = self._latest()
+        row = np.maximum(self._last, 0)
+        present = (self._last >= 0) & (self.row_codes[row] == self.codes)
+        if aggregation.max_age_s is not None:
+            present &= self.event_at[row] >= self.at - aggregation.max_age_s * 1_000_000
+        return row, present
+
+    def _latest(self) -> Ints:
+        by_key = np.argsort(np.array(key_bytes(self.table, self.spec.key), dtype=np.object_), kind="stable")
+        tie = np.empty(len(by_key), dtype=np.int64)
+        tie[by_key] = np.arange(len(by_key))
+        order = np.lexsort((self.known_at, tie, self.event_at, self.row_codes))
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        best = np.full(self.size + 1, -1, dtype=np.int64)
+        np.maximum.at(best, self.start, rank)
+        # A rank grows with the entity, so the greatest so far is this entity's as soon as it has any.
+        greatest = np.maximum.accumulate(best)[: self.size]
+        return np.where(greatest >= 0, order[np.maximum(greatest, 0)], -1)
+
+
+class _Positions:
+    """Where a number would be inserted among sorted ones, to the left of its equals."""
+
+    def __init__(self, sorted_numbers: Ints, span: int, queries: int) -> None:
+        self._sorted = sorted_numbers
+        self._table: Ints | None = None
+        first = int(sorted_numbers[0]) if len(sorted_numbers) else 0
+        if 0 <= span <= _DENSE * (queries + len(sorted_numbers)):
+            held = sorted_numbers[np.searchsorted(sorted_numbers, 0) if first < 0 else 0 :]
+            counts = np.bincount(held, minlength=span)
+            below = len(sorted_numbers) - len(held)
+            self._table = below + np.concatenate(([0], np.cumsum(counts)))
+
+    def find(self, numbers: Ints) -> Ints:
+        """Find the position of each of `numbers`, which are not negative."""
+        if self._table is not None:
+            return self._table[numbers]
+        return np.searchsorted(self._sorted, numbers, side="left").astype(np.int64)
+
+
+def refuse_early_knowledge(spec: ViewSpec, event_at: Ints, known_at: Ints) -> None:
+    """Raise `SourceError` if a row was known before it happened."""
+    early = int(np.count_nonzero(known_at < event_at))
+    if early:
+        raise SourceError(
+            f"{early} rows of {spec.source!r} have {spec.known_at!r} before {spec.event_at!r}; "
+            "nothing is known before it happens: repair the source"
+        )
+
+
+def bins_of(values: Ints, histogram: Histogram) -> Ints:
+    """Give the bin of each value; outside ones go to the first or last bin."""
+    return np.clip((values - histogram.low) // histogram.width, 0, histogram.bins - 1)
+
+
+_NOTHING = np.iinfo(np.int64).min
+
+
+def _paint(start: Ints, stop: Ints, values: Ints, size: int) -> Ints:
+    """Give the greatest value of the intervals over each of `size` positions, `_NOTHING` where there is none.
+
+    A sparse table backwards: two overlapping power-of-two blocks cover each interval, and blocks hand their
+    value down to their halves.
+    """
+    if not len(start):
+        return np.full(size, _NOTHING, dtype=np.int64)
+    level_of = np.frexp((stop - start).astype(np.float64))[1] - 1
+    upper = np.full(size, _NOTHING, dtype=np.int64)
+    for level in range(int(level_of.max()), -1, -1):
+        mine = level_of == level
+        np.maximum.at(upper, start[mine], values[mine])
+        np.maximum.at(upper, stop[mine] - (1 << level), values[mine])
+        if level:
+            half = 1 << (level - 1)
+            lower = upper.copy()
+            np.maximum(lower[half:], upper[: size - half], out=lower[half:])
+            upper = lower
+    return upper
+
+
+def _quantile_bins(start: Ints, stop: Ints, bins: Ints, *, size: int, histogram: Histogram, q: int) -> Ints:
+    """Give at each position the first bin that reaches the rank, `histogram.bins` if there is no value."""
+    width = histogram.bins
+    result = np.empty(size, dtype=np.int64)
+    by_start, by_stop = np.argsort(start, kind="stable"), np.argsort(stop, kind="stable")
+    starts, stops = start[by_start], stop[by_stop]
+    carried = np.zeros(width, dtype=np.int64)
+    step = max(1, _CELLS // width)
+    for low in range(0, size, step):
+        high = min(low + step, size)
+        steps = _cells(starts, by_start, bins, low=low, high=high, width=width)
+        steps -= _cells(stops, by_stop, bins, low=low, high=high, width=width)
+        steps[0] += carried
+        np.cumsum(steps, axis=0, out=steps)
+        carried = steps[-1].copy()
+        np.cumsum(steps, axis=1, out=steps)
+        total = steps[:, -1]
+        rank = np.maximum(-(-q * total // 1_000_000), 1)
+        result[low:high] = np.count_nonzero(steps < rank[:, None], axis=1)
+    return result
+
+
+def _cells(positions: Ints, order: Ints, bins: Ints, *, low: int, high: int, width: int) -> Ints:
+    first, last = np.searchsorted(positions, (low, high))
+    flat = (positions[first:last] - low) * width + bins[order[first:last]]
+    return np.bincount(flat, minlength=(high - low) * width).astype(np.int64, copy=False).reshape(-1, width)
+
+
+def _window(aggregation: Aggregation) -> tuple[int, int]:
+    tier = aggregation.tier
+    assert tier is not None and aggregation.window_s is not None
+    return aggregation.window_s, tier.seconds * 1_000_000
+
+
+def _measure(aggregation: Aggregation) -> Measure:
+    return Measure(cast("str", aggregation.column), aggregation.scale)

@@ -1,0 +1,99 @@
+"""What an online store must do, and how one is opened by its URL."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, cast
+
+import pyarrow as pa
+
+from noria.errors import ConfigError
+from noria.features.columns import Floats
+from noria.features.declarations import FeatureView, ViewSpec
+from noria.features.prepared import Prepared
+
+__all__ = ["Change", "OnlineStore", "open_online_store"]
+
+Change = tuple[ViewSpec, Prepared, int, int]  # the rows [start, stop) of prepared ones
+
+
+class OnlineStore(Protocol):
+    """Features as of now, kept up row by row; equal to `point_in_time` exactly.
+
+    One process writes, any number read; a reading sees what was committed before it began, whole changes
+    only. It holds what became known up to now, so reading as of an instant before the newest applied row
+    was known gives no past value. Raises `LeaseHeld` when opened by a second writer, `StoreError` when it is
+    damaged, `Conflict` when a view's definition is not the one that was loaded.
+    """
+
+    def prepare(self, view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
+        """Sort rows by (`known_at`, key) and encode them. Raises `SourceError` if they do not fit."""
+        ...
+
+    def load(
+        self,
+        view: FeatureView | ViewSpec,
+        rows: pa.Table,
+        *,
+        before: datetime | None = None,
+        position: int | None = None,
+    ) -> None:
+        """Replace the view, all or none, by the rows known before `before` (all rows without)."""
+        ...
+
+    def clear(self, view: FeatureView | ViewSpec) -> None:
+        """Forget the view."""
+        ...
+
+    def apply(self, changes: Iterable[Change], *, position: int | None = None) -> None:
+        """Count rows once each, all changes or none; a view that is not there begins empty."""
+        ...
+
+    def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
+        """Drop what no reading at `before` or later needs."""
+        ...
+
+    def position(self) -> int | None:
+        """Give the position last set by `load` or `apply`."""
+        ...
+
+    def views(self) -> list[str]:
+        """List the views that were loaded or begun."""
+        ...
+
+    def read(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[str | int | None]], at_us: int
+    ) -> Floats:
+        """Give an array (n, k) of features as of an instant. Raises `NotFound` if it lacks a view."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+def open_online_store(url: str, *, root: Path, readonly: bool = False) -> OnlineStore:
+    """Open the store that a URL such as `lmdb:.noria/online` names.
+
+    Parameters
+    ----------
+    url : str
+        `<backend>:<where>`; a relative path is below `root`.
+    root : Path
+        The project's folder.
+    readonly : bool
+        Only read.
+
+    Raises
+    ------
+    ConfigError
+        If no installed backend has that name.
+    """
+    backend, _, where = url.partition(":")
+    found = entry_points(group="noria.online_store", name=backend)
+    if not found or not where:
+        names = ", ".join(sorted(each.name for each in entry_points(group="noria.online_store")))
+        raise ConfigError(f"no online store for {url!r}; write <backend>:<path> with one of: {names}")
+    factory = next(iter(found)).load()
+    return cast("OnlineStore", factory(root / where, readonly=readonly))

@@ -1,0 +1,164 @@
+"""The format of the online store in LMDB.
+
+- main database: `head` (format, generation, position) and `view/<name>` (the definition's digest); the
+  generation changes whenever a view's definition may have.
+- database `rows/<name>`: `=<entity>` -> words of 64 bit (magic, hour tiles, day tiles, pruned, words of the
+  last row; the last row; the tiles, oldest first) and `h|d<entity><bucket>` -> counts of 32 bit of that
+  tile's histograms.
+"""
+
+import hashlib
+import struct
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from noria.errors import Conflict, DiskFull, NotFound, StoreError
+from noria.features.layout import Layout, TierLayout
+
+__all__ = [
+    "check_definition",
+    "entity_key",
+    "list_views",
+    "open_environment",
+    "read_head",
+    "store_error",
+    "tile_key",
+]
+
+FORMAT = 1
+HEAD_KEY = b"head"
+HEAD = struct.Struct("<8sqqq")  # magic, format, generation, position
+HEAD_MAGIC = b"noriaonl"
+VALUE_MAGIC = 0x6E6F726961_31  # the first word of every entity's value
+VALUE_HEADER = 5  # words: magic, hour tiles, day tiles, pruned, words of the last row
+HOUR_PRUNED, DAY_PRUNED = 1, 2  # bits: the oldest tile also holds what older, dropped ones held
+LAST_HEADER = 2  # words: event_us, bytes of the key
+GREATEST, LEAST = 2**63 - 1, -(2**63)
+MAX_VIEWS = 512
+_LONGEST_ENTITY = 480  # bytes; LMDB's keys end at 511
+
+
+class ViewRecord(msgspec.Struct, frozen=True):
+    """What the store remembers of a view."""
+
+    name: str
+    digest: str
+
+
+def view_key(name: str) -> bytes:
+    """Give the key of a view's record."""
+    return b"view/" + name.encode()
+
+
+def rows_name(name: str) -> bytes:
+    """Give the name of a view's database."""
+    return b"rows/" + name.encode()
+
+
+def entity_key(text: str) -> bytes:
+    """Give the key of an entity: its UTF-8, or a digest where that is too long.
+
+    Examples
+    --------
+    >>> entity_key("UA")
+    b'=UA'
+    """
+    plain = text.encode("utf-8", "surrogatepass")
+    if len(plain) <= _LONGEST_ENTITY:
+        return b"=" + plain
+    return b"#" + hashlib.sha256(plain).digest()
+
+
+def tile_key(tier: TierLayout, entity: bytes, bucket: int) -> bytes:
+    """Give the key of a tile's histograms."""
+    return tier.tier[0].encode() + entity + (bucket + 2**63).to_bytes(8, "big")
+
+
+def store_error(path: Path, err: lmdb.Error) -> StoreError:
+    """Say in noria's words what LMDB found."""
+    if "No space left" in str(err):
+        return DiskFull(str(path))
+    return StoreError(
+        f"the online store {path} cannot be used ({err}); delete the folder and load its views again: "
+        "everything in it comes from the lake"
+    )
+
+
+def open_environment(path: Path, *, map_size: int | None) -> lmdb.Environment:
+    """Open the LMDB environment; without `map_size`, for reading.
+
+    Raises
+    ------
+    StoreError
+        If it is not there, damaged, or already open in this process.
+    """
+    data = path / "data.mdb"
+    if map_size is None and not data.is_file():
+        raise StoreError(f"there is no online store in {path}; load a view first")
+    try:
+        environment = (
+            lmdb.open(str(path), max_dbs=MAX_VIEWS, readonly=True, create=False, readahead=False)
+            if map_size is None
+            else lmdb.open(
+                str(path),
+                max_dbs=MAX_VIEWS,
+                map_size=map_size,
+                sync=False,
+                metasync=False,
+                readahead=False,
+                max_spare_txns=2,
+            )
+        )
+    except lmdb.Error as err:
+        raise store_error(path, err) from err
+    used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if data.stat().st_size < used:  # reading a page beyond the end of the file would be a bus error
+        environment.close()
+        raise StoreError(
+            f"the online store {path} is cut off ({data.stat().st_size} of {used} bytes); "
+            "delete the folder and load its views again: everything in it comes from the lake"
+        )
+    return environment
+
+
+def read_head(txn: lmdb.Transaction, path: Path) -> tuple[int, int | None]:
+    """Give the generation and the position. Raises `StoreError` if this is no store of ours."""
+    raw = txn.get(HEAD_KEY)
+    if raw is None:
+        return 0, None
+    if len(raw) != HEAD.size:
+        raise StoreError(f"the online store {path} is damaged; delete the folder and load its views again")
+    magic, version, generation, position = HEAD.unpack(raw)
+    if magic != HEAD_MAGIC or version != FORMAT:
+        raise StoreError(
+            f"the online store {path} has format {version}, this noria reads {FORMAT}; "
+            "delete the folder and load its views again"
+        )
+    return generation, None if position == LEAST else position
+
+
+def list_views(txn: lmdb.Transaction) -> list[str]:
+    """List the views in the main database."""
+    names = []
+    with txn.cursor() as cursor:
+        found = cursor.set_range(b"view/")
+        while found and bytes(cursor.key()).startswith(b"view/"):
+            names.append(bytes(cursor.key())[5:].decode())
+            found = cursor.next()
+    return names
+
+
+def check_definition(txn: lmdb.Transaction, layout: Layout) -> None:
+    """Raise `Conflict` if the store's view has another definition, `NotFound` if there is none."""
+    name = layout.spec.name
+    raw = txn.get(view_key(name))
+    if raw is None:
+        raise NotFound("online feature view", name, list_views(txn))
+    record = msgspec.json.decode(bytes(raw), type=ViewRecord)
+    if record.digest != layout.digest:
+        raise Conflict(
+            f"feature view {name!r} was loaded as {record.digest[:12]}, now it is {layout.digest[:12]}: "
+            "its definition changed; load it again"
+        )

@@ -1,0 +1,268 @@
+"""One definition, three ways to its value: from the definition in plain Python, offline, and online."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noria.clock import from_micros, to_micros
+from noria.features import FeatureView, agg
+from noria.features.backends.lmdb import LmdbOnlineStore
+from noria.features.declarations import Aggregation, ViewSpec
+from noria.features.offline import point_in_time
+from noria.lake.declarations import Dataset
+
+HOUR, DAY = 3_600_000_000, 86_400_000_000
+ORIGIN = to_micros(datetime(2013, 3, 8, tzinfo=UTC))
+INSTANT = pa.timestamp("us", tz="UTC")
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "event_at": INSTANT,
+        "known_at": INSTANT,
+        "who": pa.string(),
+        "where": pa.int64(),
+        "delay": pa.int64(),
+        "late": pa.bool_(),
+        "price": pa.float64(),
+    }
+)
+FLIGHTS = Dataset("flights", key="id", event_at="event_at", known_at="known_at")
+FEATURES: dict[str, Aggregation] = {
+    "n_1h": agg.count("1h"),
+    "n_90m": agg.count("90m"),
+    "n_2d": agg.count("2d"),
+    "n_3d": agg.count("3d"),
+    "late_6h": agg.mean("late", "6h"),
+    "late_5d": agg.mean("late", "5d"),
+    "sum_1d": agg.sum("delay", "1d"),
+    "sum_7d": agg.sum("delay", "7d"),
+    "least_1d": agg.min("delay", "1d"),
+    "most_4d": agg.max("delay", "4d"),
+    "p90_7d": agg.quantile("delay", 0.9, "7d", low=-20, high=44, width=4),
+    "p50_1d": agg.quantile("delay", 0.5, "1d", low=-20, high=44, width=4),
+    "p0_3d": agg.quantile("delay", 0, "3d", low=-20, high=44, width=5),
+    "price_3d": agg.mean("price", "3d", scale=100),
+    "p70_price": agg.quantile("price", 0.7, "4d", low=-1, high=1, width=0.25, scale=100),
+    "last": agg.last("delay"),
+    "last_6h": agg.last("price", max_age="6h"),
+    "age": agg.age(),
+}
+BY_WHO = FeatureView("by_who", source=FLIGHTS, entity="who", features=FEATURES)
+BY_BOTH = FeatureView("by_both", source=FLIGHTS, entity=("who", "where"), features=FEATURES)
+VIEWS = (BY_WHO, BY_BOTH)
+
+Row = Mapping[str, Any]
+
+
+# --- the definition, as plainly as it can be written --------------------------------------------------
+
+
+def reference(view: FeatureView, rows: Sequence[Row], spine: Sequence[Row]) -> list[list[float]]:
+    """Features straight from the text of `noria.agg`."""
+    return [[_feature(view.spec(), each, rows, at) for each in view.features.values()] for at in spine]
+
+
+def _entity(row: Row, spec: ViewSpec) -> tuple[Any, ...]:
+    return tuple(row[name] for name in spec.entity)
+
+
+def _feature(spec: ViewSpec, what: Aggregation, rows: Sequence[Row], at: Row) -> float:
+    who = tuple(at[name] for name in spec.entity)
+    if None in who:
+        return math.nan
+    t = at["at"]
+    visible = [
+        row for row in rows if tuple(row[name] for name in spec.entity) == who and row["known_at"] <= t
+    ]
+    if what.window_s is None:
+        if not visible:
+            return math.nan
+        newest = max(visible, key=lambda row: (row["event_at"], row["id"].encode()))
+        if what.max_age_s is not None and newest["event_at"] < t - what.max_age_s * 1_000_000:
+            return math.nan
+        if what.kind == "age":
+            return float((t - newest["event_at"]) / 60e6)
+        value = newest[str(what.column)]
+        return math.nan if value is None else float(value)
+    resolution = HOUR if what.window_s <= 172_800 else DAY
+    start = (t - what.window_s * 1_000_000) // resolution * resolution
+    inside = [row for row in visible if row["event_at"] >= start]
+    if what.kind == "count":
+        return float(len(inside))
+    values = sorted(round(row[what.column] * what.scale) for row in inside if row[what.column] is not None)
+    if what.kind == "sum":
+        return sum(values) / what.scale
+    if not values:
+        return math.nan
+    match what.kind:
+        case "mean":
+            return sum(values) / (len(values) * what.scale)
+        case "min":
+            return values[0] / what.scale
+        case "max":
+            return values[-1] / what.scale
+    assert what.low is not None and what.width is not None and what.q_millionths is not None
+    bins = sorted(min(max((value - what.low) // what.width, 0), what.bins - 1) for value in values)
+    rank = max(math.ceil(what.q_millionths * len(bins) / 1_000_000), 1)
+    return (what.low + bins[rank - 1] * what.width) / what.scale
+
+
+# --- random histories ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class History:
+    rows: list[Row]
+    instants: list[int]
+    loads: list[bool]  # before which instants the store is loaded anew from what was known then
+    slices: list[int]  # how many rows are applied at a time
+
+
+moments = st.one_of(
+    st.integers(0, 14 * 24).map(lambda hours: ORIGIN + hours * HOUR),  # exactly on the edges of tiles
+    st.integers(0, 14).map(lambda days: ORIGIN + days * DAY),
+    st.integers(0, 14 * DAY).map(lambda micros: ORIGIN + micros),
+    st.tuples(st.integers(0, 14 * 24), st.sampled_from((-1, 1))).map(
+        lambda each: ORIGIN + each[0] * HOUR + each[1]
+    ),
+)
+delays = st.one_of(
+    st.just(0),
+    st.integers(0, 8).map(lambda hours: hours * HOUR),
+    st.integers(0, 10 * DAY),
+    st.integers(0, 3 * HOUR),
+)
+people = st.sampled_from(("UA", "B6", "", "Žofie ✈", "x" * 700, None))
+places = st.sampled_from((0, -7, 2**62, None))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    size = draw(st.integers(0, 40))
+    rows: list[Row] = []
+    for at in range(size):
+        event_at = draw(moments)
+        rows.append(
+            {
+                "id": draw(st.sampled_from(("", "a", "ä", "é"))) + f"{(at * 7) % 41}",
+                "event_at": event_at,
+                "known_at": event_at + draw(delays),
+                "who": draw(people),
+                "where": draw(places),
+                "delay": draw(st.none() | st.integers(-30, 60)),
+                "late": draw(st.none() | st.booleans()),
+                "price": draw(st.none() | st.integers(-200, 200).map(lambda cents: cents / 100)),
+            }
+        )
+    instants = sorted(draw(st.lists(moments, min_size=1, max_size=8)))
+    return History(
+        rows,
+        instants,
+        draw(st.lists(st.booleans(), min_size=8, max_size=8)),
+        draw(st.lists(st.integers(1, 9), min_size=1, max_size=5)),
+    )
+
+
+def table(rows: Sequence[Row]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {**row, "event_at": from_micros(row["event_at"]), "known_at": from_micros(row["known_at"])}
+            for row in rows
+        ],
+        schema=SCHEMA,
+    )
+
+
+def spine_of(instants: Sequence[int]) -> list[Row]:
+    """Everybody, seen and unseen, at every instant, newest first: a spine needs no order."""
+    return [
+        {"at": at, "who": who, "where": where}
+        for at in reversed(instants)
+        for who in ("UA", "B6", "", "Žofie ✈", "x" * 700, "nobody", None)
+        for where in (0, 2**62, None)
+    ]
+
+
+def spine_table(spine: Sequence[Row]) -> pa.Table:
+    return pa.table(
+        {
+            "at": pa.array([from_micros(each["at"]) for each in spine], INSTANT),
+            "who": pa.array([each["who"] for each in spine], pa.string()),
+            "where": pa.array([each["where"] for each in spine], pa.int64()),
+        }
+    )
+
+
+def matrix(features: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.column_stack([features.column(name).to_numpy() for name in features.column_names])
+
+
+def replayed(store: LmdbOnlineStore, history: History, spine: Sequence[Row]) -> dict[str, Any]:
+    """Read the spine from a store that is brought up to each instant in turn."""
+    rows = table(history.rows)
+    prepared = {view.name: store.prepare(view, rows) for view in VIEWS}
+    done = dict.fromkeys(prepared, 0)
+    read: dict[int, Any] = {}
+    sizes = 0
+    for index, at in enumerate(history.instants):
+        if history.loads[index] or index == 0:
+            since = at if index % 2 else at - HOUR
+            for view in VIEWS:
+                store.load(view, rows, before=from_micros(since))
+                done[view.name] = prepared[view.name].until(since - 1)
+        while any(done[name] < each.until(at) for name, each in prepared.items()):
+            size = history.slices[sizes % len(history.slices)]
+            sizes += 1
+            changes = []
+            for view in VIEWS:
+                each, start = prepared[view.name], done[view.name]
+                done[view.name] = max(start, min(start + size, each.until(at)))
+                changes.append((view.spec(), each, start, done[view.name]))
+            store.apply(changes, position=at)
+        if index % 3 == 2:
+            store.prune(BY_WHO, from_micros(at))
+        asked = [each for each in spine if each["at"] == at]
+        entities = {name: [each[name] for each in asked] for name in ("who", "where")}
+        read[at] = store.read([view.spec() for view in VIEWS], entities, at)
+        assert store.position() in (at, None) or history.instants[0] <= (store.position() or 0) <= at
+    columns = [name for view in VIEWS for name in view.columns]
+    taken = dict.fromkeys(read, 0)
+    lines = []
+    for each in spine:
+        lines.append(read[each["at"]][taken[each["at"]] % len(read[each["at"]])])
+        taken[each["at"]] += 1
+    values = np.array(lines)
+    return {name: values[:, at] for at, name in enumerate(columns)}
+
+
+def assert_same(found: pa.Table | Mapping[str, Any], wanted: np.ndarray[Any, Any], view: FeatureView) -> None:
+    for at, name in enumerate(view.columns):
+        column = np.asarray(found[name])
+        same = (column == wanted[:, at]) | (np.isnan(column) & np.isnan(wanted[:, at]))
+        assert same.all(), (name, np.flatnonzero(~same)[:5], column[~same][:5], wanted[~same, at][:5])
+
+
+def compare_all(history: History) -> None:
+    spine = spine_of(sorted(set(history.instants)))
+    rows = table(history.rows)
+    with TemporaryDirectory() as folder, LmdbOnlineStore(Path(folder), map_size=1 << 20) as store:
+        online = replayed(store, history, spine)
+    for view in VIEWS:
+        wanted = np.array(reference(view, history.rows, spine))
+        assert_same(point_in_time(view, rows, spine_table(spine)), wanted, view)
+        assert_same(online, wanted, view)
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories())
+def test_offline_and_online_are_the_definition_exactly(history: History) -> None:
+    compare_all(history)
