@@ -200,7 +200,11 @@ class App:
         ready = status.state == "ready"
         body: dict[str, object] = {
             "ready": ready,
-            "parameters": {"route": status.route, "wanted": status.wanted, "error": status.error},
+            "parameters": {
+                "route": status.route,
+                "wanted": status.wanted,
+                "error": status.error or status.refusal,
+            },
         }
         return _json(body, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 

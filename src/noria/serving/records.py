@@ -161,7 +161,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     route: int  # the number that answers; 0 before the first
     wanted: int  # the number in the route file as last read
     error: str | None = None  # why `wanted` does not answer
-    models: tuple[ModelState, ...] = ()
+    refusal: str | None = None  # the last refused route and why, until another route answers
+    models: tuple[ModelState, ...] = ()  # of the route that answers, and the refused ones
 
 
 def write_record(path: Path, record: msgspec.Struct) -> None:

@@ -70,6 +70,7 @@ class Worker:
         index: PredictionIndex,
     ) -> None:
         self._folder, self._config, self._listener = folder, config, listener
+        self._host, self._port = listener.getsockname()[:2]
         self._spool, self._index = spool, index
         self._metrics = Metrics(environment=config.environment, deployment=config.deployment)
         self._predictor = Predictor(
@@ -83,7 +84,8 @@ class Worker:
         self._state: Literal["starting", "ready", "refused", "stopping"] = "starting"
         self._listening = False
         self._error: str | None = None
-        self._models: tuple[ModelState, ...] = ()
+        self._refusal: str | None = None
+        self._refused: tuple[ModelState, ...] = ()
         self._wanted = 0
         self._seen: tuple[int, int, int] | None = None  # the route file as last read
         self._loading = asyncio.Lock()
@@ -122,17 +124,17 @@ class Worker:
     def status(self) -> WorkerStatus:
         """Tell the worker's state."""
         loaded = self._predictor.loaded
-        host, port = self._listener.getsockname()[:2]
         return WorkerStatus(
             state=self._state,
             pid=os.getpid(),
-            host=host,
-            port=port,
+            host=self._host,
+            port=self._port,
             listening=self._listening,
             route=loaded.route.number if loaded else 0,
             wanted=self._wanted,
             error=self._error,
-            models=self._models,
+            refusal=self._refusal,
+            models=(*(_states(loaded) if loaded else ()), *self._refused),
         )
 
     async def reload(self) -> WorkerStatus:
@@ -167,23 +169,18 @@ class Worker:
         return segment
 
     def _switch(self, loaded: LoadedRoute) -> None:
+        before = self._predictor.loaded
         self._predictor.switch(loaded)
         self._state, self._error = "ready", None
-        self._models = tuple(
-            ModelState(
-                release=model.served.release,
-                model=model.served.model,
-                version=model.served.version,
-                ready=True,
-            )
-            for model in loaded.models.values()
-        )
-        self._metrics.set_route(loaded.route.number, refused=False)
+        if before is None or before.route != loaded.route:  # else a refused route was taken back
+            self._refusal, self._refused = None, ()
+        self._metrics.set_route(loaded.route.number, refused=self._refusal is not None)
 
     def _refuse(self, error: str, models: tuple[ModelState, ...]) -> None:
         loaded = self._predictor.loaded
         self._state = "ready" if loaded else "refused"
-        self._error, self._models = error, models
+        self._error, self._refusal = error, f"route {self._wanted}: {error}"
+        self._refused = tuple(model for model in models if not model.ready)
         self._metrics.set_route(loaded.route.number if loaded else 0, refused=True)
         _LOG.error("route %d is refused: %s", self._wanted, error)
 
@@ -205,7 +202,7 @@ class Worker:
             await asyncio.sleep(0.002)
         self._listening = True
         self._publish()
-        _LOG.info("listening on %s:%d", *self._listener.getsockname()[:2])
+        _LOG.info("listening on %s:%d", self._host, self._port)
         while True:
             await asyncio.sleep(_POLL_S)
             if parent is not None and os.getppid() != parent:
@@ -215,6 +212,14 @@ class Worker:
             identity = self._route_file_identity()
             if identity is not None and identity != self._seen and not self._loading.locked():
                 await self.reload()
+
+
+def _states(loaded: LoadedRoute) -> tuple[ModelState, ...]:
+    served = [model.served for model in loaded.models.values()]
+    return tuple(
+        ModelState(release=each.release, model=each.model, version=each.version, ready=True)
+        for each in served
+    )
 
 
 def run(folder: Path, *, watch_parent: bool) -> int:
