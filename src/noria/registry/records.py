@@ -1,12 +1,23 @@
 """What a model version consists of, as values."""
 
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from noria.errors import ConfigError
+from noria.records import RunId, VersionId
 
-__all__ = ["Input", "InputKind", "ModelFormat", "ModelManifest", "Part", "Signature"]
+__all__ = [
+    "Input",
+    "InputKind",
+    "ModelDetails",
+    "ModelFormat",
+    "ModelManifest",
+    "ModelSummary",
+    "Part",
+    "Signature",
+]
 
 InputKind = Literal["number", "category", "feature"]
 ModelFormat = Literal["lightgbm", "skops"]
@@ -82,5 +93,30 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     metrics: dict[str, float]
     parts: dict[str, Part]  # "model", "profile", "samples"
-    parents: tuple[str, ...] = ()  # references of versions it comes from, such as the gated one of a refit
+    parents: tuple[VersionId, ...] = ()  # versions it comes from, such as the gated one of a refit
     facts: dict[str, Any] = {}
+
+
+class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version as a list shows it."""
+
+    id: VersionId
+    ref: str
+    name: str
+    number: int
+    sha256: str
+    run: RunId | None
+    at: datetime
+    format: ModelFormat
+    metrics: dict[str, float]
+    parents: tuple[VersionId, ...]
+    facts: dict[str, Any]
+
+
+class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version as it is shown alone. Its gate results are events about the model's id."""
+
+    model: ModelSummary
+    signature: Signature
+    parts: dict[str, Part]
+    profile: dict[str, Any]  # by column: the kind, and what is missing

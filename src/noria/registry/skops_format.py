@@ -29,11 +29,9 @@ def dump_skops(estimator: Any) -> bytes:
     ConfigError
         If it has other than the classes 0 and 1, or holds what cannot be stored, or not be trusted.
     """
-    classes = np.asarray(getattr(estimator, "classes_", ()), dtype=object)
-    if classes.shape != (2,) or [float(each) for each in classes] != [0.0, 1.0]:
-        raise ConfigError(
-            f"{type(estimator).__qualname__} has classes {classes.tolist()}; wanted 0 and 1, fitted"
-        )
+    classes = np.asarray(getattr(estimator, "classes_", ())).tolist()
+    if classes != [0, 1]:
+        raise ConfigError(f"{type(estimator).__qualname__} has classes {classes}; wanted 0 and 1, fitted")
     try:
         data = skops.io.dumps(estimator)
     except TypeError as err:

@@ -1,0 +1,274 @@
+"""The registry's verbs: register a model version, load it verified, list and show what there is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from noria.errors import ConfigError, NotFound
+from noria.ledger.store import Ledger
+from noria.profiles.records import Profile
+from noria.records import RunId, Version, VersionId, VersionRef, canonical_json
+from noria.registry.formats import load_scorer
+from noria.registry.matrix import Matrix, Scorer, column_floats, encode
+from noria.registry.records import (
+    ModelDetails,
+    ModelFormat,
+    ModelManifest,
+    ModelSummary,
+    Part,
+    Signature,
+)
+from noria.storage.contract import Storage
+
+__all__ = ["LoadedModel", "Registry"]
+
+_KIND = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model version in memory, every digest verified.
+
+    Attributes
+    ----------
+    version, manifest
+        Its records.
+    profile : Profile
+        Of the rows it was trained on and of its scores.
+    samples : pa.Table
+        Some of those rows, before encoding, and in the column of the signature's output the scores that
+        the model gave when it was registered.
+    """
+
+    version: Version
+    manifest: ModelManifest
+    profile: Profile
+    samples: pa.Table
+    scorer: Scorer
+
+    @property
+    def signature(self) -> Signature:
+        """The columns it reads and gives."""
+        return self.manifest.signature
+
+    def score(self, matrix: Matrix) -> Matrix:
+        """Score encoded rows: one probability for each.
+
+        Raises
+        ------
+        ValueError
+            If the matrix has another number of columns than the signature.
+        """
+        width = len(self.signature.inputs)
+        if matrix.ndim != 2 or matrix.shape[1] != width:
+            raise ValueError(f"the matrix has shape {matrix.shape}; {self.version.ref} wants (n, {width})")
+        return self.scorer(matrix) if len(matrix) else np.empty(0)
+
+    def score_rows(self, rows: pa.Table) -> Matrix:
+        """Encode and score rows of named columns. Raises `SourceError` as `encode` does."""
+        return self.score(encode(self.signature, rows))
+
+    def sample_error(self) -> float:
+        """Give the largest difference between the samples' scores now and when registered; 0 is as it was."""
+        return _sample_error(self.signature, self.samples, self.scorer)
+
+
+class Registry:
+    """Model versions of one scope: their records in the ledger, their parts in the storage."""
+
+    def __init__(self, ledger: Ledger, storage: Storage) -> None:
+        self._ledger, self._storage = ledger, storage
+
+    def register(
+        self,
+        name: str,
+        *,
+        model_bytes: bytes,
+        format: ModelFormat,
+        signature: Signature,
+        profile: Profile,
+        samples: pa.Table,
+        metrics: Mapping[str, float],
+        run: RunId | None = None,
+        parents: Sequence[VersionId] = (),
+        facts: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+    ) -> Version:
+        """Keep a model as the next version of its name; the same content again gives the version it has.
+
+        Parameters
+        ----------
+        name : str
+            The model's name.
+        model_bytes, format
+            As `noria.registry.formats.dump_estimator` gives them.
+        signature : Signature
+        profile : Profile
+            Of the training rows, inputs by name, and of the scores under the signature's output.
+        samples : pa.Table
+            Rows before encoding, with their scores under the signature's output: checked here.
+        metrics : mapping
+            Figures of its quality that belong to the content, finite.
+        run : RunId, optional
+            The run that made it.
+        parents : sequence of VersionId
+            Versions it comes from, such as the gated one of which it is a refit.
+        facts : mapping, optional
+            What else is to be known of it, as JSON; part of the content.
+        at : datetime, optional
+            The project's instant.
+
+        Raises
+        ------
+        ConfigError
+            If the bytes are no model of the format, or the model does not give the samples' scores.
+        """
+        _check(load_scorer(format, model_bytes), signature, samples, name)
+        manifest = ModelManifest(
+            name=name,
+            format=format,
+            signature=signature,
+            metrics=dict(metrics),
+            parts={
+                "model": self._put(model_bytes),
+                "profile": self._put(canonical_json(profile)),
+                "samples": self._put(_ipc_bytes(samples, signature)),
+            },
+            parents=tuple(parents),
+            facts=dict(facts or {}),
+        )
+        sha256 = self._storage.put(canonical_json(manifest))
+        return self._ledger.record_version(
+            _KIND,
+            name,
+            sha256=sha256,
+            uri=self._storage.uri(sha256),
+            run=run,
+            facts={
+                **manifest.facts,
+                "format": format,
+                "metrics": manifest.metrics,
+                "parents": manifest.parents,
+            },
+            at=at,
+        )
+
+    def get(self, reference: str) -> Version:
+        """Give the version that `NAME` (its newest) or `NAME:3` names.
+
+        Raises
+        ------
+        NotFound
+            If there is none; it says what exists.
+        ValueError
+            If the reference names an environment: that is for the deployments to tell.
+        """
+        wanted = VersionRef.parse(reference)
+        if wanted.environment is not None:
+            raise ValueError(f"{reference!r} names an environment; a registry knows names and numbers only")
+        return self._ledger.get_version(_KIND, wanted.name, wanted.number)
+
+    def read_manifest(self, version: Version) -> ModelManifest:
+        """Give the manifest of a version, verified.
+
+        Raises
+        ------
+        NotFound
+            If the version is no model, or its manifest is gone from the storage.
+        DigestMismatch
+            If the manifest is not what was recorded.
+        """
+        if version.kind != _KIND:
+            raise NotFound(_KIND, version.ref, (each.ref for each in self._ledger.list_versions(kind=_KIND)))
+        return msgspec.json.decode(self._storage.get(version.sha256), type=ModelManifest)
+
+    def load(self, version: Version) -> LoadedModel:
+        """Give a version ready to score, the digests of all its parts verified.
+
+        Raises
+        ------
+        NotFound
+            If it is no model, or a part is gone from the storage.
+        DigestMismatch
+            If a part is not what was recorded.
+        """
+        manifest = self.read_manifest(version)
+        parts = {name: self._storage.get(part.sha256) for name, part in manifest.parts.items()}
+        return LoadedModel(
+            version=version,
+            manifest=manifest,
+            profile=msgspec.json.decode(parts["profile"], type=Profile),
+            samples=pa.ipc.open_stream(parts["samples"]).read_all(),
+            scorer=load_scorer(manifest.format, parts["model"]),
+        )
+
+    def list_models(self, name: str | None = None) -> list[ModelSummary]:
+        """List model versions by name and number; the storage is not read."""
+        return [_summary(each) for each in self._ledger.list_versions(kind=_KIND, name=name)]
+
+    def show(self, version: Version) -> ModelDetails:
+        """Give what is known of a version. Raises like `read_manifest`."""
+        manifest = self.read_manifest(version)
+        profile = msgspec.json.decode(self._storage.get(manifest.parts["profile"].sha256), type=Profile)
+        return ModelDetails(
+            model=_summary(version),
+            signature=manifest.signature,
+            parts=manifest.parts,
+            profile=_profile_summary(profile),
+        )
+
+    def _put(self, data: bytes) -> Part:
+        return Part(self._storage.put(data), len(data))
+
+
+def _check(scorer: Scorer, signature: Signature, samples: pa.Table, name: str) -> None:
+    if signature.output not in samples.column_names or not samples.num_rows:
+        raise ConfigError(f"the samples of model {name!r} need rows, and scores in {signature.output!r}")
+    scores = column_floats(signature.output, samples.column(signature.output))
+    if not ((scores >= 0) & (scores <= 1)).all():  # NaN is refused as well
+        raise ConfigError(f"model {name!r} gives scores outside 0 to 1; train it to give probabilities")
+    error = _sample_error(signature, samples, scorer)
+    if error:
+        raise ConfigError(f"model {name!r} read back from its bytes scores otherwise by up to {error}")
+
+
+def _sample_error(signature: Signature, samples: pa.Table, scorer: Scorer) -> float:
+    expected = column_floats(signature.output, samples.column(signature.output))
+    return float(np.abs(scorer(encode(signature, samples)) - expected).max())
+
+
+def _ipc_bytes(samples: pa.Table, signature: Signature) -> bytes:
+    """Write inputs and scores, in the signature's order and without metadata: equal rows, equal bytes."""
+    table = samples.select([*signature.names, signature.output]).replace_schema_metadata(None)
+    rows = table.take(pa.array(np.arange(table.num_rows))).combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _summary(version: Version) -> ModelSummary:
+    facts = dict(version.facts)
+    return ModelSummary(
+        ref=version.ref,
+        id=version.id,
+        name=version.name,
+        number=version.number,
+        sha256=version.sha256,
+        run=version.run,
+        at=version.at,
+        format=facts.pop("format"),
+        metrics=facts.pop("metrics"),
+        parents=tuple(facts.pop("parents")),
+        facts=facts,
+    )
+
+
+def _profile_summary(profile: Profile) -> dict[str, Any]:
+    return {}
