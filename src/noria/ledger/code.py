@@ -114,4 +114,4 @@ def _list_distributions() -> bytes:
             match = _DIST_INFO.fullmatch(name)
             if match:  # the first on the path is the one that is imported
                 found.setdefault(re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"])
-    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items())).encode()
+    return "".join(sorted(f"{name}=={version}\n" for name, version in found.items())).encode()

@@ -53,7 +53,7 @@ class _Chain:
         self.scope = scope
         self.count = 0
         self.head = GENESIS
-        self.digests: set[str] = set()
+        self.digests = {GENESIS}
         self.problems: list[str] = []
         self._last_seq: Any = 0
         self._covered: dict[str, tuple[str, str]] = {}  # row -> digest and event that left it there

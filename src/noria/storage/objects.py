@@ -2,7 +2,9 @@
 
 import errno
 import hashlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +39,10 @@ class ObjectStorage:
     def __init__(self, store: ObjectStore, *, location: str, cache: Path | None = None) -> None:
         self.location = location
         self._store = store
-        self._temporary = tempfile.TemporaryDirectory(prefix="noria-blobs-") if cache is None else None
-        self._cache = LocalStorage(Path(self._temporary.name) if self._temporary else cache or Path())
+        if cache is None:
+            cache = Path(tempfile.mkdtemp(prefix="noria-blobs-"))
+            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+        self._cache = LocalStorage(cache)
 
     def put(self, data: bytes) -> str:
         """Keep `data`; give its sha256 in hex."""
