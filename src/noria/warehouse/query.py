@@ -117,7 +117,7 @@ def _is_scannable(opened: object) -> bool:
 
 
 def _plain_integers(table: pa.Table) -> pa.Table:
-    """Give whole decimals as int64 where they fit: DuckDB sums integers into 38 digits, JSON has no such type."""
+    """Give whole decimals as int64 where they fit: JSON has no type for the 38 digits of a sum."""
     for place, each in enumerate(table.schema):
         if pa.types.is_decimal(each.type) and each.type.scale == 0:
             try:

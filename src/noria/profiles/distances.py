@@ -1,0 +1,68 @@
+"""Distances between two vectors of counts."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = ["chi_square", "js_distance", "js_noise", "population_stability"]
+
+_Counts = np.ndarray[Any, np.dtype[np.float64]]
+_RARE = 5.0  # expected counts below this share one bin: Cochran's rule
+
+
+def js_distance(left: _Counts, right: _Counts) -> float:
+    """Give the Jensen-Shannon distance in base 2: 0 for equal shares, 1 for disjoint ones.
+
+    References
+    ----------
+    D. M. Endres, J. E. Schindelin, "A new metric for probability distributions", IEEE Trans. Inf.
+    Theory 49 (2003), 1858-1860.
+
+    Examples
+    --------
+    >>> js_distance(np.array([1.0, 0.0]), np.array([0.0, 5.0]))
+    1.0
+    """
+    p, q = left / left.sum(), right / right.sum()
+    middle = (p + q) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bits = np.where(p > 0, p * np.log2(p / middle), 0.0) + np.where(q > 0, q * np.log2(q / middle), 0.0)
+    return math.sqrt(max(float(bits.sum()) / 2, 0.0))
+
+
+def js_noise(bins: int, left_rows: int, right_rows: int) -> float:
+    """Give the expected squared distance of two samples of one distribution."""
+    return max(bins - 1, 1) / (8 * math.log(2)) * (1 / left_rows + 1 / right_rows)
+
+
+def population_stability(left: _Counts, right: _Counts) -> float:
+    """Give the population stability index, half a row added to each bin so that an empty one is finite."""
+    p = (left + 0.5) / (left.sum() + 0.5 * len(left))
+    q = (right + 0.5) / (right.sum() + 0.5 * len(right))
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def chi_square(reference: _Counts, window: _Counts, *, nested: bool = False) -> tuple[float, int]:
+    """Give the two-sample chi-square statistic and its degrees of freedom; rare bins share one.
+
+    Parameters
+    ----------
+    nested
+        The window's rows are among the reference's.
+    """
+    m, n = reference.sum(), window.sum()
+    pooled = reference if nested else reference + window
+    expected = pooled / pooled.sum() * n
+    rare = expected < _RARE
+    if rare.any():
+        pooled = np.append(pooled[~rare], pooled[rare].sum())
+        reference = np.append(reference[~rare], reference[rare].sum())
+        window = np.append(window[~rare], window[rare].sum())
+    share = pooled / pooled.sum()
+    used = share > 0
+    difference = window[used] / n - reference[used] / m
+    scale = 1 / n - 1 / m if nested else 1 / n + 1 / m
+    if scale <= 0:
+        return 0.0, max(int(used.sum()) - 1, 1)
+    return float((difference**2 / share[used]).sum() / scale), max(int(used.sum()) - 1, 1)
