@@ -1,0 +1,329 @@
+"""Reading what happened and deciding what to do: run, wait, refuse or alert.
+
+News come at least once, decisions are made exactly once: each is an event with a key of trigger and news, so
+a second pass finds it instead of making another. Nothing is run here. Policies read the project's clock only,
+and news are decided in the order of the ledger, so that a pass that was killed and made again decides alike.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from noria.clock import format_instant, parse_instant
+from noria.ledger.store import Ledger
+from noria.records import Event, EventId
+from noria.triggers.declarations import Decay, Scheduled, Trigger, leaves
+
+__all__ = ["Choice", "Decision", "list_decisions", "list_unfinished", "reconcile", "settle"]
+
+_MOMENT = timedelta(microseconds=1)  # instants of the ledger are whole microseconds
+
+
+class Choice(StrEnum):
+    """What is done about a piece of news."""
+
+    RUN = "run"
+    WAIT = "wait"
+    REFUSE = "refuse"
+    ALERT = "alert"
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trigger decided, and why."""
+
+    trigger: str
+    choice: Choice
+    run: str  # what is, or would have been, run
+    reason: str
+    because: EventId  # the news
+    because_verb: str
+    event: EventId  # the decision itself: the cause of whatever is run
+    at: datetime
+    until: datetime | None = None  # of a wait: when it could run at the earliest
+
+    @property
+    def key(self) -> str:
+        """The key for whatever is run because of this decision."""
+        return f"decision:{self.event}"
+
+
+def reconcile(ledger: Ledger, triggers: Iterable[Trigger], *, at: datetime) -> list[Decision]:
+    """Decide about all news that no trigger has decided about, up to `at`.
+
+    What the news of a monitor or schedule come to:
+
+    - `decay.found`: **run**, unless the last run of the trigger is younger than the cooldown or the budget is
+      spent: **wait**. Decay that lasts is found again by the next evaluation, so nothing is put off for it.
+    - `schedule.ticked`: the same, but a tick that has to wait is decided again as soon as it could run, and
+      refused if the trigger ran meanwhile. Of several missed instants only the newest is run.
+    - `drift.found`: **alert**. Drift alone never retrains.
+    - `data.bad`: **refuse**. Bad data block.
+
+    A trigger is armed by its first pass: schedules count from there, and of news before it only those of this
+    very window of the monitor are decided about.
+
+    Returns
+    -------
+    list of Decision
+        Those whose instant is `at`, in their order: a pass that is made again at the same instant gives the
+        same ones, so that a caller that was killed on the way to acting on them finds them again. Run what
+        says RUN under `Decision.key`.
+    """
+    return [decision for trigger in triggers for decision in _Pass(ledger, trigger, at).decide()]
+
+
+def list_decisions(
+    ledger: Ledger,
+    *,
+    trigger: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> list[Decision]:
+    """List decisions with `since <= at < until`, oldest first."""
+    events = ledger.list_events(verb="trigger.decided", subject=trigger, since=since, until=until)
+    return [_read(event) for event in events]
+
+
+def settle(
+    ledger: Ledger,
+    decision: Decision,
+    *,
+    outcome: str,
+    reason: str,
+    at: datetime,
+    cause: EventId | None = None,
+) -> Event:
+    """Record what became of a decision to run: an event `trigger.settled`, once.
+
+    Parameters
+    ----------
+    outcome
+        Such as `promoted`, `refused by the gate`, `rolled back`, `failed`.
+    cause
+        The event that ended it; default: the decision.
+    """
+    payload = {"decision": decision.event, "run": decision.run, "outcome": outcome, "reason": reason}
+    return ledger.append(
+        "trigger.settled",
+        subject=decision.trigger,
+        payload=payload,
+        cause=cause or decision.event,
+        key=f"{decision.key}:settled",
+        at=at,
+    )
+
+
+def list_unfinished(ledger: Ledger, *, trigger: str | None = None) -> list[Decision]:
+    """List decisions to run that were never settled, oldest first: what a process that died left behind."""
+    settled = {
+        event.payload["decision"] for event in ledger.list_events(verb="trigger.settled", subject=trigger)
+    }
+    decisions = list_decisions(ledger, trigger=trigger)
+    return [each for each in decisions if each.choice is Choice.RUN and each.event not in settled]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    choice: Choice
+    reason: str
+    until: datetime | None = None
+
+
+class _Pass:
+    """One trigger's pass over its news."""
+
+    def __init__(self, ledger: Ledger, trigger: Trigger, at: datetime) -> None:
+        self.ledger, self.trigger, self.at = ledger, trigger, at
+        self.key = f"trigger:{trigger.name}"
+        self.cursor = self._last_decided()
+        conditions = leaves(trigger.on)
+        self.decays = [each for each in conditions if isinstance(each, Decay)]
+        self.scheduled = next((each for each in conditions if isinstance(each, Scheduled)), None)
+
+    def decide(self) -> list[Decision]:
+        """Decide about all that is new; give the decisions of this instant."""
+        armed = self._arm()
+        if self.scheduled is not None:
+            self._tick(self.scheduled, armed)
+            self._decide_again()
+        for news in self._news(armed, after=self.cursor):
+            self._record(news, self._judge(news), key=f"{self.key}:{news.id}")
+        made = self._decisions(since=self.at, until=self.at + _MOMENT)
+        return [_read(event) for event in made]
+
+    def _arm(self) -> Event:
+        """Record, once, since when the trigger is in force, and give that event."""
+        trigger = self.trigger
+        found = self.ledger.find_event(key=f"{self.key}:armed")
+        if found is not None:
+            return found
+        budget = trigger.budget
+        limits = f"at most once in {trigger.cooldown}"
+        if budget is not None:
+            limits += f" and {budget.runs} times in {budget.per}"
+        payload = {
+            "run": trigger.run.name,
+            "monitors": sorted({each.monitor.name for each in self.decays}),
+            "schedule": self.scheduled.schedule.cron if self.scheduled else None,
+            "tz": self.scheduled.schedule.tz if self.scheduled else None,
+            "cooldown": trigger.cooldown,
+            "budget": msgspec.to_builtins(budget),
+            "reason": f"trigger {trigger.name} runs {trigger.run.name} from here on, {limits}",
+        }
+        return self.ledger.append(
+            "trigger.armed", subject=trigger.name, payload=payload, key=f"{self.key}:armed", at=self.at
+        )
+
+    def _tick(self, scheduled: Scheduled, armed: Event) -> None:
+        """Record the newest instant of the schedule since the last one recorded."""
+        last = self.ledger.list_events(
+            verb="schedule.ticked", subject=self.trigger.name, newest_first=True, limit=1
+        )
+        instants = scheduled.schedule.between(last[0].at if last else armed.at, self.at)
+        if not instants:
+            return
+        newest, missed = instants[-1], len(instants) - 1
+        schedule = scheduled.schedule
+        told = f"schedule {schedule.cron!r} ({schedule.tz}) came at {format_instant(newest)}"
+        if missed:
+            told += f"; {missed} earlier instants were missed and are not made up for"
+        self.ledger.append(
+            "schedule.ticked",
+            subject=self.trigger.name,
+            payload={"cron": schedule.cron, "tz": schedule.tz, "missed": missed, "reason": told},
+            cause=armed.id,
+            key=f"{self.key}:tick:{format_instant(newest)}",
+            at=newest,
+        )
+
+    def _decide_again(self) -> None:
+        """Decide anew about a tick that had to wait, once the wait is over."""
+        last = self.ledger.list_events(
+            verb="schedule.ticked", subject=self.trigger.name, newest_first=True, limit=1
+        )
+        if not last:
+            return
+        tick = last[0]
+        first = self.ledger.find_event(key=f"{self.key}:{tick.id}")
+        again = f"{self.key}:{tick.id}:again"
+        if first is None or first.payload["choice"] != Choice.WAIT or self.ledger.find_event(key=again):
+            return
+        ran = [event for event in self._runs(since=tick.at) if event.seq > first.seq]
+        if ran:
+            told = f"it ran meanwhile, at {format_instant(ran[0].at)}; the schedule asks for no more"
+            self._record(tick, _Verdict(Choice.REFUSE, told), key=again)
+            return
+        verdict = self._allowed()
+        if verdict.choice is Choice.RUN:
+            self._record(tick, _Verdict(Choice.RUN, f"its wait is over; {verdict.reason}"), key=again)
+
+    def _last_decided(self) -> int:
+        """Give the `seq` of the last news that was decided about."""
+        made = self.ledger.list_events(
+            verb="trigger.decided", subject=self.trigger.name, newest_first=True, limit=1
+        )
+        return int(made[0].payload["cursor"]) if made else 0
+
+    def _news(self, armed: Event, *, after: int) -> Iterator[Event]:
+        """Give undecided news in the order of the ledger."""
+        found: dict[int, Event] = {}
+        if self.scheduled is not None:
+            ticks = self.ledger.list_events(verb="schedule.ticked", subject=self.trigger.name, after=after)
+            found |= {event.seq: event for event in ticks}
+        for decay in self.decays:
+            oldest = armed.at - timedelta(seconds=decay.monitor.every_s)
+            for verb in ("decay.found", "drift.found", "data.bad"):
+                news = self.ledger.list_events(verb=verb, subject=decay.monitor.name, after=after)
+                for event in news:
+                    unwanted = verb == "decay.found" and event.payload["kind"] not in decay.kinds
+                    if oldest < event.at <= self.at and not unwanted:
+                        found[event.seq] = event
+        for seq in sorted(found):
+            yield found[seq]
+
+    def _judge(self, news: Event) -> _Verdict:
+        why = str(news.payload["reason"])
+        match news.verb:
+            case "drift.found":
+                return _Verdict(Choice.ALERT, f"drift alone alerts and runs nothing: {why}")
+            case "data.bad":
+                return _Verdict(Choice.REFUSE, f"bad data block and never retrain: {why}")
+            case _:
+                allowed = self._allowed()
+                return _Verdict(allowed.choice, f"{why}; {allowed.reason}", allowed.until)
+
+    def _allowed(self) -> _Verdict:
+        """Say whether cooldown and budget allow a run now."""
+        trigger, budget = self.trigger, self.trigger.budget
+        reach = max(trigger.rest, budget.period) if budget else trigger.rest
+        runs = self._runs(since=self.at - reach)
+        told = "no run before it"
+        if runs:
+            since = self.at - runs[0].at
+            told = f"the last run was {_days(since)} ago, the cooldown is {trigger.cooldown}"
+            if since < trigger.rest:
+                until = runs[0].at + trigger.rest
+                return _Verdict(Choice.WAIT, f"{told}: not before {format_instant(until)}", until)
+        if budget is None:
+            return _Verdict(Choice.RUN, told)
+        spent = [event for event in runs if event.at > self.at - budget.period]
+        counted = f"{len(spent)} of {budget.runs} runs in {budget.per} are spent"
+        if len(spent) >= budget.runs:
+            until = spent[budget.runs - 1].at + budget.period
+            return _Verdict(Choice.WAIT, f"{told}; {counted}: not before {format_instant(until)}", until)
+        return _Verdict(Choice.RUN, f"{told}; {counted}")
+
+    def _runs(self, *, since: datetime) -> list[Event]:
+        """List this trigger's decisions to run, newest first, up to now."""
+        made = self._decisions(since=since, until=self.at + _MOMENT)
+        return [event for event in reversed(made) if event.payload["choice"] == Choice.RUN]
+
+    def _decisions(self, *, since: datetime, until: datetime) -> Sequence[Event]:
+        return self.ledger.list_events(
+            verb="trigger.decided", subject=self.trigger.name, since=since, until=until
+        )
+
+    def _record(self, news: Event, verdict: _Verdict, *, key: str) -> None:
+        told = {
+            Choice.RUN: f"run {self.trigger.run.name}",
+            Choice.WAIT: f"wait with {self.trigger.run.name}",
+            Choice.REFUSE: f"do not run {self.trigger.run.name}",
+            Choice.ALERT: "alert",
+        }[verdict.choice]
+        self.cursor = max(self.cursor, news.seq)
+        payload: dict[str, Any] = {
+            "trigger": self.trigger.name,
+            "choice": verdict.choice.value,
+            "run": self.trigger.run.name,
+            "because": news.id,
+            "because_verb": news.verb,
+            "until": format_instant(verdict.until) if verdict.until else None,
+            "cursor": self.cursor,
+            "reason": f"{told}: {verdict.reason}",
+        }
+        self.ledger.append(
+            "trigger.decided", subject=self.trigger.name, payload=payload, cause=news.id, key=key, at=self.at
+        )
+
+
+def _read(event: Event) -> Decision:
+    payload = event.payload
+    return Decision(
+        trigger=payload["trigger"],
+        choice=Choice(payload["choice"]),
+        run=payload["run"],
+        reason=payload["reason"],
+        because=payload["because"],
+        because_verb=payload["because_verb"],
+        event=event.id,
+        at=event.at,
+        until=parse_instant(payload["until"]) if payload["until"] else None,
+    )
+
+
+def _days(length: timedelta) -> str:
+    return f"{length.total_seconds() / 86_400:.3g} days"
