@@ -38,7 +38,6 @@ _LOG_FILE = "worker.log"
 _LOG_BYTES = 4 * 2**20
 _TAIL_BYTES = 2_000
 _POLL_S = 0.01
-_STOP_S = 8.0
 _RESTARTS, _RESTART_WINDOW_S = 5, 60.0
 
 
@@ -215,23 +214,23 @@ class Supervisor:
         with self.client() as client:
             return int(client.post("/admin/rotate")["segment"])
 
-    def stop(self) -> None:
-        """Stop the worker and return when it has ended. What is in flight is answered."""
+    def stop(self, *, within_s: float = 8.0) -> None:
+        """Stop the worker and return when it has ended: what is in flight is answered, for so long."""
         self._stopping.set()
         keeper = self._keeper
         with self._guard:
-            self._end()
+            self._end(within_s=within_s)
             self._keeper = None
         if keeper is not None:
             keeper.join()
 
-    def _end(self) -> None:
+    def _end(self, *, within_s: float = 1.0) -> None:
         process = self._process
         if process is None:
             return
         process.terminate()
         try:
-            process.wait(_STOP_S)
+            process.wait(within_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -64,7 +64,7 @@ class ServingClient:
     """
 
     def __init__(self, host: str, port: int, *, timeout_s: float = 30.0, retry_s: float = 10.0) -> None:
-        self._host, self._port = host, port
+        self.host, self.port = host, port
         self._timeout_s, self._retry_s = timeout_s, retry_s
         self._connection: http.client.HTTPConnection | None = None
 
@@ -160,7 +160,7 @@ class ServingClient:
                 self.close()
                 if time.monotonic() + pause_s > deadline:
                     raise DeploymentError(
-                        f"no worker answers at {self._host}:{self._port} ({err}); "
+                        f"no worker answers at {self.host}:{self.port} ({err}); "
                         "`noria status` shows whether the deployment is up"
                     ) from err
                 time.sleep(pause_s)
@@ -168,7 +168,7 @@ class ServingClient:
         return _read(status, data)
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
