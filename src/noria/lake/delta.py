@@ -1,8 +1,8 @@
 """One Delta table: its state in memory, appended to by writing the log itself.
 
-Delta's protocol for an append is one JSON file whose name must not exist yet. Writing that file here
-costs a third of a millisecond where the library's own commit costs twenty and grows with the table
-(bench/lake_commits.py); everything else, opening, creating, evolving, checkpoints, is the library's.
+Delta's protocol for an append is one JSON file whose name must not exist yet. Writing that file here costs
+less than a millisecond, where the library's commit and the reading back of its state cost twenty and grow
+with the table; everything else, opening, creating, evolving, checkpoints, is the library's.
 
 Data files are named after their content, `part-<batch>-<app>-<sha256>.parquet`: a digest of the whole
 table needs no bytes to be read again, and a write that is repeated after a kill replaces itself.

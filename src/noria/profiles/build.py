@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -134,8 +135,14 @@ def _edges(finite: _Numbers) -> tuple[float, ...]:
 
 
 def _draft_categories(name: str, values: Any, calibration: Calibration) -> ColumnProfile:
+    """Give frequent categories bins of their own and spread the others by hash.
+
+    Showing the most frequent of many would pick those that chance favoured in the reference.
+    """
     found = Counter(each for each in values if each is not None)
     ordered = sorted(found, key=lambda each: (-found[each], each))
+    frequent = sum(count * _BINS >= found.total() for count in found.values())
+    many = len(ordered) > _BINS
     return ColumnProfile(
         name=name,
         kind="category",
@@ -144,7 +151,8 @@ def _draft_categories(name: str, values: Any, calibration: Calibration) -> Colum
         missing=0,
         calibration=calibration,
         categories=tuple(ordered[:_KNOWN_CATEGORIES]),
-        shown=len(ordered) if len(ordered) <= _BINS else _BINS - 1,
+        shown=frequent if many else len(ordered),
+        hashed=max(_BINS - frequent, 1) if many else 0,
         complete=len(ordered) <= _KNOWN_CATEGORIES,
     )
 
@@ -165,16 +173,18 @@ def _count_numbers(column: ColumnProfile, numbers: _Numbers) -> ColumnCounts:
 
 
 def _count_categories(column: ColumnProfile, found: Counter[str | None]) -> ColumnCounts:
-    has_rest = len(column.categories) > column.shown
-    counts = [found.get(each, 0) for each in column.categories[: column.shown]]
-    rows, missing = found.total(), found.get(None, 0)
-    other = rows - missing - sum(counts)
-    known = (
-        sum(found.get(each, 0) for each in column.categories[column.shown :]) if column.complete else other
-    )
-    if has_rest:
-        counts.append(known)
-    return ColumnCounts(rows=rows, counts=tuple(counts), missing=missing, unseen=other - known)
+    counts = [found.get(each, 0) for each in column.categories[: column.shown]] + [0] * column.hashed
+    shown, known = set(column.categories[: column.shown]), set(column.categories)
+    unseen = 0
+    for category, count in found.items():
+        if category is None or category in shown:
+            continue
+        if column.complete and category not in known:
+            unseen += count
+        if column.hashed:
+            counts[column.shown + crc32(category.encode()) % column.hashed] += count
+    missing = found.get(None, 0)
+    return ColumnCounts(rows=found.total(), counts=tuple(counts), missing=missing, unseen=unseen)
 
 
 def _calibrate(column: ColumnProfile, values: Any, window_rows: int) -> Calibration:
@@ -225,8 +235,9 @@ def _unseen_max(column: ColumnProfile, windows: Sequence[Any]) -> float:
 
 
 def vector(counts: ColumnCounts) -> _Numbers:
-    """Give the compared bins: those of values, one for what is missing, one for what is unseen."""
-    return np.array([*counts.counts, counts.missing, counts.unseen], dtype=np.float64)
+    """Give the compared bins: those of values, one for what is missing, one for what falls into none."""
+    strays = counts.rows - counts.missing - sum(counts.counts)
+    return np.array([*counts.counts, counts.missing, strays], dtype=np.float64)
 
 
 def reference_counts(column: ColumnProfile) -> ColumnCounts:

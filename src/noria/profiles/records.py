@@ -24,8 +24,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
     """One column of a reference.
 
-    A number falls into bin k with `edges[k-1] < value <= edges[k]`. A category's bin is its place in
-    `categories`, the most frequent first; those from `shown` on share the last bin.
+    A number falls into bin k with `edges[k-1] < value <= edges[k]`. A category has the bin of its place in
+    `categories`, the most frequent first, if that is below `shown`; else one of `hashed` bins, by the CRC-32
+    of its UTF-8 text. A column of few categories has no hashed bins: what it never had falls into none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
     mean: float | None = None
     categories: tuple[str, ...] = ()
     shown: int = 0
+    hashed: int = 0
     complete: bool = True  # whether `categories` holds all that the reference had
 
     @property
