@@ -323,7 +323,7 @@ class Monitor:
         object.__setattr__(self, "name", self.name or self.training.name)
         _checked_duration(self.every, setting=f"monitor {self.name!r} every")
         longest = _checked_duration(self.window, setting=f"monitor {self.name!r} window")
-        names = [check.name for check in self.checks]
+        seen: set[str] = set()
         for each in self.checks:
             if not isinstance(each, MonitorCheck):
                 raise ConfigError(
@@ -331,8 +331,9 @@ class Monitor:
                     "check.data_quality, check.drift, check.quality, check.calibration or "
                     "check.estimated_quality"
                 )
-            if names.count(each.name) > 1:
+            if each.name in seen:
                 raise ConfigError(f"monitor {self.name!r} has {each.name} twice; keep one")
+            seen.add(each.name)
             if isinstance(each, Quality | Calibration) and parse_duration(each.window) > longest:
                 raise ConfigError(
                     f"monitor {self.name!r}: {each.name} looks back {each.window}, the monitor only "
