@@ -1,7 +1,8 @@
 """Forks processes that do ledger work, one for each line of JSON on stdin, until stdin ends.
 
-This process is not pytest's, so that a fork takes a few milliseconds and inherits nothing of it. What a worker
-has on record it acknowledges by one `write(2)` to its file: that survives its kill, as the record should.
+This process is not pytest's, so that a fork takes a few milliseconds and inherits nothing of it. What a
+worker has on record it acknowledges by one `write(2)` to its file: that survives its kill, as
+the record should.
 """
 
 import json

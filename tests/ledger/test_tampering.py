@@ -122,10 +122,12 @@ def test_any_deleted_row_is_found(template: Path, copy: Path, table: str) -> Non
 @pytest.mark.parametrize("table", _TABLES)
 def test_a_row_from_elsewhere_is_found(template: Path, copy: Path, table: str) -> None:
     fresh = {
-        "events": "scope, 99, verb, subject, actor, cause, NULL, payload, rows, at, recorded_at, previous, digest",
-        "runs": "'x' || id, scope, kind, name, state, attempt, NULL, cause, parent, experiment, params, metrics,"
-        " seed, code, code_diff, runtime, error, cpu_s, wall_s, at, started_at, ended_at",
-        "versions": "id || '9', scope, kind, name, number + 9, 'x' || sha256, uri, run, facts, at, recorded_at",
+        "events": "scope, 99, verb, subject, actor, cause, NULL, payload, rows, at, recorded_at, previous,"
+        " digest",
+        "runs": "'x' || id, scope, kind, name, state, attempt, NULL, cause, parent, experiment, params,"
+        " metrics, seed, code, code_diff, runtime, error, cpu_s, wall_s, at, started_at, ended_at",
+        "versions": "id || '9', scope, kind, name, number + 9, 'x' || sha256, uri, run, facts, at,"
+        " recorded_at",
         "edges": "run, version, 'other', scope",
         "pointers": "scope, environment, name, number + 9, version, stable, reason, event, at, recorded_at",
     }[table]

@@ -1,6 +1,7 @@
 import errno
 import os
 import resource
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,9 +134,30 @@ def test_a_file_url_opens_the_folder(tmp_path: Path) -> None:
 
 
 def test_an_object_store_url_is_opened_without_asking_it(tmp_path: Path) -> None:
-    options = {"region": "us-east-1", "access_key_id": "a", "secret_access_key": "b"}
+    options = {"AWS_REGION": "x", "access_key_id": "a", "secret_access_key": "b", "allow_http": "true"}
     storage = open_storage("s3://bucket/prefix", options=options, cache=tmp_path)
     assert isinstance(storage, ObjectStorage)
+
+
+@pytest.mark.parametrize(("url", "options"), [("s3://", {}), ("s3://b", {"regoin": "x"}), ("az://c", {})])
+def test_a_url_or_option_that_cannot_be_read_is_a_config_error(url: str, options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="correct the URL or its options"):
+        open_storage(url, options=options)
+
+
+def test_a_store_that_is_not_there_is_a_store_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        options = {
+            "endpoint": f"http://127.0.0.1:{taken.getsockname()[1]}",
+            "region": "us-east-1",
+            "access_key_id": "a",
+            "secret_access_key": "b",
+            "allow_http": "true",
+        }
+        storage = open_storage("s3://bucket/prefix", options=options, cache=tmp_path)
+        with pytest.raises(StoreError, match="check the URL"):
+            storage.put(b"water")
 
 
 @pytest.fixture

@@ -5,22 +5,34 @@ import hashlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
+from obstore.store import ObjectStore, from_url
 
-from noria.errors import DigestMismatch, DiskFull, NotFound, SourceError, StoreError
+from noria.errors import ConfigError, DigestMismatch, DiskFull, NotFound, SourceError, StoreError
 from noria.records import sha256_hex
 from noria.storage.contract import blob_key, blob_uri
 from noria.storage.local import LocalStorage
 
 __all__ = ["ObjectStorage"]
 
-_CHUNK_BYTES = 1 << 20
+_CLIENT_OPTIONS = frozenset(
+    {
+        "allow_http",
+        "allow_invalid_certificates",
+        "connect_timeout",
+        "proxy_url",
+        "read_timeout",
+        "root_certificate",
+        "timeout",
+        "user_agent",
+    }
+)
 
 
 class ObjectStorage:
@@ -43,6 +55,21 @@ class ObjectStorage:
             cache = Path(tempfile.mkdtemp(prefix="noria-blobs-"))
             weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
         self._cache = LocalStorage(cache)
+
+    @classmethod
+    def open(cls, url: str, *, options: Mapping[str, str], cache: Path | None) -> Self:
+        """Open the object store of a URL; see `open_storage`."""
+        # obstore panics if it meets one of the client's settings among those of the store
+        plain = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
+        client = {name: plain.pop(name) for name in _CLIENT_OPTIONS & plain.keys()}
+        try:
+            store = from_url(url, config=plain, client_options=client)  # type: ignore[call-overload]
+        except (BaseError, ValueError) as err:
+            text = str(err).strip().partition("\n")[0]
+            raise ConfigError(
+                f"storage {url!r} cannot be opened: {text}; correct the URL or its options"
+            ) from err
+        return cls(store, location=url, cache=cache)
 
     def put(self, data: bytes) -> str:
         """Keep `data`; give its sha256 in hex."""

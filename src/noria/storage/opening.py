@@ -22,15 +22,15 @@ def open_storage(url: str, *, options: Mapping[str, str] | None = None, cache: P
         A path or `file://` URL of a local folder (made if it is not there), or `s3://BUCKET/PREFIX`,
         `gs://…`, `az://…`.
     options
-        For object stores: settings such as `{"endpoint": …, "region": …}`, beside those that the
-        environment gives.
+        For object stores: settings such as `{"endpoint": …, "region": …, "allow_http": "true"}`, beside
+        those that the environment gives.
     cache
         For object stores: the local folder that keeps fetched blobs; None: a temporary one.
 
     Raises
     ------
     ConfigError
-        If the URL names no kind of storage that noria knows.
+        If the URL names no kind of storage that noria knows, or an option is unknown.
     StoreError
         If the folder cannot be made or written.
     """
@@ -38,12 +38,9 @@ def open_storage(url: str, *, options: Mapping[str, str] | None = None, cache: P
     if parts.scheme == "file":
         return LocalStorage(Path(unquote(parts.path)))
     if parts.scheme in _OBJECT_STORES:
-        from obstore.store import from_url
-
         from noria.storage.objects import ObjectStorage
 
-        store = from_url(url, config=dict(options or {}))  # type: ignore[call-overload]  # by scheme
-        return ObjectStorage(store, location=url, cache=cache)
+        return ObjectStorage.open(url, options=options or {}, cache=cache)
     if "://" in url:
         known = ", ".join(sorted(f"{scheme}://" for scheme in _OBJECT_STORES))
         raise ConfigError(f"storage {url!r} is of no known kind; give a folder, file:// or one of {known}")
