@@ -4,6 +4,7 @@ A batch is the rows of whole closed segments and bears the number of its last on
 last batch of each spool, so that after a kill between commit and drop the segments are only dropped.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from noria.records import new_id
 from noria.serving.log import PredictionFrame, decode_frame
 from noria.streams.spool import drop_segments, read_spool
 
@@ -53,7 +55,7 @@ def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[
     lake
         Where the table is.
     app_id
-        Names the spool in the table's commits, such as `predictions/production/late_arrival`.
+        Names the deployment in the table's commits, such as `predictions/production/late_arrival`.
     rotate
         Closes the current segment and gives the number of the last closed one: `Supervisor.rotate` where a
         worker writes, `Spool.rotate` where none does.
@@ -64,6 +66,7 @@ def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[
         If the spool is damaged or a store cannot be written; what was shipped before stands.
     """
     through = rotate()
+    app_id = f"{app_id}/{_identity(spool)}"
     last = lake.last_batch(PREDICTIONS, app_id) or 0
     drop_segments(spool, through=last)
     rows = 0
@@ -118,6 +121,16 @@ def prediction_table(frames: Sequence[PredictionFrame]) -> pa.Table:
         if values is not None:
             columns[name] = values.take(rows)
     return pa.table(columns)
+
+
+def _identity(spool: Path) -> str:
+    """Tell this spool from a deleted one that stood here before: both count their segments from 1."""
+    path = spool / "id"
+    if not path.exists():
+        beside = spool / f"id.{os.getpid()}"
+        beside.write_text(new_id(), encoding="ascii")
+        beside.replace(path)
+    return path.read_text(encoding="ascii")
 
 
 def _batches(spool: Path, *, after: int, through: int) -> Iterator[tuple[int, list[PredictionFrame]]]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +37,7 @@ _LOG_FILE = "worker.log"
 _LOG_BYTES = 4 * 2**20
 _TAIL_BYTES = 2_000
 _POLL_S = 0.01
-_RESTARTS, _RESTART_WINDOW_S = 5, 60.0
+_RESTART_WINDOW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,9 @@ class Supervisor:
     config
         How the worker is set up. With port 0 the first free one is kept over restarts.
     ready_s
-        How long a worker may take until it answers, or until it has loaded a route.
+        How long a worker may take until it answers.
+    restarts
+        A worker that ends by itself more often than this within a minute is given up.
 
     Examples
     --------
@@ -75,13 +76,16 @@ class Supervisor:
             supervisor.swap(next_route)
     """
 
-    def __init__(self, folder: Path, config: WorkerConfig, *, ready_s: float = 30.0) -> None:
-        self._folder, self._config, self._ready_s = Path(folder), config, ready_s
+    def __init__(
+        self, folder: Path, config: WorkerConfig, *, ready_s: float = 30.0, restarts: int = 5
+    ) -> None:
+        self._folder, self._config = Path(folder), config
+        self._ready_s, self._restarts = ready_s, restarts
         self._process: subprocess.Popen[bytes] | None = None
         self._guard = threading.RLock()  # over the process
         self._swapping = threading.Lock()  # over the route file
         self._address: Address | None = None
-        self._starts: deque[float] = deque(maxlen=_RESTARTS)
+        self._ends: list[float] = []  # when the worker ended by itself, lately
         self._keeper: threading.Thread | None = None
         self._stopping = threading.Event()
         self._failure: DeploymentError | PortInUse | LeaseHeld | None = None
@@ -168,7 +172,7 @@ class Supervisor:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_record(self._folder / ROUTE_FILE, route)
             self._stopping.clear()
-            self._starts.clear()
+            self._ends.clear()
             self._failure = None
             try:
                 self._launch()
@@ -246,7 +250,6 @@ class Supervisor:
         log = self._folder / _LOG_FILE
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        self._starts.append(time.monotonic())
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "noria.serving", str(self._folder), "--watch-parent"],
@@ -303,7 +306,8 @@ class Supervisor:
                 assert process.stdin is not None
                 process.stdin.close()
                 now = time.monotonic()
-                if len(self._starts) == _RESTARTS and now - self._starts[0] < _RESTART_WINDOW_S:
+                self._ends = [each for each in self._ends if now - each < _RESTART_WINDOW_S] + [now]
+                if len(self._ends) > self._restarts:
                     self._failure = self._exit_error(code, self._config)
                     return
                 try:
