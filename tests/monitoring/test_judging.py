@@ -203,7 +203,7 @@ def test_rows_of_earlier_bad_days_do_not_count() -> None:
     spoiled &= data["y_at"] > NOW_US - 5 * DAY_US
     data["y"] = np.where(spoiled, 1 - data["y"], data["y"])
     bad = ((NOW_US - 5 * DAY_US, NOW_US - 3 * DAY_US),)
-    check = quality("log_loss", confidence=0.5)
+    check = quality("log_loss", max_drop=0.05, confidence=0.5)
     assert report(check, window(**data)).decay
     found = report(check, window(**data), past=Past(bad=bad))
     assert found.decay == ()

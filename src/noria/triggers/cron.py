@@ -83,7 +83,7 @@ def _parse(text: str) -> _Fields:
         days=frozenset(days),
         months=frozenset(months),
         weekdays=frozenset(day % 7 for day in weekdays),
-        either_day=not parts[2].startswith("*") and not parts[4].startswith("*"),
+        either_day="*" not in (parts[2], parts[4]),
     )
     start = date(2000, 1, 1)  # 2000 has a 29 February
     if not any(fields.fits(start + timedelta(days=n)) for n in range(366)):
