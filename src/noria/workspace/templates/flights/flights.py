@@ -87,8 +87,9 @@ production_gate = noria.Gate(
     refit=True, canary=noria.Canary(share=0.2, days=3, metric="log_loss", max_worse=0.005),
 )  # fmt: skip
 watch = noria.Monitor(late_arrival, every="1d", window="14d", checks=[
-    check.volume(), check.data_quality(), check.drift(), check.quality("auc", window="14d", max_drop=0.01),
-    check.calibration(low=0.8, high=1.25, window="7d"), check.estimated_quality("auc")])
+    check.volume(), check.data_quality(max_missing_rise=0.4), check.drift(), check.estimated_quality("auc"),
+    check.quality("auc", window="14d", max_drop=0.01, min_rows=9_000),
+    check.calibration(low=0.8, high=1.25, window="7d", min_rows=4_000)])
 retrain = noria.Trigger(
     noria.decay(watch), run=late_arrival, cooldown="21d", budget=noria.Budget(runs=2, per="42d")
 )

