@@ -1,11 +1,7 @@
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +15,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from noria.clock import ReplayClock
-from noria.database.store import Database
 from noria.errors import ConfigError
-from noria.ledger.store import Ledger
 from noria.records import RunState
-from noria.registry.store import Registry
-from noria.storage.opening import open_storage
 from noria.tracking.store import TrackingStore
-from noria.training import Training, TrainingRun, TrainingSet
-from noria.training.engine import Fitted, TrainingData, build_training_set, fit
+from noria.training import TrainingRun, TrainingSet
+from noria.training.engine import TrainingData, build_training_set
 from noria.training.settings import lightgbm_params
 
-from .conftest import START, declare, fit_lightgbm, make_rows
-
-UNTIL, HOLDOUT_FROM = START + timedelta(days=60), START + timedelta(days=50)
-
-
-class Bench:
-    """A ledger and a registry in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        database = Database.open(f"sqlite:///{folder / 'noria.db'}")
-        self.ledger = Ledger(database, clock=ReplayClock(datetime(2013, 4, 1, tzinfo=UTC)))
-        self.registry = Registry(self.ledger, open_storage(str(folder / "storage")))
-
-    def fit(self, training: Training, data: TrainingData, **named: Any) -> Fitted:
-        return fit(training, data, ledger=self.ledger, registry=self.registry, **named)
+from .parcel_project import HOLDOUT_FROM, UNTIL, Bench, declare, fit_lightgbm
 
 
 @pytest.fixture
@@ -194,43 +171,18 @@ def test_a_function_that_gives_no_model_fails_its_run_and_says_what_was_wanted(
     assert (fitted.run.attempt, fitted.version.number) == (2, 1)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from importlib import import_module
-tests = import_module("training.test_fitting")
-tests.train_once(Path(sys.argv[2]))
-"""
-
-
-def train_once(folder: Path) -> None:
-    rows, labels = make_rows(3_000)
-    bench = Bench(folder)
-    data = build_training_set(declare(), rows, labels, until=UNTIL, holdout_from=HOLDOUT_FROM)
-    print("ready", flush=True)
-    fitted = bench.fit(declare(), data, key="late_parcel/killed")
-    print(fitted.version.ref, fitted.version.sha256, flush=True)
-
-
 def test_killed_anywhere_and_run_again_gives_the_same_version(
     tmp_path: Path, bench: Bench, data: TrainingData
 ) -> None:
     wanted = bench.fit(declare(), data).version
-    tests = Path(__file__).parents[1]
-    command = [sys.executable, "-c", CHILD, str(tests), str(tmp_path / "killed")]
-    (tmp_path / "killed").mkdir()
+    folder = tmp_path / "killed"
+    again = Bench(folder)  # the tables are there: kills come while it trains
     chance = random.Random(11)
-    for _ in range(5):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(chance.uniform(0, 0.25))
-        os.kill(child.pid, signal.SIGKILL)
-        child.communicate()
-    done = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert done[1:] == ["late_parcel:1", wanted.sha256]
-    again = Bench(tmp_path / "killed")
+    lines = [f"{chance.uniform(0.05, 0.5)} {folder}\n" for _ in range(6)] + [f"30 {folder}\n"]
+    script = Path(__file__).with_name("parcel_project.py")
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, input="".join(lines), check=True, capture_output=True, text=True)
+    assert done.stdout.split()[-2:] == ["late_parcel:1", wanted.sha256]
     assert again.ledger.verify().ok
     assert [each.number for each in again.ledger.list_versions(kind="model")] == [1]
     states = [run.state for run in again.ledger.list_runs(kind="train")]

@@ -12,7 +12,7 @@ from noria.errors import ConfigError, SourceError
 from noria.training import Label, Spine, category, train
 from noria.training.sets import build_training_set, digest_of_set
 
-from .conftest import START, declare, deliveries, depot, make_rows, parcels
+from .parcel_project import START, declare, deliveries, depot, make_rows, parcels
 
 UTC_MICROS = pa.timestamp("us", tz="UTC")
 DAY = timedelta(days=1)

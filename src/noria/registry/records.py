@@ -119,4 +119,4 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelSummary
     signature: Signature
     parts: dict[str, Part]
-    profile: dict[str, Any]  # by column: the kind, and what is missing
+    profile: dict[str, Any]  # by column: the kind, what is missing, where it lies

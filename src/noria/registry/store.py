@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from noria.errors import ConfigError, NotFound
 from noria.ledger.store import Ledger
-from noria.profiles.records import Profile
+from noria.profiles.records import ColumnProfile, Profile
 from noria.records import RunId, Version, VersionId, VersionRef, canonical_json
 from noria.registry.formats import load_scorer
 from noria.registry.matrix import Matrix, Scorer, column_floats, encode
@@ -72,6 +72,10 @@ class LoadedModel:
     def score_rows(self, rows: pa.Table) -> Matrix:
         """Encode and score rows of named columns. Raises `SourceError` as `encode` does."""
         return self.score(encode(self.signature, rows))
+
+    def encoded_samples(self) -> tuple[Matrix, Matrix]:
+        """Give the samples as the model reads them, and their scores when registered."""
+        return encode(self.signature, self.samples), _expected(self.signature, self.samples)
 
     def sample_error(self) -> float:
         """Give the largest difference between the samples' scores now and when registered; 0 is as it was."""
@@ -136,7 +140,7 @@ class Registry:
             metrics=dict(metrics),
             parts={
                 "model": self._put(model_bytes),
-                "profile": self._put(canonical_json(profile)),
+                "profile": self._put(_profile_bytes(profile)),
                 "samples": self._put(_ipc_bytes(samples, signature)),
             },
             parents=tuple(parents),
@@ -229,7 +233,7 @@ class Registry:
 def _check(scorer: Scorer, signature: Signature, samples: pa.Table, name: str) -> None:
     if signature.output not in samples.column_names or not samples.num_rows:
         raise ConfigError(f"the samples of model {name!r} need rows, and scores in {signature.output!r}")
-    scores = column_floats(signature.output, samples.column(signature.output))
+    scores = _expected(signature, samples)
     if not ((scores >= 0) & (scores <= 1)).all():  # NaN is refused as well
         raise ConfigError(f"model {name!r} gives scores outside 0 to 1; train it to give probabilities")
     error = _sample_error(signature, samples, scorer)
@@ -238,8 +242,16 @@ def _check(scorer: Scorer, signature: Signature, samples: pa.Table, name: str) -
 
 
 def _sample_error(signature: Signature, samples: pa.Table, scorer: Scorer) -> float:
-    expected = column_floats(signature.output, samples.column(signature.output))
-    return float(np.abs(scorer(encode(signature, samples)) - expected).max())
+    return float(np.abs(scorer(encode(signature, samples)) - _expected(signature, samples)).max())
+
+
+def _expected(signature: Signature, samples: pa.Table) -> Matrix:
+    return column_floats(signature.output, samples.column(signature.output))
+
+
+def _profile_bytes(profile: Profile) -> bytes:
+    """Write a profile; statistics that are numpy's floats, which JSON does not know, as plain ones."""
+    return canonical_json(msgspec.to_builtins(profile, enc_hook=float))
 
 
 def _ipc_bytes(samples: pa.Table, signature: Signature) -> bytes:
@@ -271,4 +283,11 @@ def _summary(version: Version) -> ModelSummary:
 
 
 def _profile_summary(profile: Profile) -> dict[str, Any]:
-    return {}
+    return {name: _column_summary(column) for name, column in profile.columns.items()}
+
+
+def _column_summary(column: ColumnProfile) -> dict[str, Any]:
+    common = {"kind": column.kind, "rows": column.rows, "missing_share": column.missing_share}
+    if column.kind == "category":
+        return {**common, "categories": len(column.categories), "most_frequent": column.categories[:3]}
+    return {**common, "low": column.low, "mean": column.mean, "high": column.high}

@@ -28,7 +28,7 @@ __all__ = ["Fitted", "TrainingData", "build_training_set", "fit", "lightgbm_para
 
 _SAMPLE_ROWS = 50
 _SCORED_ROWS = 20_000  # of the training rows, for the profile of scores where nothing is held back
-_WINDOW_ROWS = 1_000  # of the profile's calibration
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def fit(
     key: str | None = None,
     experiment: str = DEFAULT_EXPERIMENT,
     threads: int = 1,
-    window_rows: int = _WINDOW_ROWS,
+    window_rows: int | None = None,
     shuffle_labels_seed: int | None = None,
     at: datetime | None = None,
 ) -> Fitted:
@@ -80,8 +80,9 @@ def fit(
         The folder of the run.
     threads : int
         For the function. One is quicker than two beside a busy process.
-    window_rows : int
-        Rows of the windows on which the profile's thresholds are calibrated.
+    window_rows : int, optional
+        Rows of the windows on which the profile's thresholds are calibrated: as many as will be judged at
+        once. Without it, a day's.
     shuffle_labels_seed : int, optional
         A drill: train on labels in random order, and say so in the run and the version.
     at : datetime, optional
@@ -205,7 +206,7 @@ def _sample_matrix(rows: TrainingSet) -> Matrix:
     return matrix
 
 
-def _profile(data: TrainingData, scores: Matrix, window_rows: int) -> Profile:
+def _profile(data: TrainingData, scores: Matrix, window_rows: int | None) -> Profile:
     """Profile the training rows as they are before encoding, and the scores of rows held back if any."""
     raw = data.training.source
     columns: dict[str, Any] = {}
@@ -214,5 +215,11 @@ def _profile(data: TrainingData, scores: Matrix, window_rows: int) -> Profile:
             columns[each.name] = raw.column(each.name).take(pa.array(data.training.rows)).to_pylist()
         else:
             columns[each.name] = data.training.X[:, number]
-    columns[data.signature.output] = scores
-    return build_profile(columns, window_rows=window_rows)
+    window = window_rows or _rows_per_day(data.training)
+    inputs = build_profile(columns, window_rows=window)
+    output = build_profile({data.signature.output: scores}, window_rows=window)
+    return Profile(rows=inputs.rows, columns=inputs.columns | output.columns)
+
+
+def _rows_per_day(rows: TrainingSet) -> int:
+    return round(len(rows) / len(np.unique(rows.at // _DAY_US)))
