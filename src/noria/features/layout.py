@@ -43,7 +43,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Sums:
-    """One counter: rows, values present of a measure (`seen`), their sum, least or greatest."""
+    """One counter: rows, values missing of a measure, their sum, least or greatest."""
 
     kind: str
     measure: Measure
@@ -60,10 +60,14 @@ class TierLayout:
         In the order of their counts.
     counts : int
         32-bit counts per tile.
+    stops : tuple of int
+        Where each histogram's counts end.
     words : int
         64-bit words per tile; 0 if the view has no window of this tier.
     window_s : int
         The longest window.
+    width_us : int
+        Microseconds per tile.
     """
 
     def __init__(self, tier: Tier, aggregations: Iterable[Aggregation]) -> None:
@@ -77,12 +81,9 @@ class TierLayout:
             sorted({Histogram.of(each) for each in mine if each.kind is AggregationKind.QUANTILE})
         )
         self.counts = sum(each.bins for each in self.histograms)
+        self.stops = tuple(self.count_of(each) + each.bins for each in self.histograms)
+        self.width_us = tier.seconds * 1_000_000
         self.words = 1 + len(self.additive) + len(self.extrema) if mine else 0
-
-    @property
-    def width_us(self) -> int:
-        """Microseconds per tile."""
-        return self.tier.seconds * 1_000_000
 
     def first_bucket(self, at_us: int, window_s: int) -> int:
         """Give the oldest bucket of a window that ends at `at_us`."""
@@ -152,7 +153,8 @@ def _needs(aggregation: Aggregation) -> Iterator[Sums]:
         case AggregationKind.SUM:
             yield sums_of(aggregation, "sum")
         case AggregationKind.MEAN:
-            yield sums_of(aggregation, "seen")
+            yield sums_of(aggregation, "rows")  # less the missing ones: those seen, and mostly nothing to add
+            yield sums_of(aggregation, "missing")
             yield sums_of(aggregation, "sum")
         case AggregationKind.MIN:
             yield sums_of(aggregation, "min")

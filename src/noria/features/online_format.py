@@ -2,14 +2,16 @@
 
 - main database: `head` (format, generation, position) and `view/<name>` (the definition's digest); the
   generation changes whenever a view's definition may have.
-- database `rows/<name>`: `=<entity>` -> words of 64 bit (magic, hour tiles, day tiles, pruned, words of the
-  last row; the last row; the tiles, oldest first) and `h|d<entity><bucket>` -> counts of 32 bit of that
-  tile's histograms.
+- database `rows/<name>`: `=<entity>` -> a header (magic with the width of words, hour tiles, day tiles,
+  pruned, bytes of the last row), the last row (event_us, bytes of the key, the key, float64 columns) and the
+  tiles, oldest first, in words of 32 bit, or of 64 once one did not fit;
+  and `=<entity> 255 h|d <bucket>` -> counts of 32 bit of that tile's histograms.
 """
 
 import hashlib
 import struct
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgspec
@@ -19,6 +21,7 @@ from noria.features.layout import Layout, TierLayout
 
 __all__ = [
     "check_definition",
+    "entities_of",
     "entity_key",
     "list_views",
     "open_environment",
@@ -31,11 +34,14 @@ FORMAT = 1
 HEAD_KEY = b"head"
 HEAD = struct.Struct("<8sqqq")  # magic, format, generation, position
 HEAD_MAGIC = b"noriaonl"
-VALUE_MAGIC = 0x6E6F726961_31  # the first word of every entity's value
-VALUE_HEADER = 5  # words: magic, hour tiles, day tiles, pruned, words of the last row
+VALUE = struct.Struct("<4s5I")  # magic, hour tiles, day tiles, pruned, bytes of the last row, nothing
+NARROW, WIDE = "i", "q"  # words of a value: 32 or 64 bits
+VALUE_MAGIC = {NARROW: b"nv32", WIDE: b"nv64"}
 HOUR_PRUNED, DAY_PRUNED = 1, 2  # bits: the oldest tile also holds what older, dropped ones held
-LAST_HEADER = 2  # words: event_us, bytes of the key
-GREATEST, LEAST = 2**63 - 1, -(2**63)
+LAST = struct.Struct("<qq")  # event_us, bytes of the key
+LEAST_POSITION = -(2**63)
+GREATEST = {NARROW: 2**31 - 1, WIDE: 2**63 - 1}  # the minimum of no values
+LEAST = {NARROW: -(2**31), WIDE: -(2**63)}  # the maximum of no values
 MAX_VIEWS = 512
 _LONGEST_ENTITY = 480  # bytes; LMDB's keys end at 511
 
@@ -73,7 +79,9 @@ def entity_key(text: str) -> bytes:
 
 def tile_key(tier: TierLayout, entity: bytes, bucket: int) -> bytes:
     """Give the key of a tile's histograms."""
-    return tier.tier[0].encode() + entity + (bucket + 2**63).to_bytes(8, "big")
+    # A byte 255 is in no UTF-8, so no entity's key is another one's tile. The newest tile comes first: it
+    # shares a page with the value as often as not.
+    return b"%b\xff%c%b" % (entity, tier.tier[0].encode(), (2**63 - 1 - bucket).to_bytes(8, "big"))
 
 
 def store_error(path: Path, err: lmdb.Error) -> StoreError:
@@ -136,7 +144,7 @@ def read_head(txn: lmdb.Transaction, path: Path) -> tuple[int, int | None]:
             f"the online store {path} has format {version}, this noria reads {FORMAT}; "
             "delete the folder and load its views again"
         )
-    return generation, None if position == LEAST else position
+    return generation, None if position == LEAST_POSITION else position
 
 
 def list_views(txn: lmdb.Transaction) -> list[str]:
@@ -162,3 +170,15 @@ def check_definition(txn: lmdb.Transaction, layout: Layout) -> None:
             f"feature view {name!r} was loaded as {record.digest[:12]}, now it is {layout.digest[:12]}: "
             "its definition changed; load it again"
         )
+
+
+def entities_of(txn: lmdb.Transaction, database: Any) -> list[bytes]:
+    """List the keys of a view's entities."""
+    found = []
+    with txn.cursor(database) as cursor:
+        more = cursor.first()
+        while more:
+            entity = bytes(cursor.key())
+            found.append(entity)
+            more = cursor.set_range(entity + b"\xff\xff")  # past its tiles
+    return found

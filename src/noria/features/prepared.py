@@ -18,7 +18,7 @@ from noria.features.columns import (
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.layout import ROWS, Layout, Sums, TierLayout, layout_of
 from noria.features.offline import bins_of, refuse_early_knowledge
-from noria.features.online_format import GREATEST, LEAST, entity_key
+from noria.features.online_format import GREATEST, LEAST, WIDE, entity_key
 
 __all__ = ["Prepared", "TierRows", "prepare"]
 
@@ -28,6 +28,7 @@ class TierRows:
     """What each row adds to its tile."""
 
     buckets: Ints
+    floors: Ints  # the oldest bucket that a reading may want when the row is known
     additive: Ints  # (rows, counters)
     extrema: Ints  # (rows, extrema); a sentinel where missing
     positions: Ints  # (rows, histograms): from which count of the tile on one is added; its end where missing
@@ -87,8 +88,8 @@ def prepare(view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
         event_us=event,
         keys=key_bytes(rows, spec.key) if layout.keeps_last else [],
         last=np.column_stack(last) if last else np.empty((len(order), 0)),
-        hour=_tier_rows(rows, layout.hour, event),
-        day=_tier_rows(rows, layout.day, event),
+        hour=_tier_rows(rows, layout.hour, event, known[order]),
+        day=_tier_rows(rows, layout.day, event, known[order]),
     )
 
 
@@ -103,9 +104,10 @@ def _texts(rows: pa.Table, spec: ViewSpec) -> list[str | None]:
     return list(entity_texts(rows, spec.entity).to_pylist())
 
 
-def _tier_rows(rows: pa.Table, tier: TierLayout, event: Ints) -> TierRows:
+def _tier_rows(rows: pa.Table, tier: TierLayout, event: Ints, known: Ints) -> TierRows:
     return TierRows(
         buckets=event // tier.width_us,
+        floors=(known - tier.window_s * 1_000_000) // tier.width_us,
         additive=_stacked([_amounts(rows, each) for each in tier.additive], len(event)),
         extrema=_stacked([_amounts(rows, each) for each in tier.extrema], len(event)),
         positions=_stacked(
@@ -123,11 +125,11 @@ def _amounts(rows: pa.Table, sums: Sums) -> Ints:
     if sums.measure.column == ROWS:
         return np.ones(rows.num_rows, dtype=np.int64)
     column = measured(rows, sums.measure)
-    if sums.kind == "seen":
-        return column.seen.astype(np.int64)
+    if sums.kind == "missing":
+        return (~column.seen).astype(np.int64)
     if sums.kind == "sum":
         return column.values
-    return np.where(column.seen, column.values, GREATEST if sums.kind == "min" else LEAST)
+    return np.where(column.seen, column.values, GREATEST[WIDE] if sums.kind == "min" else LEAST[WIDE])
 
 
 def _positions(rows: pa.Table, tier: TierLayout, at: int) -> Ints:

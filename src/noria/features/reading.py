@@ -129,13 +129,13 @@ class FeatureReader:
             generation, _ = read_head(txn, self._path)
             if generation != self._generation:
                 for known in self._plans.values():
-                    known.checked = False
+                    known.is_checked = False
                 self._generation = generation
             left = 0
             for plan, column in zip(plans, columns, strict=True):
-                if not plan.checked:
+                if not plan.is_checked:
                     check_definition(txn, plan.layout)
-                    plan.checked = True
+                    plan.is_checked = True
                 values = plan.read(txn, self._databases[plan.name], column, at_us)
                 if size:
                     result[:, left : left + plan.width] = values

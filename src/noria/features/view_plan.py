@@ -1,8 +1,13 @@
-"""The features of one entity from its value in the online store."""
+"""The features of one entity from its value in the online store.
+
+This is the innermost loop of serving, so it is written for speed: what can be known from the view's
+definition is laid out beforehand as plain tuples, by tier and window.
+"""
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import sub
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +15,24 @@ import lmdb
 
 from noria.errors import StoreError
 from noria.features.declarations import Aggregation, AggregationKind, ViewSpec
-from noria.features.layout import Histogram, layout_of, sums_of
+from noria.features.layout import Histogram, TierLayout, layout_of, sums_of
 from noria.features.online_format import (
     DAY_PRUNED,
     GREATEST,
     HOUR_PRUNED,
-    LAST_HEADER,
+    LAST,
     LEAST,
-    VALUE_HEADER,
+    NARROW,
+    VALUE,
     VALUE_MAGIC,
+    WIDE,
     tile_key,
 )
 
 __all__ = ["ViewPlan"]
 
 _NAN = float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class _Op:
-    """How one feature comes from two tiles."""
-
-    kind: AggregationKind
-    place: int  # of the tier: 0 hours, 1 days
-    window: int  # which of the plan's windows
-    word: int  # of the counter, the sum or the extremum; position in the last row
-    seen: int  # word of the count of a mean
-    divisor: int
-    counts: int  # first count of the histogram
-    histogram: Histogram | None
-    q: int
-    max_age_us: int | None
+_ZERO_WHEN_EMPTY = (AggregationKind.COUNT, AggregationKind.SUM)
 
 
 class ViewPlan:
@@ -50,176 +42,191 @@ class ViewPlan:
         self.spec, self.name, self.path = spec, spec.name, path
         self.layout = layout_of(spec)
         self.width = len(spec.features)
-        self.checked = False
-        self.tiers = (self.layout.hour, self.layout.day)
-        self.windows: list[tuple[int, int]] = []  # (tier, window_s)
-        self.ops = [self._op(feature.aggregation) for feature in spec.features]
-        zero = (AggregationKind.COUNT, AggregationKind.SUM)
-        self.empty = [0.0 if op.kind in zero else _NAN for op in self.ops]
-        self.missing = [_NAN] * self.width
-
-    def damaged(self) -> StoreError:
-        """Give the error for a value that cannot be."""
-        return StoreError(
-            f"the online store {self.path} holds a damaged value in view {self.name!r}; load the view again"
-        )
-
-    def _op(self, aggregation: Aggregation) -> _Op:
-        kind, layout = aggregation.kind, self.layout
-        word = seen = counts = place = 0
-        histogram = None
-        tier, window = aggregation.tier, -1
-        if tier is None:
-            if aggregation.column is not None:
-                word = layout.last_columns.index(aggregation.column)
-        else:
-            place = 0 if tier is layout.hour.tier else 1
-            mine = self.tiers[place]
-            pair = (place, aggregation.window_s or 0)
-            if pair not in self.windows:
-                self.windows.append(pair)
-            window = self.windows.index(pair)
-            if kind is AggregationKind.QUANTILE:
-                histogram = Histogram.of(aggregation)
-                counts = mine.count_of(histogram)
+        self.is_checked = False
+        kinds = [feature.aggregation.kind for feature in spec.features]
+        self._empty = [0.0 if kind in _ZERO_WHEN_EMPTY else _NAN for kind in kinds]
+        self._missing = [_NAN] * self.width
+        self._hour, self._day = _TierPlan(self.layout.hour), _TierPlan(self.layout.day)
+        self._last: list[tuple[int, int, int | None]] = []  # (feature, column or -1 for the age, max_age_us)
+        for at, feature in enumerate(spec.features):
+            aggregation = feature.aggregation
+            if aggregation.tier is None:
+                self._last.append((at, *self._of_last(aggregation)))
             else:
-                name = {AggregationKind.COUNT: "rows", AggregationKind.MEAN: "sum"}.get(kind, str(kind))
-                word = mine.word_of(sums_of(aggregation, name))
-            if kind is AggregationKind.MEAN:
-                seen = mine.word_of(sums_of(aggregation, "seen"))
-        max_age = aggregation.max_age_s
-        return _Op(
-            kind=kind,
-            place=place,
-            window=window,
-            word=word,
-            seen=seen,
-            divisor=aggregation.scale,
-            counts=counts,
-            histogram=histogram,
-            q=aggregation.q_millionths or 0,
-            max_age_us=None if max_age is None else max_age * 1_000_000,
-        )
+                tier = self._hour if aggregation.tier is self.layout.hour.tier else self._day
+                tier.plan(at, aggregation)
+
+    def _of_last(self, aggregation: Aggregation) -> tuple[int, int | None]:
+        column = -1 if aggregation.column is None else self.layout.last_columns.index(aggregation.column)
+        return column, None if aggregation.max_age_s is None else aggregation.max_age_s * 1_000_000
 
     def read(
         self, txn: lmdb.Transaction, database: Any, column: Sequence[bytes | None], at_us: int
     ) -> list[list[float]]:
         """Give a row of features per entity of `column`; each entity is looked up once."""
-        starts = [self.tiers[place].first_bucket(at_us, window_s) for place, window_s in self.windows]
-        known: dict[bytes | None, list[float]] = {None: self.missing}
-        rows = []
+        hour_starts, day_starts = self._hour.starts(at_us), self._day.starts(at_us)
+        known: dict[bytes | None, list[float]] = {None: self._missing}
         for entity in column:
-            row = known.get(entity)
-            if row is None:
-                assert entity is not None
-                raw = txn.get(entity, db=database)
-                row = (
-                    self.empty
-                    if raw is None
-                    else self._features(_Value(self, txn, database, entity, raw), starts, at_us)
-                )
-                known[entity] = row
-            rows.append(row)
-        return rows
-
-    def _features(self, value: "_Value", starts: Sequence[int], at_us: int) -> list[float]:
-        spans = [value.span(place, start) for (place, _), start in zip(self.windows, starts, strict=True)]
-        words = value.words
-        features = []
-        for op, empty in zip(self.ops, self.empty, strict=True):
-            kind, word = op.kind, op.word
-            if op.window < 0:
-                features.append(value.of_last(op, at_us))
+            if entity in known:
                 continue
-            base, first, newest = spans[op.window]
-            if first > newest:
-                features.append(empty)
-            elif kind is AggregationKind.QUANTILE:
-                features.append(value.quantile(op, base, newest))
-            elif kind is AggregationKind.MIN or kind is AggregationKind.MAX:
-                step = self.tiers[op.place].words
-                column = words[first + word : newest + word + 1 : step]
-                extreme = min(column) if kind is AggregationKind.MIN else max(column)
-                features.append(_NAN if extreme in (GREATEST, LEAST) else float(extreme) / op.divisor)
-            else:
-                total = words[newest + word] - (words[base + word] if base >= 0 else 0)
-                if kind is AggregationKind.MEAN:
-                    seen = words[newest + op.seen] - (words[base + op.seen] if base >= 0 else 0)
-                    features.append(float(total) / float(seen * op.divisor) if seen else _NAN)
-                else:
-                    features.append(float(total) / op.divisor)
-        return features
+            assert entity is not None
+            raw: Any = txn.get(entity, db=database)
+            if raw is None:
+                known[entity] = self._empty
+                continue
+            known[entity] = features = self._empty.copy()
+            last, hours, days, pruned = self._open(raw)
+
+            def counts_of(tier: TierLayout, bucket: int, entity: bytes = entity) -> Any:
+                return self._counts(txn.get(tile_key(tier, entity, bucket), db=database), tier)
+
+            if hours:
+                self._hour.read(features, hours, pruned & HOUR_PRUNED, hour_starts, counts_of)
+            if days:
+                self._day.read(features, days, pruned & DAY_PRUNED, day_starts, counts_of)
+            if self._last and last:
+                self._read_last(features, last, at_us)
+        return [known[entity] for entity in column]
+
+    def _open(self, raw: Any) -> tuple[Any, Any, Any, int]:
+        """Give the last row, the words of the hour and of the day tiles, and which tiers were pruned."""
+        if len(raw) < VALUE.size:
+            raise self._damaged()
+        magic, hours, days, pruned, last_bytes, _ = VALUE.unpack_from(raw)
+        width = NARROW if magic == VALUE_MAGIC[NARROW] else WIDE
+        size = 4 if width == NARROW else 8
+        hour_at = VALUE.size + last_bytes
+        day_at = hour_at + size * hours * self.layout.hour.words
+        end = day_at + size * days * self.layout.day.words
+        if len(raw) != end or (width == WIDE and magic != VALUE_MAGIC[WIDE]):
+            raise self._damaged()
+        last = raw[VALUE.size : hour_at] if last_bytes else None
+        hour_words = raw[hour_at:day_at].cast(width) if hours else None
+        return last, hour_words, raw[day_at:end].cast(width) if days else None, pruned
+
+    def _counts(self, raw: Any, tier: TierLayout) -> Any:
+        if raw is None or len(raw) != 4 * tier.counts:
+            raise self._damaged()
+        return raw.cast("I")
+
+    def _damaged(self) -> StoreError:
+        return StoreError(
+            f"the online store {self.path} holds a damaged value in view {self.name!r}; load the view again"
+        )
+
+    def _read_last(self, features: list[float], last: Any, at_us: int) -> None:
+        event_us, key_bytes = LAST.unpack_from(last)
+        values = last[LAST.size + key_bytes + -key_bytes % 8 :].cast("d")
+        for at, column, max_age_us in self._last:
+            if max_age_us is None or event_us >= at_us - max_age_us:
+                features[at] = (at_us - event_us) / 60e6 if column < 0 else values[column]
 
 
-class _Value:
-    """An entity's value, opened."""
+@dataclass(slots=True)
+class _WindowPlan:
+    """The features of one window: where each goes and which totals it is made of."""
 
-    __slots__ = ("_counts", "_database", "_entity", "_plan", "_raw", "_starts", "_txn", "words")
+    window_s: int
+    sums: list[tuple[int, int, int]] = field(default_factory=list)  # (feature, total, divisor)
+    # (feature, sum, rows, missing ones, divisor)
+    means: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    extrema: list[tuple[int, int, bool, int]] = field(default_factory=list)
+    # (feature, first count, histogram, q in millionths, divisor)
+    quantiles: list[tuple[int, int, Histogram, int, int]] = field(default_factory=list)
 
-    def __init__(self, plan: ViewPlan, txn: lmdb.Transaction, database: Any, entity: bytes, raw: Any) -> None:
-        self._plan, self._txn, self._database, self._entity, self._raw = plan, txn, database, entity, raw
-        self._counts: dict[tuple[int, int], Any] = {}
-        words: Any = raw.cast("q") if len(raw) % 8 == 0 else ()
-        if len(words) < VALUE_HEADER or words[0] != VALUE_MAGIC:
-            raise plan.damaged()
-        hours, days, pruned, last_words = words[1], words[2], words[3], words[4]
-        hour_at = VALUE_HEADER + last_words
-        day_at = hour_at + hours * plan.tiers[0].words
-        if len(words) != day_at + days * plan.tiers[1].words:
-            raise plan.damaged()
-        self.words = words
-        self._starts = ((hour_at, hours, pruned & HOUR_PRUNED), (day_at, days, pruned & DAY_PRUNED))
 
-    def span(self, place: int, start: int) -> tuple[int, int, int]:
-        """Find the word where the tile before a window begins (-1: none), its first and the newest tile."""
-        at, tiles, pruned = self._starts[place]
-        if not tiles:
-            return -1, 0, -1
-        step = self._plan.tiers[place].words
-        first = bisect_left(self.words[at : at + tiles * step : step], start)
-        if pruned and not first:  # what the oldest tile holds includes dropped ones
-            first = 1
-        return at + (first - 1) * step if first else -1, at + first * step, at + (tiles - 1) * step
+class _TierPlan:
+    """The windows over one tier's tiles."""
 
-    def of_last(self, op: _Op, at_us: int) -> float:
-        """Give a column or the age, in minutes, of the last row."""
-        words = self.words
-        if not words[4]:
-            return _NAN
-        event_us = words[VALUE_HEADER]
-        if op.max_age_us is not None and event_us < at_us - op.max_age_us:
-            return _NAN
-        if op.kind is AggregationKind.AGE:
-            return float((at_us - event_us) / 60e6)
-        first = VALUE_HEADER + LAST_HEADER + (words[VALUE_HEADER + 1] + 7) // 8
-        return float(self._raw.cast("d")[first + op.word])
+    def __init__(self, layout: TierLayout) -> None:
+        self._layout = layout
+        self._totals = len(layout.additive)
+        self._windows: list[_WindowPlan] = []
 
-    def quantile(self, op: _Op, base: int, newest: int) -> float:
-        """Search the first bin whose cumulative count between two tiles reaches the rank."""
-        histogram = op.histogram
-        assert histogram is not None
-        upper = self._counts_of(op.place, newest)
-        lower = self._counts_of(op.place, base) if base >= 0 else None
-        low, high = op.counts, op.counts + histogram.bins - 1
-        total = upper[high] if lower is None else (upper[high] - lower[high]) & 0xFFFF_FFFF
-        if not total:
-            return _NAN
-        rank = max(-(-op.q * total // 1_000_000), 1)
-        while low < high:
-            middle = (low + high) >> 1
-            below = upper[middle] if lower is None else (upper[middle] - lower[middle]) & 0xFFFF_FFFF
-            if below >= rank:
-                high = middle
-            else:
-                low = middle + 1
-        return (histogram.low + (low - op.counts) * histogram.width) / op.divisor
+    def plan(self, at: int, aggregation: Aggregation) -> None:
+        """Add the feature at position `at`."""
+        layout, scale = self._layout, aggregation.scale
+        window = self._window(aggregation.window_s or 0)
+        match aggregation.kind:
+            case AggregationKind.COUNT:
+                window.sums.append((at, layout.word_of(sums_of(aggregation, "rows")) - 1, 1))
+            case AggregationKind.SUM:
+                window.sums.append((at, layout.word_of(sums_of(aggregation, "sum")) - 1, scale))
+            case AggregationKind.MEAN:
+                kinds = ("sum", "rows", "missing")
+                total, rows, missing = (layout.word_of(sums_of(aggregation, kind)) - 1 for kind in kinds)
+                window.means.append((at, total, rows, missing, scale))
+            case AggregationKind.QUANTILE:
+                histogram, q = Histogram.of(aggregation), aggregation.q_millionths or 0
+                window.quantiles.append((at, layout.count_of(histogram), histogram, q, scale))
+            case kind:
+                word = layout.word_of(sums_of(aggregation, str(kind)))
+                window.extrema.append((at, word, kind is AggregationKind.MIN, scale))
 
-    def _counts_of(self, place: int, at: int) -> Any:
-        found = self._counts.get((place, at))
-        if found is None:
-            tier = self._plan.tiers[place]
-            raw: Any = self._txn.get(tile_key(tier, self._entity, self.words[at]), db=self._database)
-            if raw is None or len(raw) != 4 * tier.counts:
-                raise self._plan.damaged()
-            found = self._counts[place, at] = raw.cast("I")
-        return found
+    def _window(self, window_s: int) -> _WindowPlan:
+        for window in self._windows:
+            if window.window_s == window_s:
+                return window
+        self._windows.append(_WindowPlan(window_s))
+        return self._windows[-1]
+
+    def starts(self, at_us: int) -> list[int]:
+        """Give the oldest bucket of each window at `at_us`."""
+        return [self._layout.first_bucket(at_us, window.window_s) for window in self._windows]
+
+    def read(
+        self,
+        features: list[float],
+        words: Any,
+        pruned: int,
+        starts: list[int],
+        counts_of: Callable[[TierLayout, int], Any],
+    ) -> None:
+        """Fill in the features of the windows that hold any of the tiles in `words`."""
+        step, totals = self._layout.words, self._totals
+        buckets = words[::step].tolist()
+        newest_at = len(words) - step
+        newest = words[newest_at + 1 : newest_at + 1 + totals].tolist()
+        for window, start in zip(self._windows, starts, strict=True):
+            first = bisect_left(buckets, start)
+            if pruned and not first:
+                first = 1  # what the oldest tile holds includes dropped ones
+            if first >= len(buckets):
+                continue
+            inside = newest
+            if first:
+                before = (first - 1) * step + 1
+                inside = list(map(sub, newest, words[before : before + totals].tolist()))
+            for at, total, divisor in window.sums:
+                features[at] = float(inside[total]) / divisor
+            for at, total, rows, missing, divisor in window.means:
+                seen = inside[rows] - inside[missing]
+                if seen:
+                    features[at] = float(inside[total]) / (seen * divisor)
+            for at, word, is_min, divisor in window.extrema:
+                values = words[first * step + word :: step].tolist()
+                value = min(values) if is_min else max(values)
+                if value != (GREATEST if is_min else LEAST)[words.format]:
+                    features[at] = value / divisor
+            if window.quantiles:
+                upper = counts_of(self._layout, buckets[-1])
+                lower = counts_of(self._layout, buckets[first - 1]) if first else None
+                for at, count, histogram, q, divisor in window.quantiles:
+                    features[at] = _quantile(upper, lower, count, histogram, q) / divisor
+
+
+def _quantile(upper: Any, lower: Any, first: int, histogram: Histogram, q: int) -> float:
+    """Search the first bin whose cumulative count between two tiles reaches the rank."""
+    low, high = first, first + histogram.bins - 1
+    total = upper[high] if lower is None else (upper[high] - lower[high]) & 0xFFFF_FFFF
+    if not total:
+        return _NAN
+    rank = max(-(-q * total // 1_000_000), 1)
+    while low < high:
+        middle = (low + high) >> 1
+        below = upper[middle] if lower is None else (upper[middle] - lower[middle]) & 0xFFFF_FFFF
+        if below >= rank:
+            high = middle
+        else:
+            low = middle + 1
+    return histogram.low + (low - first) * histogram.width

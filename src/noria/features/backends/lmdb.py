@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import lmdb
 import msgspec
@@ -19,7 +19,7 @@ import pyarrow as pa
 from noria.clock import to_micros
 from noria.errors import LeaseHeld, StoreError
 from noria.features.backends.lmdb_bulk import entity_values
-from noria.features.backends.lmdb_tiles import ViewChange
+from noria.features.backends.lmdb_tiles import ViewTiles
 from noria.features.columns import Floats, spec_of
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.layout import Layout, layout_of
@@ -29,7 +29,7 @@ from noria.features.online_format import (
     HEAD,
     HEAD_KEY,
     HEAD_MAGIC,
-    LEAST,
+    LEAST_POSITION,
     ViewRecord,
     check_definition,
     open_environment,
@@ -43,7 +43,6 @@ from noria.features.reading import Entity, FeatureReader
 
 __all__ = ["LmdbOnlineStore"]
 
-T = TypeVar("T")
 _FIRST_MAP_SIZE = 1 << 30  # of address space; the file holds what is used
 
 
@@ -83,7 +82,7 @@ class LmdbOnlineStore:
             os.close(self._lock)
             raise
         self._databases: dict[str, Any] = {}
-        self._checked: dict[str, str] = {}  # digest by name, as this writer last saw or wrote it
+        self._tiles: dict[str, ViewTiles] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -117,65 +116,57 @@ class LmdbOnlineStore:
         prepared = prepare(view, rows)
         known = len(prepared) if before is None else prepared.until(to_micros(before) - 1)
         items = entity_values(prepared, known)
-        layout = prepared.layout
+        layout, database = prepared.layout, self._database(prepared.spec.name)
 
         def replace(txn: lmdb.Transaction) -> None:
-            database = self._define(txn, layout)
             txn.drop(database, delete=False)
+            self._define(txn, layout)
             with txn.cursor(database) as cursor:
                 cursor.putmulti(items, append=True)
             self._set_head(txn, defined=True, position=position)
 
-        self._database(layout.spec.name)
         self._write(replace)
-        self._checked[layout.spec.name] = layout.digest
+        self._tiles[layout.spec.name] = ViewTiles(layout, database)
 
     def clear(self, view: FeatureView | ViewSpec) -> None:
         """Forget the view, its definition included."""
-        spec = spec_of(view)
+        name = spec_of(view).name
+        database = self._database(name)
 
         def forget(txn: lmdb.Transaction) -> None:
-            txn.drop(self._databases[spec.name], delete=False)
-            txn.delete(view_key(spec.name))
+            txn.drop(database, delete=False)
+            txn.delete(view_key(name))
             self._set_head(txn, defined=True, position=None)
 
-        self._database(spec.name)
         self._write(forget)
-        self._checked.pop(spec.name, None)
+        self._tiles.pop(name, None)
 
     def apply(self, changes: Iterable[Change], *, position: int | None = None) -> None:
         """Count slices of prepared rows, all or none."""
-        wanted = [each for each in changes if each[2] < each[3]]
-        for spec, prepared, _, _ in wanted:
+        wanted = []
+        for spec, prepared, start, stop in changes:
             if spec is not prepared.spec and spec != prepared.spec:
-                raise ValueError(f"rows were prepared for another definition of view {spec.name!r}")
-            self._database(spec.name)
+                raise ValueError(f"the rows were prepared for another definition of view {spec.name!r}")
+            if start < stop:
+                wanted.append((self._tiles_of(prepared.layout), prepared, start, stop))
 
-        def count(txn: lmdb.Transaction) -> list[Layout]:
-            new = [
-                prepared.layout for _, prepared, _, _ in wanted if not self._is_defined(txn, prepared.layout)
+        def count(txn: lmdb.Transaction) -> None:
+            begun = [
+                tiles.layout for tiles, *_ in wanted if txn.get(view_key(tiles.layout.spec.name)) is None
             ]
-            for layout in new:
+            for layout in begun:
                 self._define(txn, layout)
-            for spec, prepared, start, stop in wanted:
-                ViewChange(txn, self._databases[spec.name], prepared.layout).count(prepared, start, stop)
-            if new or position is not None:
-                self._set_head(txn, defined=bool(new), position=position)
-            return new
+            for tiles, prepared, start, stop in wanted:
+                tiles.count(txn, prepared, start=start, stop=stop)
+            if begun or position is not None:
+                self._set_head(txn, defined=bool(begun), position=position)
 
         self._write(count)
-        self._checked.update({prepared.spec.name: prepared.layout.digest for _, prepared, _, _ in wanted})
 
     def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
         """Drop what no reading at `before` or later needs."""
-        layout = layout_of(spec_of(view))
-        self._database(layout.spec.name)
-
-        def drop(txn: lmdb.Transaction) -> None:
-            check_definition(txn, layout)
-            ViewChange(txn, self._databases[layout.spec.name], layout).prune(to_micros(before))
-
-        self._write(drop)
+        tiles = self._tiles_of(layout_of(spec_of(view)))
+        self._write(lambda txn: tiles.prune(txn, to_micros(before)))
 
     def position(self) -> int | None:
         """Give the position last set with a change, `None` if there was none."""
@@ -191,7 +182,7 @@ class LmdbOnlineStore:
 
     def _database(self, name: str) -> Any:
         if self._lock is None:
-            raise StoreError(f"the online store {self.path} was opened to read; open it without `readonly`")
+            raise self._no_writer()
         if name not in self._databases:
             try:
                 self._databases[name] = self._environment.open_db(rows_name(name))
@@ -199,36 +190,52 @@ class LmdbOnlineStore:
                 raise store_error(self.path, err) from err
         return self._databases[name]
 
-    def _is_defined(self, txn: lmdb.Transaction, layout: Layout) -> bool:
-        if self._checked.get(layout.spec.name) == layout.digest:
-            return True
-        if txn.get(view_key(layout.spec.name)) is None:
-            return False
-        check_definition(txn, layout)
-        return True
+    def _tiles_of(self, layout: Layout) -> ViewTiles:
+        """Give the view's tiles. Raises `Conflict` if the store holds another definition of it."""
+        name = layout.spec.name
+        tiles = self._tiles.get(name)
+        if tiles is None or tiles.layout.digest != layout.digest:
+            database = self._database(name)
+            with self._environment.begin() as txn:
+                if txn.get(view_key(name)) is not None:
+                    check_definition(txn, layout)
+            tiles = self._tiles[name] = ViewTiles(layout, database)
+        return tiles
 
-    def _define(self, txn: lmdb.Transaction, layout: Layout) -> Any:
+    def _define(self, txn: lmdb.Transaction, layout: Layout) -> None:
         record = ViewRecord(layout.spec.name, layout.digest)
         txn.put(view_key(record.name), msgspec.json.encode(record))
-        return self._databases[record.name]
 
     def _set_head(self, txn: lmdb.Transaction, *, defined: bool, position: int | None) -> None:
         generation, standing = read_head(txn, self.path)
         stored = standing if position is None else position
-        head = HEAD.pack(HEAD_MAGIC, FORMAT, generation + defined, LEAST if stored is None else stored)
+        head = HEAD.pack(
+            HEAD_MAGIC, FORMAT, generation + defined, LEAST_POSITION if stored is None else stored
+        )
         txn.put(HEAD_KEY, head)
 
-    def _write(self, body: Callable[[lmdb.Transaction], T]) -> T:
+    def _write(self, body: Callable[[lmdb.Transaction], None]) -> None:
         """Run `body` in one transaction, again in a larger map when this one is full."""
+        if self._lock is None:
+            raise self._no_writer()
         while True:
             try:
                 with self._environment.begin(write=True) as txn:
-                    return body(txn)
-            except lmdb.MapFullError:
-                self._environment.reader_check()
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
-            except lmdb.Error as err:
-                raise store_error(self.path, err) from err
+                    body(txn)
+            except BaseException as err:
+                for tiles in self._tiles.values():
+                    tiles.forget()  # what they counted was not kept
+                if isinstance(err, lmdb.MapFullError):
+                    self._environment.reader_check()
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                    continue
+                if isinstance(err, lmdb.Error):
+                    raise store_error(self.path, err) from err
+                raise
+            return
+
+    def _no_writer(self) -> StoreError:
+        return StoreError(f"the online store {self.path} is not open to write; open it without `readonly`")
 
 
 def _lock(path: Path) -> int:

@@ -1,20 +1,17 @@
 """All values and tiles of a view at once, for loading."""
 
-from array import array
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from noria.features.backends.lmdb_tiles import last_words
+from noria.features.backends.lmdb_tiles import last_row, value_header
 from noria.features.columns import Ints
 from noria.features.layout import TierLayout
-from noria.features.online_format import VALUE_HEADER, VALUE_MAGIC, tile_key
+from noria.features.online_format import GREATEST, LEAST, NARROW, WIDE, tile_key
 from noria.features.prepared import Prepared, TierRows
 
 __all__ = ["entity_values"]
-
-_CELLS = 2_000_000  # of histograms in memory at once
 
 
 def entity_values(prepared: Prepared, rows: int) -> list[tuple[bytes, bytes]]:
@@ -27,23 +24,15 @@ def entity_values(prepared: Prepared, rows: int) -> list[tuple[bytes, bytes]]:
     day = _TierValues.of(prepared.layout.day, prepared.day, codes, latest_us=latest_us)
     last = _last_rows(prepared, codes) if prepared.layout.keeps_last else {}
     items = [*hour.count_items(names), *day.count_items(names)]
-    hour_at, day_at = hour.bounds(len(names)), day.bounds(len(names))
-    hour_bytes, day_bytes = hour.words.tobytes(), day.words.tobytes()
+    wide = hour.wide() | day.wide()
+    hours, days = hour.packed(len(names)), day.packed(len(names))
     for code, name in enumerate(names):
-        hours, days = hour_at[code + 1] - hour_at[code], day_at[code + 1] - day_at[code]
+        width = WIDE if code in wide else NARROW
         kept = last.get(code, b"")
-        if not (hours or days or kept):
-            continue
-        header = array("q", (VALUE_MAGIC, hours, days, 0, len(kept) // 8))
-        assert len(header) == VALUE_HEADER
-        step, wide = 8 * hour.layout.words, 8 * day.layout.words
-        value = (
-            header,
-            kept,
-            hour_bytes[hour_at[code] * step : hour_at[code + 1] * step],
-            day_bytes[day_at[code] * wide : day_at[code + 1] * wide],
-        )
-        items.append((name, b"".join(value)))
+        tiles = hours.tiles(code), days.tiles(code)
+        if any(tiles) or kept:
+            header = value_header(width, *tiles, pruned=0, last_bytes=len(kept))
+            items.append((name, b"".join((header, kept, hours.words(code, width), days.words(code, width)))))
     items.sort()
     return items
 
@@ -89,9 +78,17 @@ class _TierValues:
         counts = _counts(layout, rows.positions[order], np.cumsum(is_first) - 1, tile_codes)
         return cls(layout, tile_codes, words, counts)
 
-    def bounds(self, entities: int) -> list[int]:
-        """Give where each entity's tiles begin, and where the last one's end."""
-        return [int(each) for each in np.searchsorted(self.codes, np.arange(entities + 1))]
+    def wide(self) -> set[int]:
+        """Give the entities that have a word beyond 32 bits."""
+        nothing = (self.words == GREATEST[WIDE]) | (self.words == LEAST[WIDE])
+        fits = (self.words > LEAST[NARROW]) & (self.words < GREATEST[NARROW]) | nothing
+        return set(self.codes[~fits.all(axis=1)].tolist())
+
+    def packed(self, entities: int) -> "_Packed":
+        """Give the tiles as bytes, by entity."""
+        narrow = np.clip(self.words, LEAST[NARROW], GREATEST[NARROW]).astype(np.int32)
+        bounds = np.searchsorted(self.codes, np.arange(entities + 1)).tolist()
+        return _Packed(bounds, self.layout.words, {NARROW: narrow.tobytes(), WIDE: self.words.tobytes()})
 
     def count_items(self, names: list[bytes]) -> list[tuple[bytes, bytes]]:
         """Give the keys and values of the tiles' counts."""
@@ -103,6 +100,24 @@ class _TierValues:
             (tile_key(self.layout, names[code], bucket), raw[at * size : (at + 1) * size])
             for at, (code, bucket) in enumerate(zip(self.codes.tolist(), buckets, strict=True))
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """One tier's tiles as bytes, in words of either width."""
+
+    bounds: list[int]  # where each entity's tiles begin, and the last one's end
+    step: int
+    data: dict[str, bytes]
+
+    def tiles(self, code: int) -> int:
+        """Count an entity's tiles."""
+        return self.bounds[code + 1] - self.bounds[code]
+
+    def words(self, code: int, width: str) -> bytes:
+        """Give an entity's tiles."""
+        size = self.step * (4 if width == NARROW else 8)
+        return self.data[width][self.bounds[code] * size : self.bounds[code + 1] * size]
 
 
 def _cumulative(totals: Ints, codes: Ints) -> Ints:
@@ -136,6 +151,4 @@ def _last_rows(prepared: Prepared, codes: Ints) -> dict[int, bytes]:
         if held is None or (event[row], keys[row]) >= (event[held], keys[held]):
             best[code] = row
     best.pop(-1, None)
-    return {
-        code: last_words(event[row], keys[row], prepared.last[row].tobytes()) for code, row in best.items()
-    }
+    return {code: last_row(event[row], keys[row], prepared.last[row].tobytes()) for code, row in best.items()}

@@ -1,256 +1,316 @@
 """Counts rows into the values and tiles of a view, within one transaction."""
 
 from array import array
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import lmdb
 import numpy as np
 import numpy.typing as npt
 
+from noria.errors import StoreError
 from noria.features.layout import Layout, TierLayout
 from noria.features.online_format import (
     DAY_PRUNED,
     GREATEST,
     HOUR_PRUNED,
-    LAST_HEADER,
+    LAST,
     LEAST,
-    VALUE_HEADER,
+    NARROW,
+    VALUE,
     VALUE_MAGIC,
+    WIDE,
+    entities_of,
     tile_key,
 )
 from noria.features.prepared import Prepared, TierRows
 
-__all__ = ["ViewChange", "last_words"]
+__all__ = ["ViewTiles", "last_row", "value_header"]
 
 Counts = npt.NDArray[np.uint32]
-_SLACK = 8  # tiles that no window reaches any more, before they are dropped together
+_SLACK = 4  # tiles with counts that no window reaches any more, before they are dropped together
+_OPEN_ENTITIES = 4_096  # of a view, a few kilobytes each
 
 
-def last_words(event_us: int, key: bytes, values: bytes) -> bytes:
+def last_row(event_us: int, key: bytes, values: bytes) -> bytes:
     """Encode the last row; `values` are float64."""
-    return b"".join(
-        (
-            event_us.to_bytes(8, "little", signed=True),
-            len(key).to_bytes(8, "little"),
-            key,
-            b"\0" * (-len(key) % 8),
-            values,
-        )
-    )
+    return b"".join((LAST.pack(event_us, len(key)), key, b"\0" * (-len(key) % 8), values))
 
 
-class ViewChange:
-    """The entities of one view that a transaction changes; each is read and written once."""
+def value_header(width: str, hours: int, days: int, *, pruned: int, last_bytes: int) -> bytes:
+    """Encode the header of an entity's value."""
+    return VALUE.pack(VALUE_MAGIC[width], hours, days, pruned, last_bytes, 0)
 
-    def __init__(self, txn: lmdb.Transaction, database: Any, layout: Layout) -> None:
-        self._txn, self._database, self._layout = txn, database, layout
-        self._entities: dict[bytes, _Entity] = {}
 
-    def count(self, prepared: Prepared, start: int, stop: int) -> None:
+class ViewTiles:
+    """The entities of one view as its only writer knows them.
+
+    Those that were changed last stay open, so that they need not be read again; `forget` them when a
+    transaction did not come to its end.
+    """
+
+    def __init__(self, layout: Layout, database: Any) -> None:
+        self.layout, self._database = layout, database
+        self._txn: lmdb.Transaction | None = None
+        self._open: dict[bytes, _Entity] = {}
+
+    def forget(self) -> None:
+        """Close all entities."""
+        self._open.clear()
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give a value of the view, within `count` or `prune`."""
+        assert self._txn is not None
+        return cast("bytes | None", self._txn.get(key, db=self._database))
+
+    def count(self, txn: lmdb.Transaction, prepared: Prepared, *, start: int, stop: int) -> None:
         """Count the rows from `start` before `stop`."""
-        known = prepared.known_us[start:stop].tolist()
-        entities = prepared.entities[start:stop]
-        tiers = [
-            (place, tier, _amounts(rows, start, stop))
-            for place, (tier, rows) in enumerate(
-                ((self._layout.hour, prepared.hour), (self._layout.day, prepared.day))
-            )
-            if tier.words
-        ]
-        for at, entity in enumerate(entities):
-            if entity is None:
+        self._txn = txn
+        hour = _Amounts(prepared.hour, start, stop) if self.layout.hour.words else None
+        day = _Amounts(prepared.day, start, stop) if self.layout.day.words else None
+        keeps_last, held = self.layout.keeps_last, self._open
+        if len(held) > _OPEN_ENTITIES:
+            held.clear()
+        touched: dict[bytes, _Entity] = {}
+        for row, key in enumerate(prepared.entities[start:stop]):
+            if key is None:
                 continue
-            state = self._entities.get(entity)
-            if state is None:
-                state = self._entities[entity] = self._open(entity)
-                for place, tier, _ in tiers:
-                    state.prune(place, tier.first_bucket(known[at], tier.window_s))
-            for place, tier, amounts in tiers:
-                if amounts.buckets[at] >= tier.first_bucket(known[at], tier.window_s):
-                    state.add(place, amounts, at)
-            if self._layout.keeps_last:
-                row = start + at
-                state.see_last(int(prepared.event_us[row]), prepared.keys[row], prepared.last[row].tobytes())
-        for state in self._entities.values():
-            state.write()
-        self._entities.clear()
+            entity = touched.get(key)
+            if entity is None:
+                entity = held.get(key)
+                if entity is None:
+                    entity = held[key] = _Entity(self, key)
+                touched[key] = entity
+                if hour:
+                    entity.hour.prune(hour.floors[row], slack=_SLACK if entity.hour.layout.counts else 1)
+                if day:
+                    entity.day.prune(day.floors[row], slack=_SLACK if entity.day.layout.counts else 1)
+            if hour and hour.buckets[row] >= hour.floors[row]:
+                entity.hour.add(hour, row)
+            if day and day.buckets[row] >= day.floors[row]:
+                entity.day.add(day, row)
+            if keeps_last:
+                at = start + row
+                entity.see_last(int(prepared.event_us[at]), prepared.keys[at], prepared.last[at].tobytes())
+        self._write(touched.values())
 
-    def prune(self, at_us: int) -> None:
-        """Drop the tiles that no window at `at_us` or later reaches, and the entities left with nothing."""
-        for entity in self._names():
-            state = self._open(entity)
-            for place, tier in enumerate((self._layout.hour, self._layout.day)):
-                if tier.words:
-                    state.prune(place, tier.first_bucket(at_us, tier.window_s), slack=0)
-            state.write()
+    def prune(self, txn: lmdb.Transaction, at_us: int) -> None:
+        """Drop what no reading at `at_us` or later needs, entities included."""
+        self._txn = txn
+        self.forget()
+        changed = []
+        for key in entities_of(txn, self._database):
+            entity = _Entity(self, key)
+            for tiles in (entity.hour, entity.day):
+                if tiles.layout.words:
+                    tiles.prune(tiles.layout.first_bucket(at_us, tiles.layout.window_s), slack=1)
+            if entity.hour.dropped or entity.day.dropped:
+                changed.append(entity)
+        self._write(changed)
 
-    def _open(self, entity: bytes) -> "_Entity":
-        return _Entity(self._txn, self._database, self._layout, entity)
-
-    def _names(self) -> list[bytes]:
-        names = []
+    def _write(self, entities: Iterable["_Entity"]) -> None:
+        assert self._txn is not None
+        puts: list[tuple[bytes, bytes]] = []
+        for entity in entities:
+            for key in entity.write(puts):
+                self._txn.delete(key, db=self._database)
         with self._txn.cursor(self._database) as cursor:
-            for first in (b"#", b"="):
-                found = cursor.set_range(first)
-                while found and bytes(cursor.key())[:1] == first:
-                    names.append(bytes(cursor.key()))
-                    found = cursor.next()
-        return names
+            cursor.putmulti(puts)
+        self._txn = None
 
 
 class _Amounts:
     """A slice of what rows add, as lists: plain integers are quicker one by one."""
 
-    __slots__ = ("additive", "buckets", "extrema", "positions")
+    __slots__ = ("additive", "buckets", "extrema", "floors", "positions")
 
     def __init__(self, rows: TierRows, start: int, stop: int) -> None:
         self.buckets: list[int] = rows.buckets[start:stop].tolist()
+        self.floors: list[int] = rows.floors[start:stop].tolist()
         self.additive: list[list[int]] = rows.additive[start:stop].tolist()
         self.extrema: list[list[int]] = rows.extrema[start:stop].tolist()
         self.positions: list[list[int]] = rows.positions[start:stop].tolist()
 
 
-def _amounts(rows: TierRows, start: int, stop: int) -> _Amounts:
-    return _Amounts(rows, start, stop)
-
-
-class _Tiles:
-    """The tiles of one tier of one entity: words oldest first, and the counts that were touched."""
-
-    __slots__ = ("counts", "dropped", "layout", "pruned", "stops", "words")
-
-    def __init__(self, layout: TierLayout, words: "array[int]", pruned: int) -> None:
-        self.layout, self.words, self.pruned = layout, words, pruned
-        self.counts: dict[int, Counts] = {}
-        self.dropped: list[int] = []
-        stops, at = [], 0
-        for histogram in layout.histograms:
-            at += histogram.bins
-            stops.append(at)
-        self.stops = stops
-
-
 class _Entity:
     """An entity's value, open for changes."""
 
-    def __init__(self, txn: lmdb.Transaction, database: Any, layout: Layout, entity: bytes) -> None:
-        self._txn, self._database, self._layout, self._entity = txn, database, layout, entity
-        raw = txn.get(entity, db=database)
-        hour, day = layout.hour, layout.day
-        if raw is None:
-            self._last = array("q")
-            self._tiers = (_Tiles(hour, array("q"), 0), _Tiles(day, array("q"), 0))
-            return
-        words = array("q", raw)
-        hours, pruned, last = words[1], words[3], words[4]
-        hour_at = VALUE_HEADER + last
-        day_at = hour_at + hours * hour.words
-        self._last = words[VALUE_HEADER:hour_at]
-        self._tiers = (
-            _Tiles(hour, words[hour_at:day_at], pruned & HOUR_PRUNED),
-            _Tiles(day, words[day_at:], pruned & DAY_PRUNED),
-        )
+    __slots__ = ("day", "hour", "key", "last")
 
-    def add(self, place: int, amounts: "_Amounts", row: int) -> None:
-        """Count row `row` of `amounts` into its tile, and into the cumulative ones after it."""
-        tiles = self._tiers[place]
-        bucket, additive, positions = amounts.buckets[row], amounts.additive[row], amounts.positions[row]
-        words, step = tiles.words, tiles.layout.words
+    def __init__(self, view: ViewTiles, key: bytes) -> None:
+        self.key = key
+        raw = view.get(key)
+        hour, day = view.layout.hour, view.layout.day
+        if raw is None:
+            self.last = b""
+            self.hour, self.day = _Tiles(view, hour, key), _Tiles(view, day, key)
+            return
+        magic, hours, _, pruned, last_bytes, _ = VALUE.unpack_from(raw)
+        width = NARROW if magic == VALUE_MAGIC[NARROW] else WIDE
+        hour_at = VALUE.size + last_bytes
+        day_at = hour_at + hours * hour.words * (4 if width == NARROW else 8)
+        self.last = raw[VALUE.size : hour_at]
+        self.hour = _Tiles(view, hour, key, array(width, raw[hour_at:day_at]), pruned & HOUR_PRUNED)
+        self.day = _Tiles(view, day, key, array(width, raw[day_at:]), pruned & DAY_PRUNED)
+
+    def see_last(self, event_us: int, key: bytes, values: bytes) -> None:
+        """Keep the row if none happened later, or at once with a greater key."""
+        if self.last:
+            held_us, size = LAST.unpack_from(self.last)
+            if held_us > event_us or (held_us == event_us and self.last[LAST.size : LAST.size + size] > key):
+                return
+        self.last = last_row(event_us, key, values)
+
+    def write(self, puts: list[tuple[bytes, bytes]]) -> list[bytes]:
+        """Add what is to be put to `puts`, and give the keys to delete."""
+        hour, day = self.hour, self.day
+        gone = hour.write(puts) + day.write(puts)
+        if not (self.last or hour.words or day.words):
+            return [*gone, self.key]
+        if hour.words.typecode != day.words.typecode:
+            hour.widen()
+            day.widen()
+        header = value_header(
+            hour.words.typecode,
+            len(hour.words) // hour.layout.words if hour.words else 0,
+            len(day.words) // day.layout.words if day.words else 0,
+            pruned=hour.pruned * HOUR_PRUNED | day.pruned * DAY_PRUNED,
+            last_bytes=len(self.last),
+        )
+        puts.append((self.key, b"".join((header, self.last, hour.words, day.words))))
+        return gone
+
+
+class _Tiles:
+    """The tiles of one tier of one entity: words, oldest first, and the counts that were touched."""
+
+    __slots__ = ("_changed", "_entity", "_held", "_view", "dropped", "layout", "pruned", "words")
+
+    def __init__(
+        self,
+        view: ViewTiles,
+        layout: TierLayout,
+        entity: bytes,
+        words: "array[int] | None" = None,
+        pruned: int = 0,
+    ) -> None:
+        self._view, self._entity = view, entity
+        self.layout, self.pruned = layout, pruned > 0
+        self.words = array(NARROW) if words is None else words
+        self._held: dict[int, Counts] = {}  # as they are in the store
+        self._changed: dict[int, Counts] = {}
+        self.dropped: list[int] = []
+
+    def add(self, amounts: _Amounts, row: int) -> None:
+        """Count a row into its tile, and into the cumulative ones after it."""
+        layout, words, bucket = self.layout, self.words, amounts.buckets[row]
+        step = layout.words
         at = len(words) - step
         while at >= 0 and words[at] > bucket:
             at -= step
         if at < 0 or words[at] != bucket:
-            at = self._insert(tiles, at, bucket)
-        low = at + 1 + len(additive)
-        for offset, value in enumerate(amounts.extrema[row]):
-            position = low + offset
-            held = words[position]
-            if tiles.layout.extrema[offset].kind == "min":
-                if value < held:
-                    words[position] = value
-            elif value > held:
-                words[position] = value
-        for tile in range(at, len(words), step):
-            position = tile + 1
-            for amount in additive:
-                words[position] += amount
-                position += 1
-            if positions:
-                counts = self._counts(tiles, words[tile])
-                for first, stop in zip(positions, tiles.stops, strict=True):
+            at = self._insert(at, bucket)
+        additive, extrema = amounts.additive[row], amounts.extrema[row]
+        before = words[at:]
+        try:
+            self._sum(at, additive, extrema)
+        except OverflowError:
+            words[at:] = before
+            self.widen()
+            self._sum(at, additive, extrema)
+        if layout.counts:
+            words, positions = self.words, amounts.positions[row]
+            for tile in range(at, len(words), step):
+                counts = self._counts_of(words[tile])
+                for first, stop in zip(positions, layout.stops, strict=True):
                     counts[first:stop] += 1
 
-    def prune(self, place: int, first_bucket: int, *, slack: int = _SLACK) -> None:
-        """Drop tiles before `first_bucket` but the newest of them: windows subtract it."""
-        tiles = self._tiers[place]
-        words, step = tiles.words, tiles.layout.words
-        at = 0
-        while at < len(words) and words[at] < first_bucket:
-            at += step
-        if at and at == len(words):
-            keep_from, tiles.pruned = at, 0  # nothing is left to subtract from
-        elif at > max(slack, 1) * step:
-            keep_from, tiles.pruned = at - step, 1
+    def _sum(self, at: int, additive: list[int], extrema: list[int]) -> None:
+        words, step, word = self.words, self.layout.words, at
+        for amount in additive:
+            word += 1
+            if amount:
+                for position in range(word, len(words), step):
+                    words[position] += amount
+        if not extrema:
+            return
+        for extremum, value in zip(self.layout.extrema, extrema, strict=True):
+            word += 1
+            if extremum.kind == "min":
+                words[word] = min(words[word], value)
+            elif value > words[word]:
+                words[word] = value
+
+    def widen(self) -> None:
+        """Go on in words of 64 bits."""
+        words = self.words
+        if words.typecode == WIDE:
+            return
+        self.words = array(WIDE, words)
+        first = 1 + len(self.layout.additive)
+        for offset, extremum in enumerate(self.layout.extrema):
+            empty = GREATEST if extremum.kind == "min" else LEAST
+            for position in range(first + offset, len(words), self.layout.words):
+                if words[position] == empty[NARROW]:
+                    self.words[position] = empty[WIDE]
+
+    def prune(self, floor: int, *, slack: int) -> None:
+        """Drop tiles before the bucket `floor` but the newest of them: windows subtract that one."""
+        words, step = self.words, self.layout.words
+        if not words or words[0] >= floor:
+            return
+        if words[-step] < floor:
+            kept, self.pruned = len(words), False  # nothing is left to subtract from
+        elif len(words) > slack * step and words[slack * step] < floor:
+            kept, self.pruned = slack * step, True
+            while words[kept + step] < floor:
+                kept += step
         else:
             return
-        tiles.dropped += words[0:keep_from:step]
-        del words[:keep_from]
+        if self.layout.counts:
+            self.dropped += words[0:kept:step]
+        else:
+            self.dropped = [words[0]]
+        del words[:kept]
 
-    def see_last(self, event_us: int, key: bytes, values: bytes) -> None:
-        """Keep the row if none happened later, or at once with a greater key."""
-        last = self._last
-        if last:
-            if last[0] > event_us:
-                return
-            if last[0] == event_us and last[LAST_HEADER:].tobytes()[: last[1]] > key:
-                return
-        self._last = array("q", last_words(event_us, key, values))
+    def write(self, puts: list[tuple[bytes, bytes]]) -> list[bytes]:
+        """Add the counts that changed to `puts`, and give the keys of those to delete."""
+        if not self.layout.counts:
+            return []
+        for bucket, counts in self._changed.items():
+            puts.append((tile_key(self.layout, self._entity, bucket), counts.tobytes()))
+        self._held, self._changed = self._changed, {}
+        gone = [tile_key(self.layout, self._entity, bucket) for bucket in self.dropped]
+        self.dropped = []
+        return gone
 
-    def write(self) -> None:
-        """Put the value and the tiles that changed."""
-        hour, day = self._tiers
-        for tiles in self._tiers:
-            for bucket in tiles.dropped:
-                if tiles.layout.counts:
-                    self._txn.delete(tile_key(tiles.layout, self._entity, bucket), db=self._database)
-            for bucket, counts in tiles.counts.items():
-                self._txn.put(
-                    tile_key(tiles.layout, self._entity, bucket), counts.tobytes(), db=self._database
-                )
-        header = array(
-            "q",
-            (
-                VALUE_MAGIC,
-                len(hour.words) // hour.layout.words if hour.words else 0,
-                len(day.words) // day.layout.words if day.words else 0,
-                (HOUR_PRUNED if hour.pruned else 0) | (DAY_PRUNED if day.pruned else 0),
-                len(self._last),
-            ),
-        )
-        value = b"".join((header, self._last, hour.words, day.words))
-        self._txn.put(self._entity, value, db=self._database)
-
-    def _insert(self, tiles: _Tiles, before: int, bucket: int) -> int:
+    def _insert(self, before: int, bucket: int) -> int:
         """Put a new tile after the one at `before`, beginning with what that has counted."""
-        layout, words = tiles.layout, tiles.words
-        step, additive = layout.words, len(layout.additive)
+        layout, words = self.layout, self.words
+        step = layout.words
         at = before + step if before >= 0 else 0
-        fresh = words[before : before + step] if before >= 0 else array("q", bytes(8 * step))
+        fresh = words[before:at] if before >= 0 else array(words.typecode, (0,) * step)
         fresh[0] = bucket
-        for offset, extremum in enumerate(layout.extrema):
-            fresh[1 + additive + offset] = GREATEST if extremum.kind == "min" else LEAST
+        for word, extremum in enumerate(layout.extrema, 1 + len(layout.additive)):
+            fresh[word] = (GREATEST if extremum.kind == "min" else LEAST)[words.typecode]
         words[at:at] = fresh
         if layout.counts:
-            if before >= 0:
-                tiles.counts[bucket] = self._counts(tiles, words[before]).copy()
-            else:
-                tiles.counts[bucket] = np.zeros(layout.counts, dtype=np.uint32)
+            self._changed[bucket] = (
+                self._counts_of(words[before]).copy()
+                if before >= 0
+                else np.zeros(layout.counts, dtype=np.uint32)
+            )
         return at
 
-    def _counts(self, tiles: _Tiles, bucket: int) -> Counts:
-        counts = tiles.counts.get(bucket)
+    def _counts_of(self, bucket: int) -> Counts:
+        """Give the counts of a tile, to be changed."""
+        counts = self._changed.get(bucket)
         if counts is None:
-            raw = self._txn.get(tile_key(tiles.layout, self._entity, bucket), db=self._database)
-            assert raw is not None, "a tile without its counts"
-            counts = tiles.counts[bucket] = np.frombuffer(bytearray(raw), dtype=np.uint32)
+            counts = self._held.get(bucket)
+            if counts is None:
+                raw = self._view.get(tile_key(self.layout, self._entity, bucket))
+                if raw is None:
+                    raise StoreError(f"a tile of {self._entity!r} is lost; load the view again")
+                counts = np.frombuffer(bytearray(raw), dtype=np.uint32)
+            self._changed[bucket] = counts
         return counts
