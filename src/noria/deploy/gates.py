@@ -229,7 +229,7 @@ def _judge_comparison(check: BeatsProduction, evidence: GateEvidence) -> CheckRe
 
 
 def _rival(evidence: GateEvidence, *, rows: int) -> tuple[FloatArray, str]:
-    """Give what the challenger is compared with: production's scores, or the base rate where there are none."""
+    """Give what the challenger is compared with: production's scores, or the base rate without any."""
     if evidence.production is None:
         return np.full(rows, evidence.base_rate), f"the base rate {_shown(evidence.base_rate)}"
     named = f" ({evidence.production_version})" if evidence.production_version else ""
