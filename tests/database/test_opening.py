@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -236,25 +237,45 @@ def test_a_full_disk_is_said_and_what_was_committed_stays(notes: Database) -> No
         _note(connection, "x" * 100_000)
 
 
-def test_a_database_on_a_full_disk_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here; SQLite's page limit is tested instead")
-    try:
-        database = Database.open(f"sqlite:///{folder}/noria.db")
-        with database.write() as connection:
-            connection.execute(text("CREATE TABLE notes (note TEXT)"))
-        with pytest.raises(DiskFull, match=r"noria\.db"):
-            for _ in range(100):
-                with database.write() as connection:
-                    _note(connection, "x" * 50_000)
-        with database.read() as connection:
-            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
-        database.close()
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_database_that_fills_its_disk_says_so_and_stays_whole(small_disk: Path) -> None:
+    database = Database.open(f"sqlite:///{small_disk}/noria.db")
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE notes (note TEXT)"))
+    committed = 0
+    with pytest.raises(DiskFull, match=r"noria\.db"):
+        for _ in range(100):
+            with database.write() as connection:
+                _note(connection, "x" * 50_000)
+            committed += 1
+    with database.read() as connection:
+        assert _count(connection) == committed > 0
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+    database.close()
+
+
+def test_a_database_on_a_disk_that_others_have_filled_says_so(small_disk: Path) -> None:
+    url = f"sqlite:///{small_disk}/noria.db"
+    Database.open(url).close()
+    with pytest.raises(OSError, match="No space"), (small_disk / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4_096)
+    with pytest.raises(DiskFull, match="free some"):  # not even its side files find room
+        Database.open(url)
+    with pytest.raises(DiskFull, match="free some"):
+        Database.open(f"sqlite:///{small_disk}/other/noria.db")
+    (small_disk / "ballast").unlink()
+    Database.open(url).close()
 
 
 def test_a_damaged_database_is_a_store_error(tmp_path: Path) -> None:

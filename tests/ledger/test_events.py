@@ -96,8 +96,13 @@ def test_instants_are_kept_in_utc_and_need_a_zone(ledger: Ledger) -> None:
     assert event.at == datetime(2013, 4, 1, 13, tzinfo=UTC)
     assert ledger.get_event(event.id).at.tzinfo is UTC
     assert ledger.verify().ok
+    naive = datetime(2013, 4, 1, 9)
     with pytest.raises(ValueError, match="no time zone"):
-        ledger.append("a.b", at=datetime(2013, 4, 1, 9))
+        ledger.append("a.b", at=naive)
+    with pytest.raises(ValueError, match="no time zone"):
+        ledger.list_events(since=naive)
+    with pytest.raises(ValueError, match="no time zone"):
+        ledger.find_pointer("production", "late", at=naive)
 
 
 @pytest.mark.parametrize("scope", ["", "a:b", "a/b"])

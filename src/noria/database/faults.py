@@ -1,8 +1,10 @@
 """From a driver's errors to noria's."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError, OperationalError
 
@@ -11,6 +13,7 @@ from noria.errors import DiskFull, StoreError
 __all__ = ["is_busy", "translated_faults"]
 
 _NO_DISK_SPACE = "53100"  # PostgreSQL's SQLSTATE disk_full
+_LITTLE_ROOM_BYTES = 1 << 16  # SQLite grows its shared memory file by half of that
 _ADVICE = {
     "SQLITE_CANTOPEN": "check that the folder exists and may be written",
     "SQLITE_READONLY": "it may not be written; check the rights of the file and its folder",
@@ -36,7 +39,7 @@ def translated_faults(location: str) -> Iterator[None]:
         yield
     except DatabaseError as err:
         name = _sqlite_name(err)
-        if name == "SQLITE_FULL" or _sqlstate(err) == _NO_DISK_SPACE:
+        if name == "SQLITE_FULL" or _sqlstate(err) == _NO_DISK_SPACE or _may_lack_room(name, location):
             raise DiskFull(location) from err
         advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), None)
         if advice is None and not (isinstance(err, OperationalError) and not name):
@@ -47,6 +50,16 @@ def translated_faults(location: str) -> Iterator[None]:
         if err.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(err, DiskFull):
             raise DiskFull(location) from err
         raise
+
+
+def _may_lack_room(name: str, location: str) -> bool:
+    """Tell whether SQLite failed to make or grow a file beside its own because the disk is full."""
+    if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR")):
+        return False
+    try:
+        return shutil.disk_usage(Path(location).parent).free < _LITTLE_ROOM_BYTES
+    except OSError:
+        return False
 
 
 def _sqlite_name(err: DatabaseError) -> str:

@@ -1,5 +1,6 @@
 """An opened database: one writer at a time, readers that never wait."""
 
+import errno
 import os
 import threading
 import time
@@ -14,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from noria.database.faults import is_busy, translated_faults
 from noria.database.revisions import current_revision, newest_revision, upgrade_tables
-from noria.errors import ConfigError, StoreError
+from noria.errors import ConfigError, DiskFull, StoreError
 
 __all__ = ["Database"]
 
@@ -64,6 +65,8 @@ class Database:
             try:
                 Path(location).parent.mkdir(parents=True, exist_ok=True)
             except OSError as err:
+                if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise DiskFull(location) from err
                 raise StoreError(
                     f"the folder of {location} cannot be made: {err.strerror}; name another"
                 ) from err
@@ -71,11 +74,11 @@ class Database:
             database = cls(parsed, location=location)
         except ModuleNotFoundError as err:
             raise ConfigError(f"database {location} needs the package {err.name}; install it") from err
-        with database.read() as connection:
-            is_current = current_revision(connection) == newest_revision()
-        if not is_current:
-            with database.write() as connection:
-                upgrade_tables(connection, location=location)
+        try:
+            database._bring_up_to_date()
+        except BaseException:
+            database.close()
+            raise
         return database
 
     @contextmanager
@@ -127,6 +130,13 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _bring_up_to_date(self) -> None:
+        with self.read() as connection:
+            is_current = current_revision(connection) == newest_revision()
+        if not is_current:
+            with self.write() as connection:
+                upgrade_tables(connection, location=self.location)
 
     def _here(self) -> "_Opened":
         """Give what is open in this very process: a forked child must not touch its parent's connections."""

@@ -206,7 +206,9 @@ def _latest_attempt(change: Change, *, kind: str, name: str, key: str) -> Run | 
         )
     if row["state"] != RunState.RUNNING:
         return to_run(row)
-    beat = change.connection.execute(_HEARTBEAT, {"run": row["id"]}).mappings().one()
+    beat = change.connection.execute(_HEARTBEAT, {"run": row["id"]}).mappings().first()
+    if beat is None:
+        return close_run(change, row["id"], state=RunState.KILLED, error="nobody held the run any more")
     if not _is_dead(beat, change.recorded_at):
         holder = msgspec.json.decode(beat["holder"], type=Process)
         raise LeaseHeld(f"{kind} {name} ({key})", f"run {row['id']} of {holder}")

@@ -138,8 +138,8 @@ class Ledger:
                 verb=verb,
                 subject=subject,
                 after=after,
-                since=since,
-                until=until,
+                since=None if since is None else _utc(since),
+                until=None if until is None else _utc(until),
                 limit=limit,
                 newest_first=newest_first,
             )
@@ -371,6 +371,7 @@ class Ledger:
 
     def find_pointer(self, environment: str, name: str, *, at: datetime | None = None) -> Pointer | None:
         """Give where a name points to, or did at an instant."""
+        at = None if at is None else _utc(at)
         with self.database.read() as connection:
             return pointers.find_pointer(connection, self.scope, environment=environment, name=name, at=at)
 
@@ -426,12 +427,9 @@ class Ledger:
 
     @contextmanager
     def _change(self, at: datetime | None, *, actor: str | None = None) -> Iterator[chain.Change]:
-        instant = self.clock.now() if at is None else at
-        if instant.tzinfo is None:
-            raise ValueError(f"{instant!r} has no time zone; noria speaks aware UTC only")
+        instant = _utc(self.clock.now() if at is None else at)
         with self.database.write() as connection:
-            recorded_at = datetime.now(UTC)
-            yield chain.Change(connection, self.scope, instant.astimezone(UTC), recorded_at, actor or _user())
+            yield chain.Change(connection, self.scope, instant, datetime.now(UTC), actor or _user())
 
     def _code_state(self) -> CodeState:
         if self._code is None:
@@ -442,6 +440,12 @@ class Ledger:
                 self.storage.put(captured.distributions)
             self._code = captured.state
         return self._code
+
+
+def _utc(instant: datetime) -> datetime:
+    if instant.tzinfo is None:
+        raise ValueError(f"{instant!r} has no time zone; noria speaks aware UTC only")
+    return instant.astimezone(UTC)
 
 
 @cache
