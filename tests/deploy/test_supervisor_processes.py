@@ -15,7 +15,7 @@ from noria.deploy.supervisor import Supervisor
 from noria.errors import DeploymentError, NoriaError
 from noria.serving.log import decode_frame
 from noria.serving.records import Input, Route, RouteEntry, Samples, ServedModel, WorkerConfig
-from noria.streams.spool import read_spool
+from noria.streams.spool import drop_segments, read_spool
 
 CONFIG = WorkerConfig(environment="production", deployment="late", spool="spool", index="index")
 
@@ -162,3 +162,17 @@ def test_rotating_lets_the_log_be_shipped_while_the_worker_writes(supervisor: Su
             assert supervisor.rotate() == number + 1
     assert supervisor.rotate() == 3
     assert len(list(read_spool(supervisor.spool))) == 3
+
+
+def test_the_log_of_a_stopped_worker_can_be_shipped_and_is_still_known(
+    supervisor: Supervisor, model: ServedModel
+) -> None:
+    with supervisor.client() as client:
+        before = client.infer("late", {"x": [1], "y": [2]}, ids=["a"])
+    supervisor.stop()
+    drop_segments(supervisor.spool, through=supervisor.rotate())
+    assert not list(read_spool(supervisor.spool))
+    supervisor.start(make_route(2, model))
+    with supervisor.client() as client:
+        again = client.infer("late", {"x": [1], "y": [2]}, ids=["a"])
+    assert (again.logged, again.versions, again.scores) == (1, [1], before.scores)

@@ -57,8 +57,7 @@ def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[
     app_id
         Names the deployment in the table's commits, such as `predictions/production/late_arrival`.
     rotate
-        Closes the current segment and gives the number of the last closed one: `Supervisor.rotate` where a
-        worker writes, `Spool.rotate` where none does.
+        Closes the current segment and gives the number of the last closed one: `Supervisor.rotate`.
 
     Raises
     ------

@@ -18,6 +18,7 @@ import msgspec
 
 from noria.errors import DeploymentError, LeaseHeld, PortInUse
 from noria.serving.client import ServingClient
+from noria.serving.index import PredictionIndex
 from noria.serving.records import (
     EXIT_LOG_HELD,
     EXIT_PORT_IN_USE,
@@ -30,6 +31,7 @@ from noria.serving.records import (
     read_record,
     write_record,
 )
+from noria.streams.spool import Spool
 
 __all__ = ["Address", "Supervisor"]
 
@@ -214,9 +216,25 @@ class Supervisor:
             return msgspec.convert(client.post("/admin/reload"), WorkerStatus)
 
     def rotate(self) -> int:
-        """Close the current segment of the prediction log; give the number of the last closed one."""
+        """Close the current segment of the prediction log, also where no worker runs; give its number.
+
+        After it, all of the segments up to that number may leave the spool: retries are still known.
+        """
+        with self._guard:
+            if not self.is_running:
+                return self._rotate_idle()
         with self.client() as client:
             return int(client.post("/admin/rotate")["segment"])
+
+    def _rotate_idle(self) -> int:
+        with (
+            Spool(self.spool, wait_s=self._config.lock_wait_s) as spool,
+            PredictionIndex(self._folder / self._config.index) as index,
+        ):
+            index.catch_up(self.spool)
+            segment = spool.rotate()
+            index.mark(segment)
+            return segment
 
     def stop(self, *, within_s: float = 8.0) -> None:
         """Stop the worker and return when it has ended: what is in flight is answered, for so long."""

@@ -5,6 +5,7 @@ written after the spool without waiting for the disk, and catches up with the sp
 """
 
 import logging
+import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 _MAP_BYTES = 1 << 36  # address space, not disk: 64 GiB hold some 500 million answers
 _FIXED = struct.Struct("<16sdq")  # input digest, score, version; the release's name follows
 _CATCH_UP_FRAMES = 1_000
+_NO_ROOM = re.compile("No space|File too large|quota")  # the driver gives no error number
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class PredictionIndex:
                 for frame in frames:
                     _put(txn, frame)
         except lmdb.Error as err:
-            if isinstance(err, lmdb.DiskError | lmdb.MapFullError) or "No space" in str(err):
+            if isinstance(err, lmdb.DiskError | lmdb.MapFullError) or _NO_ROOM.search(str(err)):
                 raise DiskFull(str(self._path)) from err
             raise StoreError(
                 f"the index of answered predictions in {self._path} cannot be written: {err}"
