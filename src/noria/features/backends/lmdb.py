@@ -147,17 +147,16 @@ class LmdbOnlineStore:
         for spec, prepared, start, stop in changes:
             if spec is not prepared.spec and spec != prepared.spec:
                 raise ValueError(f"the rows were prepared for another definition of view {spec.name!r}")
-            if start < stop:
-                wanted.append((self._tiles_of(prepared.layout), prepared, start, stop))
+            wanted.append((self._tiles_of(prepared.layout), prepared, start, stop))
 
         def count(txn: lmdb.Transaction) -> None:
-            begun = [
-                tiles.layout for tiles, *_ in wanted if txn.get(view_key(tiles.layout.spec.name)) is None
-            ]
+            layouts = [tiles.layout for tiles, *_ in wanted]
+            begun = [each for each in layouts if txn.get(view_key(each.spec.name)) is None]
             for layout in begun:
                 self._define(txn, layout)
             for tiles, prepared, start, stop in wanted:
-                tiles.count(txn, prepared, start=start, stop=stop)
+                if start < stop:
+                    tiles.count(txn, prepared, start=start, stop=stop)
             if begun or position is not None:
                 self._set_head(txn, defined=bool(begun), position=position)
 

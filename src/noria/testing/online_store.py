@@ -1,0 +1,184 @@
+"""What every online store must do.
+
+Subclass `OnlineStoreContract` and supply `location`, a place for one store, and `open_store`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from noria.clock import to_micros
+from noria.errors import Conflict, LeaseHeld, NotFound, SourceError
+from noria.features import FeatureView, agg
+from noria.features.offline import point_in_time
+from noria.features.online import OnlineStore
+from noria.lake.declarations import Dataset
+
+__all__ = ["OnlineStoreContract"]
+
+_START = datetime(2024, 2, 27, tzinfo=UTC)
+_INSTANT = pa.timestamp("us", tz="UTC")
+_SALES = Dataset("sales", key="id", event_at="event_at", known_at="known_at")
+_VIEW = FeatureView(
+    "by_shop",
+    source=_SALES,
+    entity="shop",
+    features={
+        "n_6h": agg.count("6h"),
+        "n_9d": agg.count("9d"),
+        "mean_1d": agg.mean("amount", "1d"),
+        "sum_9d": agg.sum("amount", "9d"),
+        "least_3d": agg.min("amount", "3d"),
+        "most_12h": agg.max("amount", "12h"),
+        "p75_5d": agg.quantile("amount", 0.75, "5d", low=-50, high=50, width=2),
+        "last": agg.last("amount"),
+        "age": agg.age(max_age="2d"),
+    },
+)
+
+
+def _sales(seed: int, *, size: int = 400) -> pa.Table:
+    random = Random(seed)
+    events = [_START + timedelta(hours=random.randrange(24 * 20) / 2) for _ in range(size)]
+    delays = [timedelta(minutes=random.choice((0, 10, 90, 60 * 24 * 4))) for _ in range(size)]
+    amounts = [random.choice((None, random.randrange(-60, 60))) for _ in range(size)]
+    known = [event + delay for event, delay in zip(events, delays, strict=True)]
+    return pa.table(
+        {
+            "id": pa.array([f"s{at * 7 % size:04d}" for at in range(size)]),
+            "event_at": pa.array(events, _INSTANT),
+            "known_at": pa.array(known, _INSTANT),
+            "shop": pa.array([random.choice(("", "a", "b", "ü" * 400, None)) for _ in range(size)]),
+            "amount": pa.array(amounts, pa.int64()),
+        }
+    )
+
+
+_SHOPS = ["a", "b", "", "ü" * 400, "never seen", None]
+
+
+def _offline(rows: pa.Table, at: datetime) -> Any:
+    spine = pa.table({"shop": pa.array(_SHOPS), "at": pa.array([at] * len(_SHOPS), _INSTANT)})
+    features = point_in_time(_VIEW, rows, spine)
+    return np.column_stack([features.column(name).to_numpy() for name in features.column_names])
+
+
+def _online(store: OnlineStore, at: datetime) -> Any:
+    return store.read([_VIEW.spec()], {"shop": _SHOPS}, to_micros(at))
+
+
+class OnlineStoreContract:
+    """Subclass it, and give the two things that follow."""
+
+    @pytest.fixture
+    def location(self, tmp_path: Path) -> Any:
+        """Give where an empty store may be; a folder unless overridden."""
+        return tmp_path / "online"
+
+    def open_store(self, location: Any, *, readonly: bool = False) -> OnlineStore:
+        """Open the store at `location`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, location: Any) -> Any:
+        """Give an open store, for writing."""
+        store = self.open_store(location)
+        yield store
+        store.close()
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_rows_that_become_known_give_what_offline_gives(self, store: OnlineStore, seed: int) -> None:
+        """Exactly, at every instant, in slices of any size, also after a load in the middle."""
+        rows, random = _sales(seed), Random(seed)
+        prepared = store.prepare(_VIEW, rows)
+        done = 0
+        for step in range(0, 24 * 13, 7):
+            at = _START + timedelta(hours=step)
+            if step == 7 * 12:
+                store.load(_VIEW, rows, before=at)
+                done = prepared.until(to_micros(at) - 1)
+            stop = prepared.until(to_micros(at))
+            while done < stop:
+                following = min(stop, done + random.randrange(1, 9))
+                store.apply([(_VIEW.spec(), prepared, done, following)])
+                done = following
+            store.apply([(_VIEW.spec(), prepared, done, done)], position=to_micros(at))
+            np.testing.assert_array_equal(_online(store, at), _offline(rows, at))
+            assert store.position() == to_micros(at)
+
+    def test_load_replaces_the_view(self, store: OnlineStore) -> None:
+        """Nothing of what was there before is left."""
+        at = _START + timedelta(days=20)
+        store.load(_VIEW, _sales(1), before=at)
+        store.load(_VIEW, _sales(2, size=5), before=at)
+        np.testing.assert_array_equal(_online(store, at), _offline(_sales(2, size=5), at))
+
+    def test_prune_changes_no_value_from_then_on(self, store: OnlineStore) -> None:
+        """Only what no window reaches goes."""
+        rows, at = _sales(3), _START + timedelta(days=11)
+        store.load(_VIEW, rows, before=_START + timedelta(days=8))
+        later = rows.filter(pc.field("known_at") >= pa.scalar(_START + timedelta(days=8), _INSTANT))
+        store.prune(_VIEW, _START + timedelta(days=8))
+        prepared = store.prepare(_VIEW, later)
+        store.apply([(_VIEW.spec(), prepared, 0, prepared.until(to_micros(at)))])
+        store.prune(_VIEW, at)
+        np.testing.assert_array_equal(_online(store, at), _offline(rows, at))
+
+    def test_a_changed_definition_is_a_conflict(self, store: OnlineStore) -> None:
+        """The same name with other features needs a load."""
+        changed = FeatureView("by_shop", source=_SALES, entity="shop", features={"n_6h": agg.count("7h")})
+        store.load(_VIEW, _sales(1))
+        with pytest.raises(Conflict):
+            store.read([changed.spec()], {"shop": ["a"]}, 0)
+        with pytest.raises(Conflict):
+            store.apply([(changed.spec(), store.prepare(changed, _sales(1)), 0, 1)])
+        store.load(changed, _sales(1))
+        assert store.read([changed.spec()], {"shop": ["a"]}, 0).shape == (1, 1)
+        with pytest.raises(Conflict):
+            store.read([_VIEW.spec()], {"shop": ["a"]}, 0)
+
+    def test_an_unknown_view_is_not_found(self, store: OnlineStore) -> None:
+        """Also after it was cleared."""
+        with pytest.raises(NotFound):
+            store.read([_VIEW.spec()], {"shop": ["a"]}, 0)
+        store.load(_VIEW, _sales(1))
+        assert store.views() == ["by_shop"]
+        store.clear(_VIEW)
+        assert store.views() == []
+        with pytest.raises(NotFound):
+            store.read([_VIEW.spec()], {"shop": ["a"]}, 0)
+
+    def test_a_missing_entity_column_is_a_source_error(self, store: OnlineStore) -> None:
+        """It names what is missing and what there is."""
+        store.load(_VIEW, _sales(1))
+        with pytest.raises(SourceError, match="'shop'"):
+            store.read([_VIEW.spec()], {"store": ["a"]}, 0)
+
+    def test_what_was_written_is_there_after_opening_again(self, location: Any) -> None:
+        """A store outlives the process."""
+        at, rows = _START + timedelta(days=6), _sales(5)
+        store = self.open_store(location)
+        store.load(_VIEW, rows, before=at, position=77)
+        store.close()
+        again = self.open_store(location, readonly=True)
+        np.testing.assert_array_equal(_online(again, at), _offline_before(rows, at))
+        assert again.position() == 77
+        again.close()
+
+    def test_a_second_writer_is_refused(self, location: Any) -> None:
+        """Until the first one closes."""
+        first = self.open_store(location)
+        with pytest.raises(LeaseHeld):
+            self.open_store(location)
+        first.close()
+        self.open_store(location).close()
+
+
+def _offline_before(rows: pa.Table, at: datetime) -> Any:
+    return _offline(rows.filter(pc.field("known_at") < pa.scalar(at, _INSTANT)), at)
