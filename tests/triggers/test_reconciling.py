@@ -167,25 +167,26 @@ def test_of_missed_instants_only_the_newest_runs(ledger: Ledger) -> None:
     assert reconcile(ledger, [daily], at=day(10)) == [decision]
 
 
-def test_a_tick_that_waited_runs_when_it_may(ledger: Ledger) -> None:
+def test_a_tick_within_the_cooldown_waits_for_the_next(ledger: Ledger) -> None:
     both = Trigger(decay(WATCH) | schedule("0 0 3 * *"), run=MODEL, cooldown="7d")
     news(ledger, 0)
-    found = {at: choices(reconcile(ledger, [both], at=day(at))) for at in range(10)}
-    assert {at: each for at, each in found.items() if each} == {0: ["run"], 2: ["wait"], 7: ["run"]}
-    assert "its wait is over" in list_decisions(ledger)[-1].reason
+    found = {at: choices(reconcile(ledger, [both], at=day(at))) for at in range(40)}
+    assert {at: each for at, each in found.items() if each} == {0: ["run"], 2: ["wait"], 32: ["run"]}
+    waited = list_decisions(ledger)[1]
+    assert waited.because_verb == "schedule.ticked"
+    assert waited.reason.endswith("; the schedule comes again at 2013-05-03T00:00:00Z")
 
 
-def test_a_tick_that_waited_is_dropped_if_decay_ran_meanwhile(ledger: Ledger) -> None:
-    both = Trigger(decay(WATCH) | schedule("0 0 3 * *"), run=MODEL, cooldown="7d", budget=None)
-    news(ledger, 0)
-    for at in range(6):
-        reconcile(ledger, [both], at=day(at))
-    reconcile(ledger, [both], at=day(6.5))
-    news(ledger, 8)
-    # no pass on day 7: the decay of day 8 and the tick are decided at once, the tick first
-    found = reconcile(ledger, [both], at=day(8))
-    assert choices(found) == ["run", "wait"]
-    assert "its wait is over" in found[0].reason
+def test_a_tick_and_decay_of_one_day_run_once(ledger: Ledger) -> None:
+    both = Trigger(decay(WATCH) | schedule("0 0 3 * *"), run=MODEL, cooldown="7d")
+    reconcile(ledger, [both], at=day(0))
+    news(ledger, 2)
+    found = reconcile(ledger, [both], at=day(2))
+    assert [(each.because_verb, each.choice) for each in found] == [
+        ("decay.found", Choice.RUN),
+        ("schedule.ticked", Choice.WAIT),
+    ]
+    assert reconcile(ledger, [both], at=day(2)) == found
 
 
 def test_what_died_before_it_was_settled_is_found(ledger: Ledger) -> None:

@@ -58,13 +58,13 @@ def reconcile(ledger: Ledger, triggers: Iterable[Trigger], *, at: datetime) -> l
 
     - `decay.found`: **run**, unless the last run of the trigger is younger than the cooldown or the budget is
       spent: **wait**. Decay that lasts is found again by the next evaluation, so nothing is put off for it.
-    - `schedule.ticked`: the same, but a tick that has to wait is decided again as soon as it could run, and
-      refused if the trigger ran meanwhile. Of several missed instants only the newest is run.
+    - `schedule.ticked`: the same. A tick that has to wait is not made up for: a run just before it did what
+      it asks for, and the next one comes. Of several instants that were missed only the newest is decided.
     - `drift.found`: **alert**. Drift alone never retrains.
     - `data.bad`: **refuse**. Bad data block.
 
-    A trigger is armed by its first pass: schedules count from there, and of news before it only those of this
-    very window of the monitor are decided about.
+    Passes go forward in time. A trigger is armed by its first one: schedules count from there, and of news
+    before it only those of this very window of the monitor are decided about.
 
     Returns
     -------
@@ -139,21 +139,27 @@ class _Pass:
     def __init__(self, ledger: Ledger, trigger: Trigger, at: datetime) -> None:
         self.ledger, self.trigger, self.at = ledger, trigger, at
         self.key = f"trigger:{trigger.name}"
-        self.cursor = self._last_decided()
         conditions = leaves(trigger.on)
         self.decays = [each for each in conditions if isinstance(each, Decay)]
         self.scheduled = next((each for each in conditions if isinstance(each, Scheduled)), None)
+        last = self._newest("trigger.decided")
+        self.cursor = int(last.payload["cursor"]) if last else 0  # `seq` of the last news decided about
+        self.is_first = last is None or last.at < at  # whether no pass at this instant decided before
 
     def decide(self) -> list[Decision]:
         """Decide about all that is new; give the decisions of this instant."""
         armed = self._arm()
-        if self.scheduled is not None:
-            self._tick(self.scheduled, armed)
-            self._decide_again()
-        for news in self._news(armed, after=self.cursor):
-            self._record(news, self._judge(news), key=f"{self.key}:{news.id}")
-        made = self._decisions(since=self.at, until=self.at + _MOMENT)
+        made = [
+            self._record(news, self._judge(news))
+            for news in sorted(self._news(armed, after=self.cursor), key=lambda each: each.seq)
+        ]
+        if not self.is_first:
+            made = list(self._decisions(since=self.at, until=self.at + _MOMENT))
         return [_read(event) for event in made]
+
+    def _newest(self, verb: str) -> Event | None:
+        found = self.ledger.list_events(verb=verb, subject=self.trigger.name, newest_first=True, limit=1)
+        return found[0] if found else None
 
     def _arm(self) -> Event:
         """Record, once, since when the trigger is in force, and give that event."""
@@ -178,20 +184,31 @@ class _Pass:
             "trigger.armed", subject=trigger.name, payload=payload, key=f"{self.key}:armed", at=self.at
         )
 
-    def _tick(self, scheduled: Scheduled, armed: Event) -> None:
-        """Record the newest instant of the schedule since the last one recorded."""
-        last = self.ledger.list_events(
-            verb="schedule.ticked", subject=self.trigger.name, newest_first=True, limit=1
-        )
-        instants = scheduled.schedule.between(last[0].at if last else armed.at, self.at)
+    def _news(self, armed: Event, *, after: int) -> Iterator[Event]:
+        """Give undecided news."""
+        if self.scheduled is not None:
+            tick = self._tick(self.scheduled, armed)
+            if tick is not None and tick.seq > after:
+                yield tick
+        for decay in self.decays:
+            oldest = armed.at - timedelta(seconds=decay.monitor.every_s)
+            for verb in ("decay.found", "drift.found", "data.bad"):
+                for news in self.ledger.list_events(verb=verb, subject=decay.monitor.name, after=after):
+                    unwanted = verb == "decay.found" and news.payload["kind"] not in decay.kinds
+                    if oldest < news.at <= self.at and not unwanted:
+                        yield news
+
+    def _tick(self, scheduled: Scheduled, armed: Event) -> Event | None:
+        """Record the newest instant of the schedule, if one has come; give the last one recorded."""
+        last, schedule = self._newest("schedule.ticked"), scheduled.schedule
+        instants = schedule.between(last.at if last else armed.at, self.at)
         if not instants:
-            return
+            return last
         newest, missed = instants[-1], len(instants) - 1
-        schedule = scheduled.schedule
         told = f"schedule {schedule.cron!r} ({schedule.tz}) came at {format_instant(newest)}"
         if missed:
             told += f"; {missed} earlier instants were missed and are not made up for"
-        self.ledger.append(
+        return self.ledger.append(
             "schedule.ticked",
             subject=self.trigger.name,
             payload={"cron": schedule.cron, "tz": schedule.tz, "missed": missed, "reason": told},
@@ -199,51 +216,6 @@ class _Pass:
             key=f"{self.key}:tick:{format_instant(newest)}",
             at=newest,
         )
-
-    def _decide_again(self) -> None:
-        """Decide anew about a tick that had to wait, once the wait is over."""
-        last = self.ledger.list_events(
-            verb="schedule.ticked", subject=self.trigger.name, newest_first=True, limit=1
-        )
-        if not last:
-            return
-        tick = last[0]
-        first = self.ledger.find_event(key=f"{self.key}:{tick.id}")
-        again = f"{self.key}:{tick.id}:again"
-        if first is None or first.payload["choice"] != Choice.WAIT or self.ledger.find_event(key=again):
-            return
-        ran = [event for event in self._runs(since=tick.at) if event.seq > first.seq]
-        if ran:
-            told = f"it ran meanwhile, at {format_instant(ran[0].at)}; the schedule asks for no more"
-            self._record(tick, _Verdict(Choice.REFUSE, told), key=again)
-            return
-        verdict = self._allowed()
-        if verdict.choice is Choice.RUN:
-            self._record(tick, _Verdict(Choice.RUN, f"its wait is over; {verdict.reason}"), key=again)
-
-    def _last_decided(self) -> int:
-        """Give the `seq` of the last news that was decided about."""
-        made = self.ledger.list_events(
-            verb="trigger.decided", subject=self.trigger.name, newest_first=True, limit=1
-        )
-        return int(made[0].payload["cursor"]) if made else 0
-
-    def _news(self, armed: Event, *, after: int) -> Iterator[Event]:
-        """Give undecided news in the order of the ledger."""
-        found: dict[int, Event] = {}
-        if self.scheduled is not None:
-            ticks = self.ledger.list_events(verb="schedule.ticked", subject=self.trigger.name, after=after)
-            found |= {event.seq: event for event in ticks}
-        for decay in self.decays:
-            oldest = armed.at - timedelta(seconds=decay.monitor.every_s)
-            for verb in ("decay.found", "drift.found", "data.bad"):
-                news = self.ledger.list_events(verb=verb, subject=decay.monitor.name, after=after)
-                for event in news:
-                    unwanted = verb == "decay.found" and event.payload["kind"] not in decay.kinds
-                    if oldest < event.at <= self.at and not unwanted:
-                        found[event.seq] = event
-        for seq in sorted(found):
-            yield found[seq]
 
     def _judge(self, news: Event) -> _Verdict:
         why = str(news.payload["reason"])
@@ -254,7 +226,11 @@ class _Pass:
                 return _Verdict(Choice.REFUSE, f"bad data block and never retrain: {why}")
             case _:
                 allowed = self._allowed()
-                return _Verdict(allowed.choice, f"{why}; {allowed.reason}", allowed.until)
+                told = f"{why}; {allowed.reason}"
+                if allowed.choice is Choice.WAIT and self.scheduled and news.verb == "schedule.ticked":
+                    following = self.scheduled.schedule.next_after(self.at)
+                    told += f"; the schedule comes again at {format_instant(following)}"
+                return _Verdict(allowed.choice, told, allowed.until)
 
     def _allowed(self) -> _Verdict:
         """Say whether cooldown and budget allow a run now."""
@@ -287,7 +263,7 @@ class _Pass:
             verb="trigger.decided", subject=self.trigger.name, since=since, until=until
         )
 
-    def _record(self, news: Event, verdict: _Verdict, *, key: str) -> None:
+    def _record(self, news: Event, verdict: _Verdict) -> Event:
         told = {
             Choice.RUN: f"run {self.trigger.run.name}",
             Choice.WAIT: f"wait with {self.trigger.run.name}",
@@ -305,8 +281,13 @@ class _Pass:
             "cursor": self.cursor,
             "reason": f"{told}: {verdict.reason}",
         }
-        self.ledger.append(
-            "trigger.decided", subject=self.trigger.name, payload=payload, cause=news.id, key=key, at=self.at
+        return self.ledger.append(
+            "trigger.decided",
+            subject=self.trigger.name,
+            payload=payload,
+            cause=news.id,
+            key=f"{self.key}:{news.id}",
+            at=self.at,
         )
 
 
