@@ -23,7 +23,7 @@ from noria.serving.index import MAX_ID_BYTES, Answer, PredictionIndex
 from noria.serving.log import PredictionFrame, ReleaseScores, encode_frame
 from noria.serving.models import LoadedModel, LoadedRoute, Target
 from noria.serving.online import OnlineFeatures
-from noria.serving.records import assignment_point, pick
+from noria.serving.records import Input, assignment_point, pick
 from noria.serving.requests import PREDICTION_ID, BadRequestError, Column, InferRequest, RequestError, shown
 from noria.streams.spool import Spool
 
@@ -227,16 +227,21 @@ class Predictor:
             if len(shares) == 1
             else [pick(shares, assignment_point(loaded.route.id, each)) for each in ids]
         )
-        releases = [
-            ReleaseScores(
-                release=model.served.release,
-                model=model.served.model,
-                version=model.served.version,
-                scores=_predict(model, model.encode(rows, numbers, texts, by_name)).tobytes(),
-                answered=bytes(each == model.served.release for each in chosen),
+        releases: list[ReleaseScores] = []
+        inputs: tuple[Input, ...] | None = None
+        for model in target.scoring:
+            served = model.served
+            if served.inputs != inputs:  # versions of a model mostly share them, and so the matrix
+                inputs, matrix = served.inputs, model.encode(rows, numbers, texts, by_name)
+            releases.append(
+                ReleaseScores(
+                    release=served.release,
+                    model=served.model,
+                    version=served.version,
+                    scores=_predict(model, matrix).tobytes(),
+                    answered=bytes(each == served.release for each in chosen),
+                )
             )
-            for model in target.scoring
-        ]
         return PredictionFrame(
             at=at,
             recorded_at=time.time_ns() // 1_000,
