@@ -1,6 +1,7 @@
 """A small project about parcels, to train on; run as a script it trains in children that may be killed."""
 
 import os
+import random
 import signal
 import sys
 import time
@@ -93,37 +94,37 @@ class Bench:
         return fit(training, data, ledger=self.ledger, registry=self.registry, **named)
 
 
-def train_once(folder: Path) -> None:
-    """Train, and say what came of it."""
-    data = build_training_set(declare(), *make_rows(3_000), until=UNTIL, holdout_from=HOLDOUT_FROM)
-    version = Bench(folder).fit(declare(), data, key="late_parcel/killed").version
-    print(version.ref, version.sha256, flush=True)
+def main(folder: Path, *, kills: int, seed: int) -> None:
+    """Train in `folder`/0 undisturbed; in `folder`/1 and on, killed at a random instant, and once more.
 
-
-def main() -> None:
-    """Train in a child for each line `SECONDS FOLDER` of standard input, killed if it takes longer.
-
-    The imports are done once for all.
+    Each training is a forked child of this process, which does the imports once for all.
     """
-    for line in sys.stdin:
-        seconds, folder = line.split(maxsplit=1)
-        child = os.fork()
-        if not child:
-            train_once(Path(folder.strip()))
-            os._exit(0)
-        end(child, patience_s=float(seconds))
+    chance = random.Random(seed)
+    data = build_training_set(declare(), *make_rows(3_000), until=UNTIL, holdout_from=HOLDOUT_FROM)
+    for number in range(kills + 1):
+        Bench(folder / f"{number}").ledger.database.close()  # tables are made before, not while it is killed
+    began = time.monotonic()
+    run_child(data, folder / "0")
+    took_s = time.monotonic() - began
+    for number in range(1, kills + 1):
+        run_child(data, folder / f"{number}", patience_s=chance.uniform(0, took_s))
+        run_child(data, folder / f"{number}")
 
 
-def end(child: int, *, patience_s: float) -> None:
-    """Wait for a child; kill it where patience ends."""
+def run_child(data: TrainingData, folder: Path, *, patience_s: float = 60.0) -> None:
+    """Train in a child, and kill it where patience ends."""
     patience_ends = time.monotonic() + patience_s
+    child = os.fork()
+    if not child:
+        Bench(folder).fit(declare(), data, key="late_parcel/killed")
+        os._exit(0)
     while time.monotonic() < patience_ends:
         if os.waitpid(child, os.WNOHANG)[0]:
             return
-        time.sleep(0.005)
+        time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), kills=int(sys.argv[2]), seed=int(sys.argv[3]))

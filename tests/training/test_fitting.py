@@ -1,4 +1,3 @@
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -175,16 +174,14 @@ def test_killed_anywhere_and_run_again_gives_the_same_version(
     tmp_path: Path, bench: Bench, data: TrainingData
 ) -> None:
     wanted = bench.fit(declare(), data).version
-    folder = tmp_path / "killed"
-    again = Bench(folder)  # the tables are there: kills come while it trains
-    chance = random.Random(11)
-    lines = [f"{chance.uniform(0.05, 0.5)} {folder}\n" for _ in range(6)] + [f"30 {folder}\n"]
     script = Path(__file__).with_name("parcel_project.py")
-    command = [sys.executable, str(script)]
-    done = subprocess.run(command, input="".join(lines), check=True, capture_output=True, text=True)
-    assert done.stdout.split()[-2:] == ["late_parcel:1", wanted.sha256]
-    assert again.ledger.verify().ok
-    assert [each.number for each in again.ledger.list_versions(kind="model")] == [1]
-    states = [run.state for run in again.ledger.list_runs(kind="train")]
-    assert states.count(RunState.FINISHED) == 1
-    assert set(states) <= {RunState.FINISHED, RunState.KILLED}
+    kills = 6
+    subprocess.run([sys.executable, str(script), str(tmp_path), str(kills), "11"], check=True, timeout=120)
+    for number in range(kills + 1):
+        ledger = Bench(tmp_path / f"{number}").ledger
+        (version,) = ledger.list_versions(kind="model")
+        assert (version.number, version.sha256) == (1, wanted.sha256)
+        assert ledger.verify().ok
+        states = [run.state for run in ledger.list_runs(kind="train", newest_first=False)]
+        assert states[-1] is RunState.FINISHED
+        assert set(states[:-1]) <= {RunState.KILLED}
