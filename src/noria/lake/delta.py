@@ -38,6 +38,7 @@ _CHECKPOINT_EVERY = 100
 _COMMIT_ATTEMPTS = 50
 _FEATURES = {"timestampNtz", "appendOnly", "invariants"}
 _NAMED = re.compile(r"part-.*-([0-9a-f]{64})\.parquet")
+_UNKNOWN = re.compile(r"No match for FieldRef\.Name\((.*?)\)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
 _BOUNDED_TYPES = (int, str, date)  # datetime is a date; bool is an int, but is left out where it is read
 _TICK = timedelta(milliseconds=1)  # other writers truncate instants in statistics to this
@@ -114,13 +115,24 @@ class Table:
         raise NotFound("batch", f"{batch} of {app_id} in {self.name}")
 
     def append(
-        self, table: pa.Table, *, app_id: str, batch: int, facts: Mapping[str, Any]
+        self, table: pa.Table, *, app_id: str, batch: int, after: int | None, facts: Mapping[str, Any]
     ) -> list[DataFile] | None:
-        """Append rows and the batch's number in one commit; None if another process landed one of `app_id`.
+        """Append rows and the batch's number in one commit.
 
-        `table` has the columns of `schema`. No rows are fine: the number is recorded.
+        Parameters
+        ----------
+        table
+            Has the columns of `schema`. No rows are fine: the number is recorded.
+        after
+            The newest batch of `app_id` that the caller has seen.
+
+        Returns
+        -------
+        list of DataFile or None
+            What was written; None, and nothing is, if another process landed a batch of `app_id` since.
         """
-        seen = self.transaction(app_id)
+        if self.transaction(app_id) != after:
+            return None
         new = [
             self._put(part, f"{batch:012d}-{_UNSAFE.sub('_', app_id)}-{place}")
             for place, part in enumerate(_parts(table))
@@ -129,7 +141,7 @@ class Table:
             {"txn": {"appId": app_id, "version": batch}},
             *(_add(each, data_change=True) for each in new),
         ]
-        if not self._commit(lines, facts=facts, unless=lambda: self.transaction(app_id) != seen):
+        if not self._commit(lines, facts=facts, unless=lambda: self.transaction(app_id) != after):
             return None
         self._transactions[app_id] = batch
         self._files |= {each.path: each for each in new}
@@ -173,6 +185,37 @@ class Table:
         """Give a pyarrow dataset whose files know their bounds, so that a filter opens only those it must."""
         fragments = [self._fragment(each) for each in (self.files if files is None else files)]
         return pads.FileSystemDataset(fragments, self.schema, _FORMAT, self._store.arrow(self.name)[0])
+
+    def read(
+        self,
+        files: Iterable[DataFile] | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: Any = None,
+    ) -> pa.Table:
+        """Read rows, of all files or of `files`.
+
+        Raises
+        ------
+        NotFound
+            If a column is unknown.
+        StoreError
+            If a file is gone or damaged.
+        """
+        for column in columns or ():
+            if column not in self.schema.names:
+                raise NotFound("column", column, self.schema.names)
+        try:
+            return self.dataset(files).to_table(
+                columns=None if columns is None else list(columns), filter=where
+            )
+        except pa.ArrowInvalid as err:
+            unknown = _UNKNOWN.search(str(err))
+            if unknown:
+                raise NotFound("column", unknown[1], self.schema.names) from err
+            raise translated(err, self._uri) from err
+        except OSError as err:
+            raise translated(err, self._uri) from err
 
     def digest(self) -> str:
         """Give the sha256 over the schema and the files' sha256, which are sorted."""

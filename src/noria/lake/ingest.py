@@ -42,9 +42,10 @@ class Ingestor:
         """See `noria.lake.store.Lake.ingest`."""
         began = time.perf_counter(), time.process_time()
         for _ in range(_ATTEMPTS):
-            table = self._tables.find(dataset.name)
+            table, last = self._tables.find(dataset.name), None
             if table is not None:
                 self._settle(table)
+                last = table.transaction(INGEST)
                 if _has_landed(table, batch.number):
                     return self._landed_before(batch)
             rows = as_table(frame, name=dataset.name)
@@ -59,7 +60,7 @@ class Ingestor:
             self._set_aside(batch, verdict.rejected)
             table = table or self._tables.create(dataset.name, rows.schema)
             facts = batch.facts(verdict.accepted.num_rows, verdict.rejected.num_rows, verdict.findings)
-            new = table.append(verdict.accepted, app_id=INGEST, batch=batch.number, facts=facts)
+            new = table.append(verdict.accepted, app_id=INGEST, batch=batch.number, after=last, facts=facts)
             if new is not None:
                 if verdict.key_hashes is not None:
                     self._keys[dataset.name].add(verdict.key_hashes, new)
@@ -79,10 +80,10 @@ class Ingestor:
             table = None
         return self._judge(dataset, table, rows)
 
-    def moved(self, name: str, files: list[DataFile]) -> None:
-        """Note that a table's `files` hold rows that it had before."""
+    def moved(self, name: str, old: list[DataFile], new: list[DataFile]) -> None:
+        """Note that a table's rows in `old` are in `new` now."""
         if name in self._keys:
-            self._keys[name].moved(files)
+            self._keys[name].moved(old, new)
 
     def close(self) -> None:
         """Let go of the engine."""
@@ -161,9 +162,7 @@ class Ingestor:
         name = f"{batch.dataset}__rejected"
         table = self._tables.find(name)
         if table is not None and _has_landed(table, batch.number):
-            before = table.dataset().to_table(
-                columns=rejected.column_names, filter=pads.field("batch") == batch.number
-            )
+            before = table.read(columns=rejected.column_names, where=pads.field("batch") == batch.number)
             if before.equals(rejected):
                 return
             table.delete(f"batch = {batch.number}")
@@ -172,7 +171,8 @@ class Ingestor:
             rows = rejected.append_column("batch", number)
             rows = rows.append_column("rejected_at", _instants(batch.at, rejected.num_rows))
             table = table or self._tables.create(name, rows.schema)
-            table.append(rows, app_id=INGEST, batch=batch.number, facts={})
+            last = table.transaction(INGEST)
+            table.append(rows, app_id=INGEST, batch=batch.number, after=last, facts={})
 
     def _record(self, batch: Batch, facts: dict[str, object], table: Table, cost: Cost) -> Version | None:
         if self._records is None:

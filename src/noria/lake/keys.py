@@ -54,14 +54,15 @@ class KeyIndex:
         if len(run):
             self._runs.append(run)
 
-    def moved(self, files: list[DataFile]) -> None:
-        """Note that `files` hold rows that are known already."""
-        self._known |= {each.path for each in files}
+    def moved(self, old: list[DataFile], new: list[DataFile]) -> None:
+        """Note that the rows of `old` are in `new` now."""
+        if self._known.issuperset(each.path for each in old):
+            self._known |= {each.path for each in new}
 
     def _catch_up(self) -> None:
         new = [each for each in self._table.files if each.path not in self._known]
         if new:
-            rows = self._table.dataset(new).to_table(columns=list(self._columns))
+            rows = self._table.read(new, columns=self._columns)
             self.add(self._checker.hash_keys(rows, self._columns), new)
 
     def _confirm(self, table: pa.Table, maybe: _Flags) -> None:
@@ -69,7 +70,7 @@ class KeyIndex:
         suspects = table.select(list(self._columns)).take(pa.array(rows))
         first = self._columns[0]
         where = pads.field(first).isin(suspects[first].combine_chunks().unique())
-        found = self._table.dataset().to_table(columns=list(self._columns), filter=where)
+        found = self._table.read(columns=self._columns, where=where)
         taken = set(_tuples(found))
         maybe[rows] = [key in taken for key in _tuples(suspects)]
 

@@ -129,7 +129,7 @@ class Lake:
                 new = rows.select([each for each in rows.column_names if each not in target.schema.names])
                 target.widen(storable_schema(new.schema, name=name))
                 ready = fill(rows, target.schema, name=name)
-                if target.append(ready, app_id=app_id, batch=batch, facts={}) is not None:
+                if target.append(ready, app_id=app_id, batch=batch, after=last, facts={}) is not None:
                     return True
         raise Conflict(f"{name!r}: other processes append as {app_id!r} all the time; let one of them do it")
 
@@ -163,11 +163,7 @@ class Lake:
         NotFound
             If there is no such table, column or version.
         """
-        table = self._table(name, version)
-        for column in columns or ():
-            if column not in table.schema.names:
-                raise NotFound("column", column, table.schema.names)
-        return table.dataset().to_table(columns=None if columns is None else list(columns), filter=where)
+        return self._table(name, version).read(columns=columns, where=where)
 
     def reader(self, name: str, *, version: Version | int | None = None) -> Any:
         """Give a `pyarrow.dataset.Dataset`, which DuckDB and others scan lazily. Raises `NotFound`."""
@@ -223,10 +219,10 @@ class Lake:
             files = table.files
             replaced = 0
             for group in _neighbours(files[: len(files) - keep_newest], rows_per_file):
-                new = table.replace(group, table.dataset(group).to_table())
+                new = table.replace(group, table.read(group))
                 if new is not None:
                     replaced += len(group)
-                    self._ingestor.moved(name, new)
+                    self._ingestor.moved(name, group, new)
             return replaced
 
     def close(self) -> None:
