@@ -1,0 +1,5 @@
+"""The command line: `noria COMMAND`. It does nothing that Python cannot; `noria.open` gives the same verbs."""
+
+from noria.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,36 @@
+"""The commands as a cyclopts application; each is imported when it is called."""
+
+from cyclopts import App
+
+from noria.cli.commands import COMMANDS
+
+__all__ = ["application"]
+
+_NOUNS = {
+    "run": "What ran: list and show.",
+    "model": "Model versions: list and show.",
+    "ledger": "The record of everything: verify.",
+}
+
+
+def application() -> App:
+    """Make the application. It raises errors instead of printing them: `entry.main` does that."""
+    app = App(
+        name="noria",
+        help="The whole MLOps loop in one library.",
+        help_format="plaintext",
+        help_formatter="plain",
+        version_flags=(),
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+        verbose=False,
+    )
+    nouns = {noun: App(name=noun, help=about, version_flags=()) for noun, about in _NOUNS.items()}
+    for noun in nouns.values():
+        app.command(noun)
+    for each in COMMANDS:
+        place = app if each.noun is None else nouns[each.noun]
+        place.command(each.target, name=each.name, help=each.about)
+    return app

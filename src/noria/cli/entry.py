@@ -1,0 +1,100 @@
+"""What happens when somebody types `noria`: find the command, run it, tell of errors, end with its code.
+
+`noria --help` and `noria --version` are answered from here, without loading anything.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from noria.cli.commands import overview
+from noria.config import is_debugging
+from noria.errors import NoriaError
+
+__all__ = ["main"]
+
+EXIT_USAGE = 2
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3)
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+_HELP = {"--help", "-h", "help"}
+_PROGRESS = ("demo", "replay")  # their --json names a file: the screen stays for people
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name, and give the code to end with.
+
+    Parameters
+    ----------
+    arguments
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        0, or the `exit_code` of the error; 2 for a command or option that does not exist, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = is_debugging() or "--debug" in words
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        return _tell(words, stop, str(stop) or "stopped", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _silence()
+        return EXIT_PIPE
+    except NoriaError as error:
+        if debug:
+            raise
+        return _tell(words, error, str(error), error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        told = (
+            f"unexpected {type(error).__name__}: {error}\nThis is a fault of noria, or of code that your project "
+            "runs. What was recorded is safe, and the same command may be run again. `--debug` shows where it came "
+            "from: please report that."
+        )
+        return _tell(words, error, told, EXIT_BUG)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in _HELP:
+        print(overview(), end="")
+        return 0
+    if words[0] == "--version":
+        from noria import __version__
+
+        print(f"noria {__version__}")
+        return 0
+    from cyclopts import CycloptsError
+
+    from noria.cli.application import application
+
+    try:
+        code = application()(words)
+    except CycloptsError as error:
+        error.verbose = False
+        hint = "" if "Did you mean" in str(error) else " See `noria --help`."
+        return _tell(words, error, f"{error}{hint}", EXIT_USAGE)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(words: Sequence[str], error: BaseException, message: str, code: int) -> int:
+    """Tell of an error: a line for people, or JSON where JSON was asked for."""
+    if "--json" in words and words[0] not in _PROGRESS:
+        import msgspec
+
+        told = {"error": {"kind": type(error).__name__, "message": message, "exit_code": code}}
+        text = msgspec.json.encode(told).decode()
+    else:
+        text = message if isinstance(error, KeyboardInterrupt) else f"error: {message}"
+    print(text, file=sys.stderr)
+    return code
+
+
+def _silence() -> None:
+    """Let nothing more be written to a pipe that nobody reads, at the end of the process neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

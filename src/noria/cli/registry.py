@@ -1,0 +1,137 @@
+"""`noria model list`, `noria model show`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from noria.cli.options import DEFAULT, Options
+
+__all__ = ["list_models", "show_model"]
+
+
+def list_models(name: str | None = None, /, *, options: Options = DEFAULT) -> None:
+    """List model versions, where they stand, and their quality on the rows that were held back.
+
+    Parameters
+    ----------
+    name
+        Only the versions of this model.
+    """
+    from noria.cli import screen
+    from noria.errors import NotFound
+    from noria.workspace.status import deployments
+
+    with options.open() as project:
+        known = project.registry.list_models()
+        if name is not None and name not in {each.name for each in known}:
+            raise NotFound("model", name, {each.name for each in known})
+        models = [each for each in known if name in (None, each.name)]
+        places: dict[str, list[str]] = {}
+        for each in deployments(project.ledger):
+            places.setdefault(each.model, []).append(each.environment)
+            if each.on_trial is not None:
+                places.setdefault(each.on_trial, []).append(f"{each.environment} (trial)")
+    if options.json:
+        screen.json([{"model": each, "stands_in": places.get(each.ref, [])} for each in models])
+        return
+    if not models:
+        screen.line("No model is registered yet.")
+        return
+    rows = [
+        (
+            each.ref,
+            screen.instant(each.at),
+            screen.number(each.metrics.get("auc"), 4),
+            screen.number(each.metrics.get("log_loss"), 4),
+            ", ".join(places.get(each.ref, [])) or "-",
+            _origin(each.parents, each.facts),
+        )
+        for each in models
+    ]
+    columns = ["model", "made at", "AUC", "log loss", "stands in", "what it is"]
+    screen.table(columns, rows, right=["AUC", "log loss"], wrap="what it is")
+
+
+def show_model(reference: Annotated[str, Parameter(name="MODEL")], *, options: Options = DEFAULT) -> None:
+    """Show a model version: what it reads, how good it was, which gates it met; every digest is verified.
+
+    Parameters
+    ----------
+    reference
+        NAME (its newest version), NAME:3, or NAME@production.
+    """
+    from noria.cli import screen
+
+    with options.open() as project:
+        version = project.model(reference)
+        details = project.registry.show(version)
+        judged = [
+            event
+            for event in project.ledger.list_events(subject=version.ref)
+            if event.verb.startswith(("gate.", "canary."))
+        ]
+    if options.json:
+        gates = [{"event": each.id, "verb": each.verb, "at": each.at} | each.payload for each in judged]
+        screen.json({"details": details, "gates": gates})
+        return
+    model = details.model
+    screen.line(f"Model {model.ref}", style="bold")
+    screen.facts({
+        "made at": model.at, "what it is": _origin(model.parents, model.facts), "format": model.format,
+        "digest": model.sha256, "run": model.run, "trained on": f"{screen.number(model.facts.get('rows'))} rows, "
+        f"{screen.number(model.facts.get('positives'))} positive, known at {_until(model.facts)}",
+    })  # fmt: skip
+    if model.metrics:
+        screen.heading(f"On {screen.number(model.facts.get('holdout_rows'))} rows that were held back")
+        screen.facts(dict(sorted(model.metrics.items())))
+    screen.heading("Gates")
+    rows = [
+        (screen.instant(each.at), each.verb.replace(".", " "), str(each.payload.get("reason", "")))
+        for each in judged
+    ]
+    if rows:
+        screen.table(["at", "", "because"], rows, wrap="because")
+    else:
+        screen.line("It met none itself." if model.parents else "It met none yet.")
+    screen.heading("Inputs, as they were in training")
+    inputs = [
+        (each.name, each.kind, *_profile(details.profile.get(each.name, {})))
+        for each in details.signature.inputs
+    ]
+    screen.table(
+        ["input", "kind", "low", "mean", "high", "missing"], inputs, right=["low", "mean", "high", "missing"]
+    )
+    screen.heading("Parts")
+    parts = [
+        (name, screen.number(part.size_bytes), screen.digest(part.sha256))
+        for name, part in sorted(details.parts.items())
+    ]
+    screen.table(["part", "bytes", "sha256"], parts, right=["bytes"])
+
+
+def _origin(parents: tuple[str, ...], facts: dict[str, object]) -> str:
+    if "drill" in facts:
+        return f"drill: {facts['drill']}"
+    if parents:
+        return f"refit of {parents[0].rpartition('/')[2]} on all rows"
+    return "trained, judged on held-back rows"
+
+
+def _profile(column: dict[str, object]) -> tuple[str, str, str, str]:
+    from noria.cli import screen
+
+    missing = column.get("missing_share")
+    told = f"{missing:.1%}" if isinstance(missing, float | int) else "-"
+    if column.get("kind") == "category":
+        return "-", f"{column['categories']} kinds", "-", told
+    low, mean, high = (column.get(name) for name in ("low", "mean", "high"))
+    shown = [screen.number(each, 2) if isinstance(each, float | int) else "-" for each in (low, mean, high)]
+    return shown[0], shown[1], shown[2], told
+
+
+def _until(facts: dict[str, object]) -> str:
+    from noria.cli import screen
+    from noria.clock import parse_instant
+
+    until = facts.get("until")
+    return screen.instant(parse_instant(until)) if isinstance(until, str) else "-"

@@ -1,0 +1,217 @@
+"""How answers look: aligned tables and plain words on the screen, or JSON for programs.
+
+Times are UTC, on the project's clock unless a heading says otherwise. On a terminal nothing is wider than it
+is; what goes to a pipe is never cut, so that other programs find all of it.
+"""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from noria.clock import format_instant
+
+__all__ = [
+    "console",
+    "digest",
+    "facts",
+    "finding",
+    "heading",
+    "instant",
+    "json",
+    "line",
+    "number",
+    "share",
+    "table",
+]
+
+_UNKNOWN_WIDTH = 120  # of a pipe or a file
+_GAP = "  "
+_NARROWEST_SENTENCE = 34
+_NARROWEST_COLUMN = 12
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Give a console that writes no colour where there is no terminal, or `NO_COLOR` is set."""
+    return Console(width=_width(), highlight=False, stderr=stderr, soft_wrap=True, emoji=False, markup=False)
+
+
+def json(value: Any) -> None:
+    """Write a value as JSON, for programs."""
+    encoded = msgspec.json.encode(value, enc_hook=str)
+    sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
+
+
+def line(text: str = "", *, style: str = "", indent: int = 0) -> None:
+    """Write a line; a long one is wrapped at words."""
+    wrapped = textwrap.wrap(text, _width() - indent, break_on_hyphens=False) or [""]
+    for each in wrapped:
+        console().print(Text(" " * indent + each, style=style))
+
+
+def heading(text: str) -> None:
+    """Write a heading above what follows."""
+    line()
+    line(text, style="bold")
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Iterable[str] = (),
+    wrap: str | None = None,
+) -> None:
+    """Write rows below one another.
+
+    Parameters
+    ----------
+    columns
+        Headings.
+    right
+        Columns of numbers, which end at one edge.
+    wrap
+        The last column, if it holds sentences: it takes the room that is left, or the lines below each row
+        where too little is.
+    """
+    texts = [[_shown(value) for value in row] for row in rows]
+    plain = list(columns[:-1] if wrap else columns)
+    widths = [max(map(cell_len, (name, *(row[place] for row in texts)))) for place, name in enumerate(plain)]
+    sides = [name in set(right) for name in plain]
+    if wrap is None:
+        if sys.stdout.isatty() and not _narrow(widths):
+            _write_records(plain, texts)
+            return
+        _write_row(plain, widths, sides, style="bold")
+        for row in texts:
+            _write_row(row, widths, sides)
+        return
+    room = _width() - sum(widths) - len(_GAP) * len(widths)
+    if room < _NARROWEST_SENTENCE:
+        _write_row(plain, widths, sides, style="bold")
+        for row in texts:
+            _write_row(row[:-1], widths, sides)
+            if row[-1]:
+                line(row[-1], indent=4)
+        return
+    _write_row(columns, [*widths, 0], [*sides, False], style="bold")
+    for row in texts:
+        first, *more = textwrap.wrap(row[-1], room, break_on_hyphens=False) or [""]
+        _write_row([*row[:-1], first], [*widths, 0], [*sides, False])
+        for each in more:
+            _write_row([*[""] * len(widths), each], [*widths, 0], [*sides, False])
+
+
+def facts(pairs: Mapping[str, object]) -> None:
+    """Write names and values, one below the other; what there is not is left out."""
+    texts = {name: _shown(value) for name, value in pairs.items() if value is not None}
+    widest = max(map(cell_len, texts), default=0)
+    for name, text in texts.items():
+        first, *more = textwrap.wrap(
+            text, max(_width() - widest - len(_GAP), 20), break_on_hyphens=False
+        ) or [""]
+        _write_row([name, first], [widest, 0], [False, False])
+        for each in more:
+            _write_row(["", each], [widest, 0], [False, False])
+
+
+def finding(health: str, check: str, found: str, todo: str) -> None:
+    """Write what a check found, and what to do about it."""
+    lines = textwrap.wrap(found, _width() - 20, break_on_hyphens=False)
+    lines += textwrap.wrap(f"-> {todo}", _width() - 20, break_on_hyphens=False) if todo else []
+    made = Text(f"{health:4}", style={"ok": "green", "warn": "yellow", "fail": "bold red"}[health])
+    made.append(f"  {check:12}  ", style="default")
+    made.append(f"\n{'':20}".join(lines), style="default")
+    console().print(made)
+
+
+def instant(at: datetime | None) -> str:
+    """Write an instant: the day, and the minute unless it is midnight.
+
+    Examples
+    --------
+    >>> from noria.clock import parse_instant
+    >>> instant(parse_instant("2013-04-01T06:30Z")), instant(parse_instant("2013-04-01"))
+    ('2013-04-01 06:30', '2013-04-01')
+    """
+    if at is None:
+        return "-"
+    day, _, time = format_instant(at)[:16].partition("T")
+    return day if time == "00:00" else f"{day} {time}"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Write a number with its thousands apart; a dash where there is none.
+
+    Examples
+    --------
+    >>> number(27970), number(0.76543, 3), number(None)
+    ('27,970', '0.765', '-')
+    """
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """Write a part of a whole in percent."""
+    return "-" if value is None else f"{value:.0%}"
+
+
+def digest(sha256: str | None) -> str:
+    """Write the beginning of a digest; JSON gives all of it."""
+    return "-" if sha256 is None else f"{sha256[:16]}…"
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((_UNKNOWN_WIDTH, 25)).columns
+
+
+def _narrow(widths: list[int]) -> bool:
+    """Make the widest columns narrower until all fit; False if they cannot."""
+    room = _width() - len(_GAP) * (len(widths) - 1)
+    if sum(min(each, _NARROWEST_COLUMN) for each in widths) > room:
+        return False
+    while sum(widths) > room:
+        widths[widths.index(max(widths))] -= 1
+    return True
+
+
+def _write_records(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write each row as a block: there are more columns than the terminal is wide."""
+    for row in rows:
+        facts(dict(zip(columns, row, strict=True)))
+        line()
+
+
+def _write_row(
+    cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], *, style: str = ""
+) -> None:
+    padded = [_padded(cell, width, ends) for cell, width, ends in zip(cells, widths, right, strict=True)]
+    console().print(Text(_GAP.join(padded).rstrip(), style=style))
+
+
+def _padded(cell: str, width: int, ends_at_edge: bool) -> str:
+    length = cell_len(cell)
+    if width and length > width:
+        return cell[: width - 1] + "…"
+    return " " * (width - length) + cell if ends_at_edge else cell + " " * (width - length)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case datetime():
+            return instant(value)
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return " ".join(str(value).split("\n"))
