@@ -153,6 +153,7 @@ def test_keys_come_once_in_the_whole_table(lake: Lake, reopened: Callable[[], La
 
 def test_checking_before_landing_and_again_after_it(lake: Lake, day: Day) -> None:
     assert lake.check(FLIGHTS, day(1)).accepted.num_rows == 20
+    assert lake.check(FLIGHTS, pa.table({"flight": pa.nulls(0)})).accepted.num_rows == 0
     assert lake.names() == []
     lake.ingest(FLIGHTS, day(1), batch=1)
     assert lake.check(FLIGHTS, day(1)).accepted.num_rows == 0

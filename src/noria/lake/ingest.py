@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from noria.checks.declarations import Rule, expression, not_null, unique
-from noria.checks.engine import BatchChecker, BatchVerdict, row_json
+from noria.checks.engine import REJECTED_SCHEMA, BatchChecker, BatchVerdict, row_json
 from noria.clock import to_micros
 from noria.errors import BatchBlocked, ConfigError, Conflict, SourceError
 from noria.lake.declarations import ArrowFrame, Dataset
@@ -75,7 +75,10 @@ class Ingestor:
     def check(self, dataset: Dataset, frame: ArrowFrame, *, batch: int | None, at: datetime) -> BatchVerdict:
         """See `noria.lake.store.Lake.check`."""
         table = self._tables.find(dataset.name)
-        rows = self._conformed(dataset, table, as_table(frame, name=dataset.name), at)
+        rows = as_table(frame, name=dataset.name)
+        if rows.num_rows == 0:
+            return BatchVerdict(rows, REJECTED_SCHEMA.empty_table(), (), ())
+        rows = self._conformed(dataset, table, rows, at)
         if batch is not None and table is not None and _has_landed(table, batch):
             table = None
         return self._judge(dataset, table, rows)
