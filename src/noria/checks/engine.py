@@ -20,7 +20,15 @@ import pyarrow as pa
 from noria.checks.declarations import Bound, Rule, Severity
 from noria.errors import ConfigError
 
-__all__ = ["BatchChecker", "BatchVerdict", "Finding", "TakenKeys", "check_batch"]
+__all__ = [
+    "REJECTED_SCHEMA",
+    "BatchChecker",
+    "BatchVerdict",
+    "Finding",
+    "TakenKeys",
+    "check_batch",
+    "row_json",
+]
 
 REJECTED_SCHEMA = pa.schema([("reason", pa.string()), ("payload", pa.string()), ("row", pa.int64())])
 
