@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from noria.training.records import Estimator, TrainingRun, TrainingSet
     from noria.triggers.declarations import Budget, Trigger, decay, schedule
     from noria.value.declarations import Objective
-    from noria.workspace.project import Project, open  # noqa: A004 - `noria.open`, as `gzip.open`
+    from noria.workspace.project import Project, open
 
 __all__ = [
     "BadBatch",

@@ -7,7 +7,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["Clock", "ReplayClock", "WallClock", "format_instant", "from_micros", "parse_duration", "parse_instant", "to_micros"]
+__all__ = [
+    "Clock",
+    "ReplayClock",
+    "WallClock",
+    "format_instant",
+    "from_micros",
+    "parse_duration",
+    "parse_instant",
+    "to_micros",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

@@ -14,11 +14,20 @@ import msgspec
 
 from noria.errors import ConfigError, ProjectNotFound
 
-__all__ = ["Compute", "EnvironmentSettings", "ProjectSettings", "Settings", "Stores", "find_project", "read_settings"]
+__all__ = [
+    "Compute",
+    "EnvironmentSettings",
+    "ProjectSettings",
+    "Settings",
+    "Stores",
+    "find_project",
+    "read_settings",
+]
 
 FILE_NAME = "noria.toml"
 _PREFIX = "NORIA_"
 _PROJECT_VARIABLE = "NORIA_PROJECT"
+_DEBUG_VARIABLE = "NORIA_DEBUG"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -42,7 +51,8 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """`[compute]`."""
 
     executor: Literal["inline"] = "inline"
-    threads: int = 2  # of a training; a model is the same only for the same number
+    threads: int = 1  # of a training; a model is the same only for the same number, and one is quickest
+    # beside a busy process
 
 
 class EnvironmentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +97,12 @@ def find_project(start: Path | None = None, *, environ: Mapping[str, str] | None
     raise ProjectNotFound(str(begin))
 
 
+def is_debugging(*, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether errors are to be shown with where they came from: `NORIA_DEBUG` is set and not 0."""
+    given = os.environ if environ is None else environ
+    return given.get(_DEBUG_VARIABLE, "0") not in {"", "0"}
+
+
 def read_settings(folder: Path, *, environ: Mapping[str, str] | None = None) -> Settings:
     """Read `noria.toml` of `folder`, with what the environment overrides.
 
@@ -99,7 +115,9 @@ def read_settings(folder: Path, *, environ: Mapping[str, str] | None = None) -> 
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as err:
-        raise ConfigError(f"{path} is not UTF-8 text ({err.reason} at byte {err.start}); save it as UTF-8") from err
+        raise ConfigError(
+            f"{path} is not UTF-8 text ({err.reason} at byte {err.start}); save it as UTF-8"
+        ) from err
     except FileNotFoundError as err:
         raise ProjectNotFound(str(folder)) from err
     try:
@@ -113,8 +131,8 @@ def read_settings(folder: Path, *, environ: Mapping[str, str] | None = None) -> 
         raise ConfigError(_explain(path, text, str(err))) from err
     if not _NAME.fullmatch(settings.project.name):
         raise ConfigError(
-            f"{path}, line {_line_of(text, ['project', 'name'])}: the project's name {settings.project.name!r} "
-            "must have letters, digits, '-' and '_', a letter first"
+            f"{path}, line {_line_of(text, ['project', 'name'])}: the project's name "
+            f"{settings.project.name!r} must have letters, digits, '-' and '_', a letter first"
         )
     return settings
 

@@ -139,7 +139,7 @@ def test_scores_out_of_calibration_are_realized_decay() -> None:
 
 def test_an_estimate_needs_its_windows_in_a_row() -> None:
     check = estimated_quality("auc", max_drop=0.03, days=3)
-    flat = window(scores=np.random.default_rng(1).uniform(0.25, 0.35, size=900))
+    flat = window(y_scores=np.random.default_rng(1).uniform(0.25, 0.35, size=4_200))
     for before, decays in ((0, 0), (1, 0), (2, 1)):
         past = Past(streaks={check.name: before} if before else {})
         found = report(check, flat, past=past)
@@ -155,7 +155,7 @@ def test_an_estimate_needs_its_windows_in_a_row() -> None:
         (quality("auc"), {"y": np.full(4_200, np.nan)}, "0 rows have an outcome"),
         (quality("auc"), {"y": np.ones(4_200)}, "the same"),
         (quality("log_loss"), {"y_at": np.full(4_200, NOW_US)}, "of one day"),
-        (estimated_quality(), {"scores": []}, "0 scores"),
+        (estimated_quality(), {"y": [], "y_scores": [], "y_at": []}, "0 scores"),
         (drift(), {}, "too few"),
         (data_quality(), {}, "no profile"),
         (volume(), {}, "0 windows are known"),

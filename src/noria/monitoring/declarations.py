@@ -168,9 +168,10 @@ class EstimatedQuality(msgspec.Struct, frozen=True, kw_only=True, tag="estimated
     """A metric estimated from the scores alone. See `estimated_quality`."""
 
     metric: str = "auc"
+    window: str = "14d"
     max_drop: float = 0.03
     days: int = 3
-    min_rows: int = 300
+    min_rows: int = 1_000
 
     def __post_init__(self) -> None:
         """Refuse what can never be judged."""
@@ -178,6 +179,7 @@ class EstimatedQuality(msgspec.Struct, frozen=True, kw_only=True, tag="estimated
             self.metric in ESTIMABLE,
             f"check.estimated_quality: {self.metric!r} is none of {', '.join(ESTIMABLE)}",
         )
+        _checked_duration(self.window, setting="check.estimated_quality window")
         _require(
             self.max_drop >= 0 and self.days >= 1 and self.min_rows >= 2,
             "check.estimated_quality: max_drop is 0 or more, days 1 or more, min_rows 2 or more",
@@ -275,14 +277,21 @@ def calibration(
 
 
 def estimated_quality(
-    metric: str = "auc", *, max_drop: float = 0.03, days: int = 3, min_rows: int = 300
+    metric: str = "auc",
+    *,
+    window: str = "14d",
+    max_drop: float = 0.03,
+    days: int = 3,
+    min_rows: int = 1_000,
 ) -> EstimatedQuality:
-    """Watch a metric estimated from the day's scores before outcomes are in: a drop is (estimated) decay.
+    """Watch a metric estimated from scores alone, before outcomes are in: a drop is (estimated) decay.
 
     Confidence-based: it trusts the scores to be calibrated and cannot see a change of the relation between
-    features and outcome. Use it beside `quality`, never instead.
+    features and outcome. Use it beside `quality`, never instead. The reference is the same estimate on the
+    rows that the gate held back, so `window` should be about as long as those reach: an AUC over many unlike
+    days is higher than that of any one of them.
     """
-    return EstimatedQuality(metric=metric, max_drop=max_drop, days=days, min_rows=min_rows)
+    return EstimatedQuality(metric=metric, window=window, max_drop=max_drop, days=days, min_rows=min_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +343,10 @@ class Monitor:
             if each.name in seen:
                 raise ConfigError(f"monitor {self.name!r} has {each.name} twice; keep one")
             seen.add(each.name)
-            if isinstance(each, Quality | Calibration) and parse_duration(each.window) > longest:
+            if (
+                isinstance(each, Quality | Calibration | EstimatedQuality)
+                and parse_duration(each.window) > longest
+            ):
                 raise ConfigError(
                     f"monitor {self.name!r}: {each.name} looks back {each.window}, the monitor only "
                     f"{self.window}; make the monitor's window as long"

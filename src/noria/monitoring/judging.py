@@ -146,7 +146,7 @@ def _judge_quality(
             rows = labelled.within(check.window, until=until)
             return judge_calibration(check, rows, before=before)
         case EstimatedQuality():
-            scores = np.asarray(window.scores, dtype=np.float64)
+            scores = window.scores_within(check.window, until=until)
             return judge_estimate(check, scores, reference=reference, before=before)
         case _:
             raise ValueError(f"{check.name} is no check of quality")

@@ -72,7 +72,7 @@ class OutcomeLog:
         ids
             Prediction ids.
         known_at
-            Since when each is known, microseconds since 1970. Of several outcomes of one id the latest counts.
+            Since when each is known, microseconds since 1970. Of several outcomes of an id the latest counts.
 
         Raises
         ------

@@ -105,7 +105,7 @@ def judge_estimate(
     value = estimated_auc(known) if check.metric == "auc" else estimated_log_loss(known)
     limit, drop = _limit_and_drop(check.metric, value, usual, check.max_drop)
     told = (
-        f"{check.metric} estimated from {known.size} scores is {value:.4g}, the limit {limit:.4g}, "
+        f"{check.metric} estimated from the {known.size} scores of the last {check.window} is {value:.4g}, the limit {limit:.4g}, "
         f"at the gate it was {usual:.4g}"
     )
     decay = DecayFinding(
@@ -114,7 +114,7 @@ def judge_estimate(
         value=value,
         limit=limit,
         reference=usual,
-        window="1 window",
+        window=check.window,
         rows=int(known.size),
         streak=0,
         reason=told,

@@ -47,6 +47,12 @@ class WindowData:
     y_at: npt.ArrayLike
     rows: int | None = None
 
+    def scores_within(self, window: str, *, until: int) -> npt.NDArray[np.float64]:
+        """Give the scores of the last `window` up to `until`, with or without an outcome."""
+        at = np.asarray(self.y_at, dtype=np.int64)
+        since = until - int(parse_duration(window).total_seconds() * 1e6)
+        return np.asarray(self.y_scores, dtype=np.float64)[(at > since) & (at <= until)]
+
     @property
     def size(self) -> int:
         """Rows in the window."""

@@ -123,13 +123,15 @@ def _edges(finite: _Numbers) -> tuple[float, ...]:
     """Give bin edges that are values of the reference, at most ten bins and one for what is below it."""
     if not len(finite):
         return ()
-    distinct = np.unique(finite)
-    if len(distinct) <= _BINS:
-        edges = distinct
+    ordered = np.sort(finite)
+    changes = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    if len(changes) < _BINS:
+        edges = ordered[np.concatenate([[0], changes])]
     else:
-        shares = np.arange(1, _BINS) / _BINS
-        edges = np.unique(np.quantile(finite, shares, method="inverted_cdf"))
-    if edges[0] == distinct[0]:
+        # The deciles by the inverted distribution function: the values at ceil(n * k / 10), counted from 1.
+        ranks = -(-len(ordered) * np.arange(1, _BINS) // _BINS) - 1
+        edges = np.unique(ordered[ranks])
+    if edges[0] == ordered[0]:
         edges = np.concatenate([[np.nextafter(edges[0], -np.inf)], edges])
     return tuple(edges.tolist())
 
@@ -214,7 +216,7 @@ def _excess(whole: _Numbers, windows: Sequence[ColumnCounts]) -> tuple[float, fl
         return 0.0, 0.0
     statistics = np.array([each[0] for each in found])
     free = found[0][1]
-    scale = 1 / windows[0].rows - 1 / whole.sum()
+    scale = float(1 / windows[0].rows - 1 / whole.sum())
     excess = max(float(statistics.mean()) - free, 0.0) * scale
     variance = float(statistics.var(ddof=1))
     freedom = 2 * float(statistics.mean()) ** 2 / variance if variance else float(free)

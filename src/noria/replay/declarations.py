@@ -71,7 +71,7 @@ class ShuffledLabels:
 
 @dataclass(frozen=True, slots=True)
 class RollbackDrill:
-    """Production is rolled back and forward again, on the first day from `on` that has where to go back to."""
+    """Production is rolled back and forward again, on the first day from `on` that has an earlier release."""
 
     _: KW_ONLY
     on: str
@@ -128,10 +128,13 @@ class Replay:
         for accident in self.accidents:
             if not isinstance(accident, Accident):
                 raise ConfigError(
-                    f"{accident!r} is no accident; use noria.BadBatch, noria.ShuffledLabels or noria.RollbackDrill"
+                    f"{accident!r} is no accident; use noria.BadBatch, noria.ShuffledLabels or "
+                    "noria.RollbackDrill"
                 )
             if not self.starts_at <= accident.day < self.ends_at:
-                raise ConfigError(f"an accident on {accident.on} lies outside the replay, {self.start} to {self.end}")
+                raise ConfigError(
+                    f"an accident on {accident.on} lies outside the replay, {self.start} to {self.end}"
+                )
 
     @property
     def name(self) -> str:

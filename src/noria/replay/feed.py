@@ -94,10 +94,12 @@ def _record(dataset: Dataset, root: Path) -> _Recording:
     known = rows[dataset.known_at]
     if not pa.types.is_timestamp(known.type) or known.null_count:
         raise SourceError(
-            f"{dataset.known_at!r} of dataset {dataset.name!r} is {known.type} with {known.null_count} nulls; "
-            "wanted instants, one in each row"
+            f"{dataset.known_at!r} of dataset {dataset.name!r} is {known.type} with {known.null_count} "
+            "nulls; wanted instants, one in each row"
         )
-    order = pc.sort_indices(rows, sort_keys=[(dataset.known_at, "ascending"), *((key, "ascending") for key in dataset.keys)])
+    order = pc.sort_indices(
+        rows, sort_keys=[(dataset.known_at, "ascending"), *((key, "ascending") for key in dataset.keys)]
+    )
     rows = rows.take(order).combine_chunks()
     instants = rows[dataset.known_at].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
     return _Recording(rows, instants)

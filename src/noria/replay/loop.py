@@ -7,6 +7,7 @@ that was killed goes on after the last such day, with the online store made anew
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from noria.clock import format_instant, to_micros
-from noria.deploy.history import list_moves, stable_routes
 from noria.deploy.environments import restore, rollback
+from noria.deploy.history import list_moves, stable_routes
 from noria.deploy.releases import find_standing, read_release, read_route, serve_route
 from noria.deploy.shipping import ship_predictions
 from noria.errors import BatchBlocked, NotFound
@@ -249,7 +250,9 @@ class ReplayLoop:
         label = self.training.label
         ids = rows[label.on].cast(pa.string()).to_pylist()
         outcomes = pc.cast(rows[label.column], pa.float64()).to_pylist()
-        known = rows[label.source.known_at_column].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()
+        known = (
+            rows[label.source.known_at_column].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()
+        )
         ours = [number for number, each in enumerate(ids) if self._traffic.awaited(each)]
         fresh = [number for number in ours if ids[number] not in self._landed]
         self.stores.outcomes.record(
@@ -304,12 +307,13 @@ class ReplayLoop:
         mine = rows.filter(pc.equal(rows["version"], model.number))
         loaded = stores.registry.load(model)
         inputs, features = mine["inputs"].combine_chunks(), mine["features"].combine_chunks()
-        columns = {
-            each.name: inputs.field(each.name).to_pylist()
-            if each.kind == "category"
-            else (features if each.kind == "feature" else inputs).field(each.name).cast(pa.float64()).to_numpy(zero_copy_only=False)
-            for each in loaded.signature.inputs
-        }  # fmt: skip
+        columns: dict[str, Any] = {}
+        for each in loaded.signature.inputs:
+            values = (features if each.kind == "feature" else inputs).field(each.name)
+            if each.kind == "category":
+                columns[each.name] = values.to_pylist()
+            else:
+                columns[each.name] = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
         look_back = self._traffic.scored(version=model.number, since=end - monitor.lookback)
         window = WindowData(
             version=model,
@@ -323,9 +327,15 @@ class ReplayLoop:
             rows=asked,
         )
         return evaluate(
-            stores.ledger, monitor, window,
-            profile=loaded.profile, reference=self._reference(model), key=f"{key}:monitor", at=end, cause=cause.id,
-        )  # fmt: skip
+            stores.ledger,
+            monitor,
+            window,
+            profile=loaded.profile,
+            reference=self._reference(model),
+            key=f"{key}:monitor",
+            at=end,
+            cause=cause.id,
+        )
 
     def _reference(self, model: Version) -> Mapping[str, float]:
         """Give the quality that the gate saw: a refit is expected to be as good as what was judged."""
@@ -352,7 +362,9 @@ class ReplayLoop:
             return
         for decision in reconcile(stores.ledger, [self.replay.trigger], at=end):
             if decision.choice is Choice.RUN:
-                came = self._challenge(key=decision.key, at=end, cause=stores.ledger.get_event(decision.event))
+                came = self._challenge(
+                    key=decision.key, at=end, cause=stores.ledger.get_event(decision.event)
+                )
                 if came.stage is not Stage.TRIED:
                     outcome = "refused by the gate" if came.stage is Stage.REFUSED else "deployed"
                     settle(
@@ -395,7 +407,9 @@ class ReplayLoop:
         planted = self._plant("shuffled labels", name, accident.note, key=key, at=at, cause=began)
         came = self._challenge(key=key, at=at, cause=planted, shuffle=self.training.seed)
         refused, reason = came.stage is Stage.REFUSED, str(came.event.payload["reason"])
-        self._settle_accident("shuffled labels", name, planted, key=key, at=at, as_wanted=refused, reason=reason)
+        self._settle_accident(
+            "shuffled labels", name, planted, key=key, at=at, as_wanted=refused, reason=reason
+        )
 
     def _drill(self, accident: RollbackDrill, at: datetime, began: Event) -> None:
         """Roll back and forward, on the first day that has an earlier stable route and no trial."""
@@ -409,8 +423,12 @@ class ReplayLoop:
                 return
         planted = self._plant("rollback drill", place.subject, accident.note, key=key, at=at, cause=began)
         back = rollback(place, key=f"{key}:back", reason=f"drill: {accident.note}", cause=planted.id, at=at)
-        forth = restore(place, key=f"{key}:forth", reason=f"drill over: {accident.note}", cause=planted.id, at=at)
-        reason = f"rolled back to route {back.version.ref} and forward to route {forth.version.ref}, both answered"
+        forth = restore(
+            place, key=f"{key}:forth", reason=f"drill over: {accident.note}", cause=planted.id, at=at
+        )
+        reason = (
+            f"rolled back to route {back.version.ref} and forward to route {forth.version.ref}, both answered"
+        )
         self._settle_accident(
             "rollback drill", place.subject, planted, key=key, at=at,
             as_wanted=back.version.id != forth.version.id, reason=reason,
@@ -427,7 +445,12 @@ class ReplayLoop:
     ) -> None:
         payload = {"kind": kind, "note": planted.payload["note"], "as_wanted": as_wanted, "reason": reason}
         self.stores.ledger.append(
-            "accident.settled", subject=subject, payload=payload, cause=planted.id, key=f"{key}:settled", at=at
+            "accident.settled",
+            subject=subject,
+            payload=payload,
+            cause=planted.id,
+            key=f"{key}:settled",
+            at=at,
         )
 
     # -- the lake
@@ -444,9 +467,7 @@ class ReplayLoop:
         if start is not None:
             within &= ds.field(spine.at) >= _scalar(start)
         rows = lake.read(spine.source.name, where=within)
-        return materialize(
-            lake, feature_table(training.name), rows, training, batch=day_number(end - DAY)
-        )
+        return materialize(lake, feature_table(training.name), rows, training, batch=day_number(end - DAY))
 
     def _tidy(self, day: datetime) -> None:
         """Put small files together now and then; rows and versions stay as they are."""
@@ -474,7 +495,12 @@ class ReplayLoop:
         )  # fmt: skip
         payload = msgspec.to_builtins(done) | {"reason": f"{format_instant(day)[:10]} is lived through"}
         self.stores.ledger.append(
-            "replay.day_done", subject=self.replay.name, payload=payload, cause=began.id, key=f"{key}:done", at=day + DAY
+            "replay.day_done",
+            subject=self.replay.name,
+            payload=payload,
+            cause=began.id,
+            key=f"{key}:done",
+            at=day + DAY,
         )
         return done
 

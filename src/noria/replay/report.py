@@ -131,7 +131,6 @@ def report(replay: Replay, *, ledger: Ledger, lake: Lake, registry: Registry) ->
     frozen_scores = _score_again(registry.load(frozen), rows)
     decisions = _decisions(ledger, replay)
     retrains = [line for line in decisions if line.decision == "run"]
-    objective = replay.training.objective
     return Report(
         replay=replay.name,
         start=replay.starts_at,
@@ -144,20 +143,27 @@ def report(replay: Replay, *, ledger: Ledger, lake: Lake, registry: Registry) ->
         labelled=int(np.count_nonzero(~np.isnan(y))),
         unlabelled=int(np.count_nonzero(np.isnan(y))),
         retrains=len(retrains),
-        months=_months(replay, y, at, loop_scores, frozen_scores, retrains),
+        months=_months(replay, y, at, loop_scores, frozen_scores, retrains=retrains),
         decisions=decisions,
         waits=_count(ledger, replay, "wait"),
         alerts=_count(ledger, replay, "alert"),
         accidents=_accidents(ledger),
-        money=None if objective is None else money(objective, loop_scores, y, days=at // _DAY_US, label="loop"),
-        frozen_money=None if objective is None else money(objective, frozen_scores, y, days=at // _DAY_US, label="frozen"),
+        money=_paid(replay, loop_scores, y, at, label="loop"),
+        frozen_money=_paid(replay, frozen_scores, y, at, label="frozen"),
         parity_rows=sum(event.payload["parity_rows"] for event in days),
         parity_differences=sum(event.payload["parity_differences"] for event in days),
         a_prediction=_worth_tracing(rows, y, loop_scores),
-    )  # fmt: skip
+    )
 
 
 _DAY_US = 86_400_000_000
+
+
+def _paid(
+    replay: Replay, scores: Floats, y: Floats, at: npt.NDArray[np.int64], *, label: str
+) -> Money | None:
+    objective = replay.training.objective
+    return None if objective is None else money(objective, scores, y, days=at // _DAY_US, label=label)
 
 
 def _answered(replay: Replay, lake: Lake) -> pa.Table:
@@ -221,6 +227,7 @@ def _months(
     at: npt.NDArray[np.int64],
     loop: Floats,
     frozen: Floats,
+    *,
     retrains: list[DecisionLine],
 ) -> tuple[MonthLine, ...]:
     months = at.astype("datetime64[us]").astype("datetime64[M]")
@@ -297,7 +304,7 @@ def _accidents(ledger: Ledger) -> tuple[Accidents, ...]:
 
 
 def _worth_tracing(rows: pa.Table, y: Floats, scores: Floats) -> str | None:
-    """Name the latest prediction that was acted on rightly: the most certain one of the last day that had any."""
+    """Name a prediction that came true: the most certain one of the last day that had any."""
     good = np.flatnonzero(y == 1)
     if not good.size:
         return rows["prediction_id"][0].as_py() if rows.num_rows else None

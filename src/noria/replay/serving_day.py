@@ -1,4 +1,4 @@
-"""One day's traffic: rows become known, online features follow, predictions are asked for at their instants."""
+"""One day's traffic: rows become known, online features follow, predictions are asked for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,9 @@ class RequestColumns:
 class _Inflow:
     """The day's rows on their way into the online store."""
 
-    def __init__(self, online: OnlineStore, views: Sequence[ViewSpec], arrived: Mapping[str, pa.Table]) -> None:
+    def __init__(
+        self, online: OnlineStore, views: Sequence[ViewSpec], arrived: Mapping[str, pa.Table]
+    ) -> None:
         self._online = online
         self._rows: list[tuple[ViewSpec, Prepared]] = [
             (view, online.prepare(view, arrived[view.source])) for view in views

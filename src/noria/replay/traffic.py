@@ -67,7 +67,9 @@ class Traffic:
         if not self._lake.exists(PREDICTIONS):
             return self._rows.slice(0, 0)
         wanted = (ds.field("at") >= _scalar(start)) & (ds.field("at") < _scalar(end))
-        wanted &= (ds.field("environment") == self._environment) & (ds.field("deployment") == self._deployment)
+        wanted &= (ds.field("environment") == self._environment) & (
+            ds.field("deployment") == self._deployment
+        )
         return self._lake.read(PREDICTIONS, columns=columns, where=wanted)
 
     def add(self, rows: pa.Table, *, now: datetime) -> None:

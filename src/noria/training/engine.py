@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from noria.evaluation.estimates import estimated_auc, estimated_log_loss
 from noria.evaluation.scores import evaluate
 from noria.ledger.store import Ledger
 from noria.profiles.build import build_profile
 from noria.profiles.records import Profile
 from noria.records import Run, Version, VersionId
 from noria.registry.formats import dump_estimator, load_scorer
-from noria.registry.matrix import Matrix
+from noria.registry.matrix import Matrix, column_floats
 from noria.registry.records import Signature
 from noria.registry.store import Registry
 from noria.tracking.records import DEFAULT_EXPERIMENT
@@ -127,6 +128,8 @@ def fit(
         else:
             scores = score(data.holdout.X)
             metrics = evaluate(data.holdout.y, scores)
+            metrics["estimated_auc"] = estimated_auc(scores)
+            metrics["estimated_log_loss"] = estimated_log_loss(scores)
             tracked.log_metrics(metrics)
         samples = _samples(data.training, data.signature)
         version = registry.register(
@@ -207,19 +210,22 @@ def _sample_matrix(rows: TrainingSet) -> Matrix:
 
 
 def _profile(data: TrainingData, scores: Matrix, window_rows: int | None) -> Profile:
-    """Profile the training rows as they are before encoding, and the scores of rows held back if any."""
-    raw = data.training.source
-    columns: dict[str, Any] = {}
-    for number, each in enumerate(data.signature.inputs):
-        if each.kind == "category":
-            columns[each.name] = raw.column(each.name).take(pa.array(data.training.rows)).to_pylist()
-        else:
-            columns[each.name] = data.training.X[:, number]
-    window = window_rows or _rows_per_day(data.training)
+    """Profile the rows before the holdout as they are before encoding, and the scores of rows held back.
+
+    Rows without a label count as well: they are asked about at work as much as the others.
+    """
+    raw = data.training.source.take(pa.array(data.population))
+    columns: dict[str, Any] = {
+        each.name: raw.column(each.name).to_pylist()
+        if each.kind == "category"
+        else column_floats(each.name, raw.column(each.name))
+        for each in data.signature.inputs
+    }
+    window = window_rows or _rows_per_day(data)
     inputs = build_profile(columns, window_rows=window)
     output = build_profile({data.signature.output: scores}, window_rows=window)
     return Profile(rows=inputs.rows, columns=inputs.columns | output.columns)
 
 
-def _rows_per_day(rows: TrainingSet) -> int:
-    return round(len(rows) / len(np.unique(rows.at // _DAY_US)))
+def _rows_per_day(data: TrainingData) -> int:
+    return round(len(data.population) / len(np.unique(data.training.at // _DAY_US)))

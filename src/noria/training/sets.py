@@ -38,12 +38,16 @@ class TrainingData:
         How both are encoded; the vocabularies are those of the training rows.
     facts : mapping
         The recipe and the counts, for the record.
+    population : ndarray of shape (m,), int64
+        Positions in the feature rows of all rows before the holdout, labelled or not, in the order of
+        `training`: what traffic looks like.
     """
 
     training: TrainingSet
     holdout: TrainingSet | None
     signature: Signature
     facts: Mapping[str, Any]
+    population: npt.NDArray[np.int64]
 
 
 def build_training_set(
@@ -107,7 +111,8 @@ def build_training_set(
         "holdout_rows": 0 if holdout is None else len(holdout),
         "columns": len(signature.inputs),
     }
-    return TrainingData(made, holdout, signature, facts)
+    population = _in_order(training, feature_rows, at, within & (at < _as_micros(start)))
+    return TrainingData(made, holdout, signature, facts, population)
 
 
 def digest_of_set(data: TrainingSet, signature: Signature) -> str:

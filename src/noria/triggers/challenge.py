@@ -134,7 +134,8 @@ def challenge(
     )
     if data.holdout is None:
         raise ConfigError(
-            f"training {training.name!r} has no labelled row in the {holdout.days} days before {at:%Y-%m-%d}; "
+            f"training {training.name!r} has no labelled row in the {holdout.days} days before "
+            f"{at:%Y-%m-%d}; "
             "a gate cannot judge without; choose a shorter `on=` or wait for outcomes"
         )
     release = _release(bench, training, fitted.version, at=at, cause=cause)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from noria.deploy.supervisor import Supervisor
     from noria.lake.store import Lake
     from noria.ledger.store import Ledger
-    from noria.records import Lease, Version
+    from noria.records import Version
     from noria.registry.store import Registry
     from noria.replay.declarations import Replay
     from noria.replay.records import DayDone, Stores
     from noria.replay.report import Report
     from noria.storage.contract import Storage
-    from noria.training.declarations import Training
     from noria.workspace.scanning import Declarations
 
 __all__ = ["Project", "open"]
@@ -40,7 +39,7 @@ __all__ = ["Project", "open"]
 _LEASE_S = 900.0  # longer than any day of a replay takes; a dead holder's lease is free at once
 
 
-def open(path: str | os.PathLike[str] | None = None) -> Project:  # noqa: A001 - `noria.open`, as `gzip.open`
+def open(path: str | os.PathLike[str] | None = None) -> Project:
     """Open the project in `path`, or in the nearest folder above it that holds a `noria.toml`.
 
     Parameters
@@ -244,9 +243,7 @@ class Project:
         from noria.warehouse.query import query
         from noria.workspace.tables import ledger_tables
 
-        tables: dict[str, Callable[[], Any]] = {
-            name: _reader(self.lake, name) for name in self.lake.names()
-        }
+        tables: dict[str, Callable[[], Any]] = {name: _reader(self.lake, name) for name in self.lake.names()}
         return query(sql, tables | ledger_tables(self.ledger))
 
     def trace(self, prediction_id: str, *, deployment: str | None = None) -> Trace:
@@ -315,9 +312,9 @@ class Project:
 
         declared = self.find_replay(name)
         last = parse_instant(until) if isinstance(until, str) else until
-        with self._held(f"replay:{declared.name}") as lease, self._replaying(declared) as stores:
+        with self._held(f"replay:{declared.name}") as renew, self._replaying(declared) as stores:
             for day in ReplayLoop(declared, stores, until=last).run():
-                lease = self.ledger.renew_lease(lease, ttl_s=_LEASE_S)
+                renew()
                 if tell is not None:
                     tell(day)
             return self.report(declared.name)
@@ -358,7 +355,9 @@ class Project:
             online = open_online_store(self.settings.stores.online, root=self.root)
             stack.callback(online.close)
             outcomes = stack.enter_context(
-                OutcomeLog(self._streams_path() / "outcomes", deployment=f"{replay.environment}/{training.name}")
+                OutcomeLog(
+                    self._streams_path() / "outcomes", deployment=f"{replay.environment}/{training.name}"
+                )
             )
             bench = Bench(
                 ledger=self.ledger,
@@ -382,7 +381,9 @@ class Project:
                 bench=bench,
                 server=server,
                 references=tuple(
-                    each for name, each in self.declarations.datasets.items() if name not in needed and each.source
+                    each
+                    for name, each in self.declarations.datasets.items()
+                    if name not in needed and each.source
                 ),
             )
 
@@ -391,15 +392,21 @@ class Project:
         if name is None:
             raise ConfigError(
                 f"environment {environment!r} has no gate; name one in noria.toml: "
-                f"[environments.{environment}] gate = \"...\""
+                f'[environments.{environment}] gate = "..."'
             )
         return self.declarations.gate(name)
 
     @contextmanager
-    def _held(self, name: str) -> Iterator[Lease]:
+    def _held(self, name: str) -> Iterator[Callable[[], None]]:
+        """Hold a lease for the block; gives what renews it."""
         lease = self.ledger.acquire_lease(name, ttl_s=_LEASE_S)
+
+        def renew() -> None:
+            nonlocal lease
+            lease = self.ledger.renew_lease(lease, ttl_s=_LEASE_S)
+
         try:
-            yield lease
+            yield renew
         finally:
             self.ledger.release_lease(lease)
 
@@ -417,5 +424,3 @@ class Project:
 
 def _reader(lake: Lake, name: str) -> Callable[[], Any]:
     return lambda: lake.reader(name)
-
-

@@ -103,7 +103,9 @@ def _collect(found: Declarations, variable: str, thing: Any, *, module: str) -> 
 def _add(found: dict[str, T], name: str, thing: T, *, kind: str, module: str) -> None:
     before = found.get(name)
     if before is not None and before is not thing and before != thing:
-        raise ConfigError(f"two declarations of the {kind} {name!r}, the second in module {module!r}; rename one")
+        raise ConfigError(
+            f"two declarations of the {kind} {name!r}, the second in module {module!r}; rename one"
+        )
     found[name] = thing
 
 
@@ -127,7 +129,9 @@ def _load(folder: Path, name: str) -> ModuleType:
                 f"noria.toml lists the module {name!r}, but there is no {name}.py in {folder}; "
                 "make it, or correct [project] modules"
             ) from err
-        raise ConfigError(f"module {name!r} of the project imports {err.name!r}, which is not installed") from err
+        raise ConfigError(
+            f"module {name!r} of the project imports {err.name!r}, which is not installed"
+        ) from err
     except ConfigError as err:
         raise ConfigError(f"{_where(err, folder)}: {err}") from err
     except SyntaxError as err:
@@ -151,5 +155,7 @@ def _forget_other_projects(folder: Path, name: str) -> None:
 
 def _where(err: BaseException, folder: Path) -> str:
     """Name the last line of the project's own code on the way to `err`."""
-    frames = [frame for frame in traceback.extract_tb(err.__traceback__) if Path(frame.filename).parent == folder]
+    frames = [
+        frame for frame in traceback.extract_tb(err.__traceback__) if Path(frame.filename).parent == folder
+    ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else str(folder)

