@@ -1,22 +1,26 @@
 """One definition, three ways to its value: from the definition in plain Python, offline, and online."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+import pytest
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from noria.clock import from_micros, to_micros
 from noria.features import FeatureView, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.declarations import Aggregation, ViewSpec
+from noria.features.layout import TierLayout
 from noria.features.offline import point_in_time
 from noria.lake.declarations import Dataset
 
@@ -76,29 +80,22 @@ def _entity(row: Row, spec: ViewSpec) -> tuple[Any, ...]:
 
 
 def _feature(spec: ViewSpec, what: Aggregation, rows: Sequence[Row], at: Row) -> float:
-    who = tuple(at[name] for name in spec.entity)
+    def entity(row: Row) -> tuple[Any, ...]:
+        return tuple(row[name] for name in spec.entity)
+
+    who, t = entity(at), at["at"]
     if None in who:
         return math.nan
-    t = at["at"]
-    visible = [
-        row for row in rows if tuple(row[name] for name in spec.entity) == who and row["known_at"] <= t
-    ]
+    visible = [row for row in rows if entity(row) == who and row["known_at"] <= t]
     if what.window_s is None:
-        if not visible:
-            return math.nan
-        newest = max(visible, key=lambda row: (row["event_at"], row["id"].encode()))
-        if what.max_age_s is not None and newest["event_at"] < t - what.max_age_s * 1_000_000:
-            return math.nan
-        if what.kind == "age":
-            return float((t - newest["event_at"]) / 60e6)
-        value = newest[str(what.column)]
-        return math.nan if value is None else float(value)
+        return _of_newest(what, visible, t)
     resolution = HOUR if what.window_s <= 172_800 else DAY
     start = (t - what.window_s * 1_000_000) // resolution * resolution
     inside = [row for row in visible if row["event_at"] >= start]
     if what.kind == "count":
-        return float(len(inside))
-    values = sorted(round(row[what.column] * what.scale) for row in inside if row[what.column] is not None)
+        return len(inside)
+    present: list[float] = [row[str(what.column)] for row in inside if row[str(what.column)] is not None]
+    values = sorted(round(value * what.scale) for value in present)
     if what.kind == "sum":
         return sum(values) / what.scale
     if not values:
@@ -112,8 +109,20 @@ def _feature(spec: ViewSpec, what: Aggregation, rows: Sequence[Row], at: Row) ->
             return values[-1] / what.scale
     assert what.low is not None and what.width is not None and what.q_millionths is not None
     bins = sorted(min(max((value - what.low) // what.width, 0), what.bins - 1) for value in values)
-    rank = max(math.ceil(what.q_millionths * len(bins) / 1_000_000), 1)
+    rank = max(math.ceil(Fraction(what.q_millionths * len(bins), 1_000_000)), 1)
     return (what.low + bins[rank - 1] * what.width) / what.scale
+
+
+def _of_newest(what: Aggregation, visible: Sequence[Row], t: int) -> float:
+    if not visible:
+        return math.nan
+    newest = max(visible, key=lambda row: (row["event_at"], row["id"].encode()))
+    if what.max_age_s is not None and newest["event_at"] < t - what.max_age_s * 1_000_000:
+        return math.nan
+    if what.kind == "age":
+        return float((t - newest["event_at"]) / 60e6)
+    value = newest[str(what.column)]
+    return math.nan if value is None else float(value)
 
 
 # --- random histories ---------------------------------------------------------------------------------
@@ -141,6 +150,7 @@ delays = st.one_of(
     st.integers(0, 10 * DAY),
     st.integers(0, 3 * HOUR),
 )
+values = st.none() | st.integers(-30, 60) | st.sampled_from((2**40, -(2**40), 2**31 - 1, -(2**31)))
 people = st.sampled_from(("UA", "B6", "", "Žofie ✈", "x" * 700, None))
 places = st.sampled_from((0, -7, 2**62, None))
 
@@ -158,7 +168,7 @@ def histories(draw: st.DrawFn) -> History:
                 "known_at": event_at + draw(delays),
                 "who": draw(people),
                 "where": draw(places),
-                "delay": draw(st.none() | st.integers(-30, 60)),
+                "delay": draw(values),
                 "late": draw(st.none() | st.booleans()),
                 "price": draw(st.none() | st.integers(-200, 200).map(lambda cents: cents / 100)),
             }
@@ -206,13 +216,13 @@ def matrix(features: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.column_stack([features.column(name).to_numpy() for name in features.column_names])
 
 
-def replayed(store: LmdbOnlineStore, history: History, spine: Sequence[Row]) -> dict[str, Any]:
+def replayed(store: LmdbOnlineStore, history: History, spine: Sequence[Row]) -> Mapping[str, Any]:
     """Read the spine from a store that is brought up to each instant in turn."""
     rows = table(history.rows)
     prepared = {view.name: store.prepare(view, rows) for view in VIEWS}
     done = dict.fromkeys(prepared, 0)
-    read: dict[int, Any] = {}
-    sizes = 0
+    sizes = cycle(history.slices)
+    values = np.empty((len(spine), 2 * len(FEATURES)))
     for index, at in enumerate(history.instants):
         if history.loads[index] or index == 0:
             since = at if index % 2 else at - HOUR
@@ -220,27 +230,19 @@ def replayed(store: LmdbOnlineStore, history: History, spine: Sequence[Row]) -> 
                 store.load(view, rows, before=from_micros(since))
                 done[view.name] = prepared[view.name].until(since - 1)
         while any(done[name] < each.until(at) for name, each in prepared.items()):
-            size = history.slices[sizes % len(history.slices)]
-            sizes += 1
-            changes = []
+            changes, size = [], next(sizes)
             for view in VIEWS:
-                each, start = prepared[view.name], done[view.name]
-                done[view.name] = max(start, min(start + size, each.until(at)))
-                changes.append((view.spec(), each, start, done[view.name]))
+                batch, start = prepared[view.name], done[view.name]
+                done[view.name] = max(start, min(start + size, batch.until(at)))
+                changes.append((view.spec(), batch, start, done[view.name]))
             store.apply(changes, position=at)
+            assert store.position() == at
         if index % 3 == 2:
             store.prune(BY_WHO, from_micros(at))
-        asked = [each for each in spine if each["at"] == at]
-        entities = {name: [each[name] for each in asked] for name in ("who", "where")}
-        read[at] = store.read([view.spec() for view in VIEWS], entities, at)
-        assert store.position() in (at, None) or history.instants[0] <= (store.position() or 0) <= at
+        asked = [place for place, row in enumerate(spine) if row["at"] == at]
+        entities = {name: [spine[place][name] for place in asked] for name in ("who", "where")}
+        values[asked] = store.read([view.spec() for view in VIEWS], entities, at)
     columns = [name for view in VIEWS for name in view.columns]
-    taken = dict.fromkeys(read, 0)
-    lines = []
-    for each in spine:
-        lines.append(read[each["at"]][taken[each["at"]] % len(read[each["at"]])])
-        taken[each["at"]] += 1
-    values = np.array(lines)
     return {name: values[:, at] for at, name in enumerate(columns)}
 
 
@@ -262,7 +264,59 @@ def compare_all(history: History) -> None:
         assert_same(online, wanted, view)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(histories())
 def test_offline_and_online_are_the_definition_exactly(history: History) -> None:
     compare_all(history)
+
+
+@settings(max_examples=40, deadline=None)
+@given(histories(), histories(), st.integers(0, 7))
+def test_later_events_change_no_value(history: History, more: History, which: int) -> None:
+    at = history.instants[which % len(history.instants)]
+    known = [row for row in history.rows if row["known_at"] <= at]
+    later = [{**row, "id": f"later {row['id']}"} for row in more.rows if row["known_at"] > at]
+    spine = spine_table(spine_of([at]))
+    for view in VIEWS:
+        before = point_in_time(view, table(known), spine)
+        for rows in (known + later, later + history.rows):
+            after = point_in_time(view, table(rows), spine)
+            assert matrix(after).tobytes() == matrix(before).tobytes()
+
+
+def _tile_later(layout: TierLayout, at_us: int, window_s: int) -> int:
+    return (at_us - window_s * 1_000_000) // layout.width_us + 1
+
+
+def _tile_earlier(layout: TierLayout, at_us: int, window_s: int) -> int:
+    return (at_us - window_s * 1_000_000) // layout.width_us - 1
+
+
+def _open_edge(at_us: Any, window_us: int, width_us: int) -> Any:
+    return (at_us - window_us) // width_us * width_us + 1
+
+
+def _microsecond_early(at_us: Any, window_us: int, width_us: int) -> Any:
+    return (at_us - window_us) // width_us * width_us - 1
+
+
+@pytest.mark.parametrize(
+    ("where", "mutant"),
+    [
+        ("noria.features.layout.TierLayout.first_bucket", _tile_later),
+        ("noria.features.layout.TierLayout.first_bucket", _tile_earlier),
+        ("noria.features.offline.window_starts", _open_edge),
+        ("noria.features.offline.window_starts", _microsecond_early),
+    ],
+)
+def test_a_window_edge_that_is_off_by_one_is_found(
+    monkeypatch: pytest.MonkeyPatch, where: str, mutant: Callable[..., Any]
+) -> None:
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+    @given(histories())
+    def the_property(history: History) -> None:
+        compare_all(history)
+
+    monkeypatch.setattr(where, mutant)
+    with pytest.raises(AssertionError):
+        the_property()

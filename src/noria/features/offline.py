@@ -142,7 +142,7 @@ class _Kernel:
 
     def _interval(self, window_s: int, width_us: int) -> _Intervals:
         if window_s not in self._intervals:
-            starts = (self.instants - window_s * 1_000_000) // width_us * width_us
+            starts = window_starts(self.instants, window_s * 1_000_000, width_us)
             stop = self._position(np.searchsorted(starts, self.event_at, side="right"))
             rows = np.flatnonzero(self.start < stop)
             self._intervals[window_s] = _Intervals(rows, self.start[rows], stop[rows])
@@ -245,6 +245,11 @@ class _Positions:
         if self._table is not None:
             return self._table[numbers]
         return np.searchsorted(self._sorted, numbers, side="left").astype(np.int64)
+
+
+def window_starts(at_us: Ints, window_us: int, width_us: int) -> Ints:
+    """Give the first instant of the window that ends at each of `at_us`, floored to a tile."""
+    return (at_us - window_us) // width_us * width_us
 
 
 def refuse_early_knowledge(spec: ViewSpec, event_at: Ints, known_at: Ints) -> None:

@@ -44,6 +44,7 @@ GREATEST = {NARROW: 2**31 - 1, WIDE: 2**63 - 1}  # the minimum of no values
 LEAST = {NARROW: -(2**31), WIDE: -(2**63)}  # the maximum of no values
 MAX_VIEWS = 512
 _LONGEST_ENTITY = 480  # bytes; LMDB's keys end at 511
+_DIGEST_KEY = 33
 
 
 class ViewRecord(msgspec.Struct, frozen=True):
@@ -120,6 +121,11 @@ def open_environment(path: Path, *, map_size: int | None) -> lmdb.Environment:
             )
         )
     except lmdb.Error as err:
+        if "already open in this process" in str(err):
+            raise StoreError(
+                f"the online store {path} is already open in this process; LMDB allows it once: "
+                "read through the store that writes it"
+            ) from err
         raise store_error(path, err) from err
     used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if data.stat().st_size < used:  # reading a page beyond the end of the file would be a bus error
@@ -164,7 +170,10 @@ def check_definition(txn: lmdb.Transaction, layout: Layout) -> None:
     raw = txn.get(view_key(name))
     if raw is None:
         raise NotFound("online feature view", name, list_views(txn))
-    record = msgspec.json.decode(bytes(raw), type=ViewRecord)
+    try:
+        record = msgspec.json.decode(bytes(raw), type=ViewRecord)
+    except msgspec.DecodeError as err:
+        raise StoreError(f"what the online store says of view {name!r} is damaged; load it again") from err
     if record.digest != layout.digest:
         raise Conflict(
             f"feature view {name!r} was loaded as {record.digest[:12]}, now it is {layout.digest[:12]}: "
@@ -174,11 +183,6 @@ def check_definition(txn: lmdb.Transaction, layout: Layout) -> None:
 
 def entities_of(txn: lmdb.Transaction, database: Any) -> list[bytes]:
     """List the keys of a view's entities."""
-    found = []
     with txn.cursor(database) as cursor:
-        more = cursor.first()
-        while more:
-            entity = bytes(cursor.key())
-            found.append(entity)
-            more = cursor.set_range(entity + b"\xff\xff")  # past its tiles
-    return found
+        keys = [bytes(key) for key in cursor.iternext(values=False)]
+    return [key for key in keys if (len(key) == _DIGEST_KEY if key[:1] == b"#" else b"\xff" not in key)]

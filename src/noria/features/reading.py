@@ -158,8 +158,11 @@ class FeatureReader:
 
     def views(self) -> list[str]:
         """List the views that the store holds."""
-        with self._begin() as txn:
-            return list_views(txn)
+        try:
+            with self._begin() as txn:
+                return list_views(txn)
+        except lmdb.Error as err:
+            raise store_error(self._path, err) from err
 
     def _begin(self) -> lmdb.Transaction:
         try:

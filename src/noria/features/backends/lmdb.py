@@ -195,9 +195,12 @@ class LmdbOnlineStore:
         tiles = self._tiles.get(name)
         if tiles is None or tiles.layout.digest != layout.digest:
             database = self._database(name)
-            with self._environment.begin() as txn:
-                if txn.get(view_key(name)) is not None:
-                    check_definition(txn, layout)
+            try:
+                with self._environment.begin() as txn:
+                    if txn.get(view_key(name)) is not None:
+                        check_definition(txn, layout)
+            except lmdb.Error as err:
+                raise store_error(self.path, err) from err
             tiles = self._tiles[name] = ViewTiles(layout, database)
         return tiles
 

@@ -236,10 +236,12 @@ class _Tiles:
             return
         for extremum, value in zip(self.layout.extrema, extrema, strict=True):
             word += 1
-            if extremum.kind == "min":
-                words[word] = min(words[word], value)
-            elif value > words[word]:
-                words[word] = value
+            is_min = extremum.kind == "min"
+            if value == (GREATEST if is_min else LEAST)[WIDE]:
+                continue  # missing
+            if words.typecode == NARROW and not LEAST[NARROW] < value < GREATEST[NARROW]:
+                raise OverflowError
+            words[word] = min(words[word], value) if is_min else max(words[word], value)
 
     def widen(self) -> None:
         """Go on in words of 64 bits."""
