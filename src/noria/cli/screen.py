@@ -23,6 +23,7 @@ __all__ = [
     "digest",
     "facts",
     "finding",
+    "flush",
     "heading",
     "instant",
     "json",
@@ -30,6 +31,7 @@ __all__ = [
     "number",
     "share",
     "table",
+    "verbatim",
 ]
 
 _UNKNOWN_WIDTH = 120  # of a pipe or a file
@@ -166,6 +168,16 @@ def share(value: float | None) -> str:
 def digest(sha256: str | None) -> str:
     """Write the beginning of a digest; JSON gives all of it."""
     return "-" if sha256 is None else f"{sha256[:16]}…"
+
+
+def verbatim(text: str) -> None:
+    """Write something to be copied: as it is, on one line."""
+    sys.stdout.write(f"{text}\n")
+
+
+def flush() -> None:
+    """Let everything written so far be seen."""
+    sys.stdout.flush()
 
 
 def _width() -> int:
