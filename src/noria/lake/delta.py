@@ -23,11 +23,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from noria.errors import NotFound, StoreError
 from noria.lake.files import Files, translated
+from noria.lake.schema import merged_type
 from noria.records import canonical_json, sha256_hex
 
 __all__ = ["DataFile", "Table", "create_table", "table_exists"]
@@ -172,14 +173,27 @@ class Table:
         self._load(None)
 
     def widen(self, schema: pa.Schema) -> None:
-        """Add the columns of `schema` that are not there yet; old rows hold null in them."""
+        """Add the columns of `schema`, and fields of its structs, that are not there: null in old rows."""
         new = [each for each in schema if each.name not in self.schema.names]
-        if new:
-            try:
+        merged = pa.schema(
+            [
+                each.with_type(merged_type(each.type, schema.field(each.name).type))
+                if each.name in schema.names
+                else each
+                for each in self.schema
+            ]
+        )
+        try:
+            if not merged.equals(self.schema):
+                write_deltalake(
+                    DeltaTable(self._uri), merged.empty_table(), mode="append", schema_mode="merge"
+                )
+                self._load(None)
+            if new:
                 DeltaTable(self._uri).alter.add_columns(list(Schema.from_arrow(pa.schema(new)).fields))
-            except (DeltaError, OSError) as err:
-                raise translated(err, self._uri) from err
-            self._load(None)
+                self._load(None)
+        except (DeltaError, OSError) as err:
+            raise translated(err, self._uri) from err
 
     def dataset(self, files: Iterable[DataFile] | None = None) -> Any:
         """Give a pyarrow dataset whose files know their bounds, so that a filter opens only those it must."""

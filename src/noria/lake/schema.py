@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from noria.errors import ConfigError, SourceError
 from noria.lake.declarations import ArrowFrame, Dataset
 
-__all__ = ["INSTANT", "as_table", "conform", "declared_schema", "fill", "storable_schema"]
+__all__ = ["INSTANT", "as_table", "conform", "declared_schema", "fill", "merged_type", "storable_schema"]
 
 INSTANT = pa.timestamp("us", "UTC")
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:, ?tz=([^\]]+))?\]")
@@ -96,6 +96,19 @@ def fill(table: pa.Table, wanted: pa.Schema, *, name: str) -> pa.Table:
     return conform(table, wanted, name=name)
 
 
+def merged_type(old: pa.DataType, new: pa.DataType) -> pa.DataType:
+    """Give the type that holds values of both: a struct gets the fields it lacks, at its end."""
+    if not (pa.types.is_struct(old) and pa.types.is_struct(new)):
+        return old
+    found = {each.name: each for each in new}
+    fields = [
+        each.with_type(merged_type(each.type, found[each.name].type)) if each.name in found else each
+        for each in old
+    ]
+    names = {each.name for each in old}
+    return pa.struct([*fields, *(each for each in new if each.name not in names)])
+
+
 def _parse_type(text: str, what: str) -> pa.DataType:
     timestamp = _TIMESTAMP.fullmatch(text)
     if timestamp:
@@ -149,6 +162,8 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType, name: str, label: str) -
     found = column.type
     if pa.types.is_dictionary(found):
         return _cast(column.cast(found.value_type), wanted, name, label)
+    if pa.types.is_struct(found) and pa.types.is_struct(wanted):
+        return _cast_struct(column, wanted, name, label)
     if not _compatible(found, wanted):
         raise SourceError(
             f"{name!r}: column {label!r} is {_told(found)}, wanted {_told(wanted)}; "
@@ -163,6 +178,27 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType, name: str, label: str) -
             f"{name!r}: column {label!r} is {_told(found)}, wanted {_told(wanted)}, "
             f"which cannot hold all its values: {err}"
         ) from err
+
+
+def _cast_struct(column: pa.ChunkedArray, wanted: pa.DataType, name: str, label: str) -> pa.ChunkedArray:
+    """Go by the fields' names: Arrow's own cast drops fields that are not wanted, and those out of order."""
+    whole = column.combine_chunks()
+    names = {each.name for each in column.type}
+    extra = names - {each.name for each in wanted}
+    if extra:
+        raise SourceError(
+            f"{name!r}: column {label!r} has fields its table does not have: {', '.join(sorted(extra))}"
+        )
+    parts = [
+        _cast(
+            pa.chunked_array([pc.struct_field(whole, each.name)]), each.type, name, f"{label}.{each.name}"
+        ).combine_chunks()
+        if each.name in names
+        else pa.nulls(len(whole), each.type)
+        for each in wanted
+    ]
+    mask = whole.is_null() if whole.null_count else None
+    return pa.chunked_array([pa.StructArray.from_arrays(parts, fields=list(wanted), mask=mask)])
 
 
 def _compatible(found: pa.DataType, wanted: pa.DataType) -> bool:

@@ -109,8 +109,8 @@ class Lake:
     def append(self, name: str, table: ArrowFrame, *, batch: int, app_id: str) -> bool:
         """Append rows without a contract; False if `app_id` has landed this batch, or a later one, before.
 
-        A table that is not there is made. Columns it does not have are added, columns that `table`
-        does not have are null.
+        A table that is not there is made. Columns it does not have, and fields of structs, are added;
+        those that `table` does not have are null.
 
         Raises
         ------
@@ -126,8 +126,7 @@ class Lake:
                 last = target.transaction(app_id)
                 if last is not None and batch <= last:
                     return False
-                new = rows.select([each for each in rows.column_names if each not in target.schema.names])
-                target.widen(storable_schema(new.schema, name=name))
+                target.widen(storable_schema(rows.schema, name=name))
                 ready = fill(rows, target.schema, name=name)
                 if target.append(ready, app_id=app_id, batch=batch, after=last, facts={}) is not None:
                     return True
