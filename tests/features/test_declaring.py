@@ -79,6 +79,7 @@ def test_declarations_that_make_no_sense_are_refused(wrong: Any) -> None:
         (pa.array([1.5]), "give `scale`"),
         (pa.array(["x"]), "numeric"),
         (pa.array([2**41]), "lower `scale`"),
+        (pa.array([2**63], pa.uint64()), "lower `scale`"),
         (pa.array([AT], INSTANT), "numeric"),
     ],
 )

@@ -22,6 +22,7 @@ from noria.features import FeatureView, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.offline import point_in_time
 from noria.features.online import open_online_store
+from noria.features.online_format import FORMAT, HEAD, HEAD_KEY, HEAD_MAGIC
 from noria.features.reading import FeatureReader, feature_columns
 from noria.lake.declarations import Dataset
 
@@ -254,6 +255,16 @@ def test_a_damaged_store_is_a_store_error_and_can_be_made_anew(tmp_path: Path, h
     with LmdbOnlineStore(path) as store:
         store.load(VIEW, trips(500))
         assert store.views() == ["by_line"]
+
+
+def test_a_store_of_another_format_is_a_store_error(tmp_path: Path) -> None:
+    with LmdbOnlineStore(tmp_path / "online") as store:
+        store.load(VIEW, trips(5))
+        with store._environment.begin(write=True) as txn:
+            txn.put(HEAD_KEY, HEAD.pack(HEAD_MAGIC, FORMAT + 1, 0, 0))
+    for _ in range(2):  # refused, and not left open
+        with pytest.raises(StoreError, match=f"format {FORMAT + 1}"):
+            LmdbOnlineStore(tmp_path / "online")
 
 
 def test_a_damaged_value_is_a_store_error(store: LmdbOnlineStore) -> None:

@@ -78,7 +78,10 @@ def measured(rows: pa.Table, measure: Measure) -> Measured:
         column = column.cast(pa.int64())
     if pa.types.is_integer(column.type) and measure.scale == 1:
         seen = np.asarray(column.is_valid(), dtype=np.bool_)
-        values = _numpy(column.fill_null(0).cast(pa.int64()))
+        try:
+            values = _numpy(column.fill_null(0).cast(pa.int64()))
+        except pa.ArrowInvalid as err:
+            raise SourceError(_too_large(measure)) from err
     else:
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
             raise SourceError(f"column {measure.column!r} is {kind}; aggregations need a numeric column")

@@ -204,9 +204,9 @@ class FeatureView:
         return ViewSpec(
             name=self.name,
             source=source.name,
-            key=_names(source.key),
+            key=source.keys,
             event_at=source.event_at,
-            known_at=source.known_at or "known_at",
+            known_at=source.known_at_column,
             entity=_names(self.entity),
             features=tuple(FeatureSpec(name, aggregation) for name, aggregation in self.features.items()),
         )

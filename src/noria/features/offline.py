@@ -214,10 +214,14 @@ class _Kernel:
         return row, present
 
     def _latest(self) -> Ints:
-        by_key = np.argsort(np.array(key_bytes(self.table, self.spec.key), dtype=np.object_), kind="stable")
-        tie = np.empty(len(by_key), dtype=np.int64)
-        tie[by_key] = np.arange(len(by_key))
-        order = np.lexsort((self.known_at, tie, self.event_at, self.row_codes))
+        order = np.lexsort((self.known_at, self.event_at, self.row_codes))
+        code, event_at = self.row_codes[order], self.event_at[order]
+        tied = (code[1:] == code[:-1]) & (event_at[1:] == event_at[:-1])
+        if tied.any():  # keys are only looked at where they decide
+            at = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+            keys = key_bytes(self.table.take(pa.array(order[at])), self.spec.key)
+            by_key = sorted(range(len(at)), key=lambda each: (code[at[each]], event_at[at[each]], keys[each]))
+            order[at] = order[at[by_key]]
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         best = np.full(self.size + 1, -1, dtype=np.int64)

@@ -7,6 +7,7 @@ in the store can be loaded again from the lake should the machine die.
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -74,13 +75,14 @@ class LmdbOnlineStore:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path)
-        try:
+        with ExitStack() as opened:  # what was opened is closed again if the next step fails
+            opened.callback(os.close, self._lock)
             self._environment = open_environment(self.path, map_size=map_size)
-            self._environment.reader_check()
+            opened.callback(self._environment.close)
             self._reader = FeatureReader(self.path, environment=self._environment)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._reader.position()  # refuses a store of another format
+            self._environment.reader_check()  # frees what readers that were killed held
+            opened.pop_all()
         self._databases: dict[str, Any] = {}
         self._tiles: dict[str, ViewTiles] = {}
 
