@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from noria.profiles.distances import chi_square, js_distance
+from noria.profiles.distances import js_distances, nested_chi_squares
 from noria.profiles.records import Calibration, ColumnCounts, ColumnProfile, Profile
 
 __all__ = ["Columns", "build_profile", "count_columns", "merge_counts", "reference_counts", "vector"]
@@ -192,31 +192,44 @@ def _count_categories(column: ColumnProfile, found: Counter[str | None]) -> Colu
 def _calibrate(column: ColumnProfile, values: Any, window_rows: int) -> Calibration:
     """Compare each whole contiguous window with all of the reference."""
     starts = range(0, column.rows - window_rows + 1, window_rows)
-    windows = [_count(column, values[start : start + window_rows]) for start in starts]
+    windows = _window_vectors(column, values, starts, window_rows)
     whole = vector(reference_counts(column))
-    distances = np.array([js_distance(whole, vector(each)) for each in windows])
+    distances = js_distances(whole, windows) if len(windows) else np.empty(0)
     excess, freedom = _excess(whole, windows)
+    missing = windows[:, -2] / window_rows
     return Calibration(
         windows=len(windows),
         window_rows=window_rows,
-        js_mean=float(distances.mean()) if windows else 0.0,
+        js_mean=float(distances.mean()) if len(windows) else 0.0,
         js_sd=float(distances.std(ddof=1)) if len(windows) > 1 else 0.0,
-        js_max=float(distances.max()) if windows else 0.0,
+        js_max=float(distances.max()) if len(windows) else 0.0,
         excess=excess,
         freedom=freedom,
-        missing_max=max((each.missing / each.rows for each in windows), default=column.missing_share),
+        missing_max=float(missing.max()) if len(windows) else column.missing_share,
         unseen_max=_unseen_max(column, [values[start : start + window_rows] for start in starts]),
     )
 
 
-def _excess(whole: _Numbers, windows: Sequence[ColumnCounts]) -> tuple[float, float]:
+def _window_vectors(column: ColumnProfile, values: Any, starts: range, window_rows: int) -> _Numbers:
+    """Count each window into the compared bins, as `vector` has them: shape (windows, bins + 2)."""
+    width = len(column.counts) + 2
+    if column.kind != "number":
+        counted = [vector(_count(column, values[start : start + window_rows])) for start in starts]
+        return np.array(counted, dtype=np.float64).reshape(len(starts), width)
+    numbers = np.asarray(values, dtype=np.float64)[: len(starts) * window_rows]
+    places = np.where(
+        np.isnan(numbers), width - 2, np.searchsorted(np.asarray(column.edges), numbers, side="left")
+    )
+    places += np.repeat(np.arange(len(starts)) * width, window_rows)
+    return np.bincount(places, minlength=len(starts) * width).reshape(len(starts), width).astype(np.float64)
+
+
+def _excess(whole: _Numbers, windows: _Numbers) -> tuple[float, float]:
     """Give what time adds to the chi-square distance, and the degrees of freedom that its spread shows."""
-    found = [chi_square(whole, vector(each), nested=True) for each in windows]
-    if len(found) < _FEW_WINDOWS:
+    if len(windows) < _FEW_WINDOWS:
         return 0.0, 0.0
-    statistics = np.array([each[0] for each in found])
-    free = found[0][1]
-    scale = float(1 / windows[0].rows - 1 / whole.sum())
+    statistics, free = nested_chi_squares(whole, windows)
+    scale = float(1 / windows[0].sum() - 1 / whole.sum())
     excess = max(float(statistics.mean()) - free, 0.0) * scale
     variance = float(statistics.var(ddof=1))
     freedom = 2 * float(statistics.mean()) ** 2 / variance if variance else float(free)

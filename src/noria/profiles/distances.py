@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["chi_square", "js_distance", "js_noise", "population_stability"]
+__all__ = [
+    "chi_square",
+    "js_distance",
+    "js_distances",
+    "js_noise",
+    "nested_chi_squares",
+    "population_stability",
+]
 
 _Counts = np.ndarray[Any, np.dtype[np.float64]]
 _RARE = 5.0  # expected counts below this share one bin: Cochran's rule
@@ -24,11 +31,17 @@ def js_distance(left: _Counts, right: _Counts) -> float:
     >>> js_distance(np.array([1.0, 0.0]), np.array([0.0, 5.0]))
     1.0
     """
-    p, q = left / left.sum(), right / right.sum()
+    return float(js_distances(left, right[np.newaxis])[0])
+
+
+def js_distances(reference: _Counts, windows: _Counts) -> _Counts:
+    """Give the Jensen-Shannon distance in base 2 of each row of `windows`, shape (n, bins)."""
+    p, q = reference / reference.sum(), windows / windows.sum(axis=1, keepdims=True)
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         bits = np.where(p > 0, p * np.log2(p / middle), 0.0) + np.where(q > 0, q * np.log2(q / middle), 0.0)
-    return math.sqrt(max(float(bits.sum()) / 2, 0.0))
+    distances: _Counts = np.sqrt(np.maximum(bits.sum(axis=1) / 2, 0.0))
+    return distances
 
 
 def js_noise(bins: int, left_rows: int, right_rows: int) -> float:
@@ -43,16 +56,36 @@ def population_stability(left: _Counts, right: _Counts) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def chi_square(reference: _Counts, window: _Counts, *, nested: bool = False) -> tuple[float, int]:
-    """Give the two-sample chi-square statistic and its degrees of freedom; rare bins share one.
+def nested_chi_squares(reference: _Counts, windows: _Counts) -> tuple[_Counts, int]:
+    """Give the chi-square statistic of windows of equal size whose rows are among the reference's.
 
     Parameters
     ----------
-    nested
-        The window's rows are among the reference's.
+    windows : ndarray of shape (n, bins)
+
+    Returns
+    -------
+    tuple of ndarray of shape (n,) and int
+        The statistics and their degrees of freedom; rare bins share one.
     """
+    m, n = reference.sum(), windows[0].sum()
+    rare = reference / m * n < _RARE
+    if rare.any():
+        reference = np.append(reference[~rare], reference[rare].sum())
+        windows = np.column_stack([windows[:, ~rare], windows[:, rare].sum(axis=1)])
+    share = reference / m
+    used = share > 0
+    difference = windows[:, used] / n - share[used]
+    scale, freedom = 1 / n - 1 / m, max(int(used.sum()) - 1, 1)
+    if scale <= 0:
+        return np.zeros(len(windows)), freedom
+    return (difference**2 / share[used]).sum(axis=1) / scale, freedom
+
+
+def chi_square(reference: _Counts, window: _Counts) -> tuple[float, int]:
+    """Give the two-sample chi-square statistic and its degrees of freedom; rare bins share one."""
     m, n = reference.sum(), window.sum()
-    pooled = reference if nested else reference + window
+    pooled = reference + window
     expected = pooled / pooled.sum() * n
     rare = expected < _RARE
     if rare.any():
@@ -62,7 +95,4 @@ def chi_square(reference: _Counts, window: _Counts, *, nested: bool = False) -> 
     share = pooled / pooled.sum()
     used = share > 0
     difference = window[used] / n - reference[used] / m
-    scale = 1 / n - 1 / m if nested else 1 / n + 1 / m
-    if scale <= 0:
-        return 0.0, max(int(used.sum()) - 1, 1)
-    return float((difference**2 / share[used]).sum() / scale), max(int(used.sum()) - 1, 1)
+    return float((difference**2 / share[used]).sum() / (1 / n + 1 / m)), max(int(used.sum()) - 1, 1)
