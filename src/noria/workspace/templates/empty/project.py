@@ -30,7 +30,7 @@ orders = noria.Dataset(
 
 # Features look back from any instant, and see only what was known then.
 customer = noria.FeatureView("customer", source=orders, entity="customer", features={
-    "orders_7d": agg.count("7d"), "mean_amount_30d": agg.mean("amount", "30d"), "last_amount": agg.last("amount")})
+    "orders_7d": agg.count("7d"), "mean_30d": agg.mean("amount", "30d"), "last_amount": agg.last("amount")})
 
 # What a model has to pass before it enters an environment.
 staging_gate = noria.Gate(checks=[check.samples_reproduced(), check.latency(p99_ms=50)])

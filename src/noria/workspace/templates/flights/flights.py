@@ -55,7 +55,7 @@ dest = punctuality("dest", "dest", p90_7d=p90("7d"))
 tail = noria.FeatureView("tail", source=landings, entity="tailnum", features={
     "landings_24h": agg.count("24h"), "late_24h": agg.mean("late", "24h"), "delay_24h": agg.mean("arr_delay", "24h"),
     "late_7d": agg.mean("late", "7d"), "late_30d": agg.mean("late", "30d"),
-    "last_delay": agg.last("arr_delay"), "age_minutes": agg.age()})
+    "last_delay": agg.last("arr_delay", max_age="30d"), "age_minutes": agg.age(max_age="30d")})
 sky = noria.FeatureView("sky", source=weather, entity="origin", features={
     column: agg.last(column, max_age="12h")
     for column in sources.WEATHER})
