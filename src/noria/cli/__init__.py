@@ -1,4 +1,4 @@
-"""The command line: `noria COMMAND`. It does nothing that Python cannot; `noria.open` gives the same verbs."""
+"""The command line: `noria COMMAND`. It does nothing that Python cannot: `noria.open` gives the verbs."""
 
 from noria.cli.entry import main
 

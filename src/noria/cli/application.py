@@ -32,5 +32,5 @@ def application() -> App:
         app.command(noun)
     for each in COMMANDS:
         place = app if each.noun is None else nouns[each.noun]
-        place.command(each.target, name=each.name, help=each.about)
+        place.command(f"noria.cli.{each.target}", name=each.name, help=each.about)
     return app

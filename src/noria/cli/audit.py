@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from noria.audit.records import Chain, Link, Trace
 
@@ -18,6 +18,7 @@ _TOLD_FEATURES, _TOLD_ROWS = 8, 2  # of a brief trace
 
 def trace(
     prediction_id: Annotated[str, Parameter(name="PREDICTION_ID")],
+    /,
     *,
     environment: str | None = None,
     options: Options = DEFAULT,
@@ -45,7 +46,7 @@ def trace(
 
 
 def why(
-    reference: Annotated[str, Parameter(name="MODEL@ENVIRONMENT")], *, options: Options = DEFAULT
+    reference: Annotated[str, Parameter(name="MODEL@ENVIRONMENT")], /, *, options: Options = DEFAULT
 ) -> None:
     """Tell what put a model where it is: the chain of causes, newest first.
 
@@ -73,9 +74,10 @@ def show_trace(found: "Trace", *, brief: bool = False) -> None:
     screen.facts({
         "asked": f"{screen.instant(asked.at)} UTC of {asked.environment}/{asked.deployment}",
         "answer": f"{asked.score:.4f} by {asked.model} in {asked.latency_us / 1000:.1f} ms",
-        "request": ", ".join(f"{name} {_value(value)}" for name, value in asked.inputs.items()),
+        "request": _pairs(asked.inputs),
         "beside it": ", ".join(f"{each.model} gave {each.score:.4f}" for each in found.shadows) or None,
-        "route": f"{found.route.version.ref}, since {screen.instant(found.route.since)}: {found.route.reason}",
+        "route": f"{found.route.version.ref}, since {screen.instant(found.route.since)}",
+        "because": found.route.reason,
         "release": f"{found.release.version.ref}, digest {screen.digest(found.release.version.sha256)}",
         "model": f"{found.model.ref}, digest {screen.digest(found.model.sha256)}",
     })  # fmt: skip
@@ -96,10 +98,11 @@ def _show_runs(found: "Trace") -> None:
         screen.heading(f"Train run {run.id} made {run.model}")
         screen.facts({
             "at": run.at, "seed": run.seed,
-            "code": run.code + ("" if run.code_diff is None else f", changed: {screen.digest(run.code_diff)}"),
+            "code": run.code,
+            "changed code": None if run.code_diff is None else f"diff {screen.digest(run.code_diff)}",
             "runtime": screen.digest(run.runtime),
             "read": ", ".join(f"{each.kind.replace('_', ' ')} {each.ref}" for each in run.inputs),
-            "metrics": ", ".join(f"{name} {_value(value)}" for name, value in run.metrics.items()) or None,
+            "metrics": _pairs(run.metrics) or None,
         })  # fmt: skip
 
 
@@ -137,13 +140,13 @@ def _show_raw(found: "Trace", *, brief: bool) -> None:
             screen.line()
             screen.line(f"The newest of view {each.view}, of {each.dataset}:")
             for row in newest:
-                screen.line(", ".join(f"{name} {_value(value)}" for name, value in row.items()), indent=2)
+                screen.line(_pairs(row), indent=2)
         if not brief:
             screen.line(f'All of them: noria query "{each.sql}"')
     if found.spine is not None and found.spine.row is not None:
         screen.line()
         screen.line(f"What was asked about, in {found.spine.dataset}:")
-        screen.line(", ".join(f"{name} {_value(value)}" for name, value in found.spine.row.items()), indent=2)
+        screen.line(_pairs(found.spine.row), indent=2)
 
 
 def _show_money(found: "Trace") -> None:
@@ -229,6 +232,10 @@ def _show_more(left: int, what: str) -> None:
 
 def _verb(verb: str) -> str:
     return verb.replace(".", " ").replace("_", " ")
+
+
+def _pairs(values: "Mapping[str, object]") -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in values.items())
 
 
 def _value(value: object) -> str:

@@ -17,7 +17,7 @@ class Command:
     arguments
         What usually follows, as the overview shows it.
     target
-        The function: `module:name`.
+        The function, below `noria.cli`: `module:name`.
     about
         One line.
     part
@@ -41,29 +41,27 @@ class Command:
         return self.words.rpartition(" ")[0] or None
 
 
-_BEGIN, _SEE, _EXPLAIN, _ACT = "Begin", "See what is there", "Ask why", "Act"
+_SEE = "See what is there"
 
 COMMANDS = (
-    Command("demo", "[DIR]", "noria.cli.replay:demo", "Live through a year of real flights, loop closed.", _BEGIN),
-    Command("init", "DIR", "noria.cli.workspace:init", "Make a project that runs.", _BEGIN),
-    Command("doctor", "", "noria.cli.workspace:doctor", "Look machine and project over; say what to do.", _BEGIN),
-    Command("status", "", "noria.cli.workspace:status", "Tell where the project stands.", _SEE),
-    Command("run list", "", "noria.cli.tracking:list_runs", "List what ran, newest first.", _SEE),
-    Command("run show", "RUN", "noria.cli.tracking:show_run", "Show a run: inputs, outputs, metrics, cost.", _SEE),
-    Command("model list", "", "noria.cli.registry:list_models", "List model versions and where they stand.", _SEE),
-    Command("model show", "MODEL", "noria.cli.registry:show_model", "Show a model version and its gates.", _SEE),
-    Command("query", "SQL", "noria.cli.warehouse:query", "Answer one SELECT over every table.", _SEE),
+    Command("demo", "[DIR]", "replay:demo", "Live through a year of real flights, loop closed.", "Begin"),
+    Command("init", "DIR", "workspace:init", "Make a project that runs.", "Begin"),
+    Command("doctor", "", "workspace:doctor", "Look machine and project over; say what to do.", "Begin"),
+    Command("status", "", "workspace:status", "Tell where the project stands.", _SEE),
+    Command("run list", "", "tracking:list_runs", "List what ran, newest first.", _SEE),
+    Command("run show", "RUN", "tracking:show_run", "Show a run: inputs, outputs, metrics, cost.", _SEE),
+    Command("model list", "", "registry:list_models", "List model versions and where they stand.", _SEE),
+    Command("model show", "MODEL", "registry:show_model", "Show a model version and its gates.", _SEE),
+    Command("query", "SQL", "warehouse:query", "Answer one SELECT over every table.", _SEE),
     Command(
-        "trace", "PREDICTION_ID", "noria.cli.audit:trace", "Trace a prediction to its raw rows and its money.", _EXPLAIN
+        "trace", "PREDICTION_ID", "audit:trace", "Trace a prediction to its rows and its money.", "Ask why"
     ),
-    Command(
-        "why", "MODEL@ENVIRONMENT", "noria.cli.audit:why", "Tell what put a model where it is.", _EXPLAIN
-    ),
-    Command("ledger verify", "", "noria.cli.ledger:verify", "Prove that no record was changed.", _EXPLAIN),
-    Command("replay", "", "noria.cli.replay:replay", "Live through a replay that the project declares.", _ACT),
-    Command("serve", "[MODEL@ENVIRONMENT]", "noria.cli.serving:serve", "Answer requests over HTTP.", _ACT),
-    Command("rollback", "MODEL@ENVIRONMENT", "noria.cli.deploy:rollback", "Go back to the last stable route.", _ACT),
-)  # fmt: skip
+    Command("why", "MODEL@ENVIRONMENT", "audit:why", "Tell what put a model where it is.", "Ask why"),
+    Command("ledger verify", "", "ledger:verify", "Prove that no record was changed.", "Ask why"),
+    Command("replay", "", "replay:replay", "Live through a replay that the project declares.", "Act"),
+    Command("serve", "[MODEL@ENVIRONMENT]", "serving:serve", "Answer requests over HTTP.", "Act"),
+    Command("rollback", "MODEL@ENVIRONMENT", "deploy:rollback", "Go back to the last stable route.", "Act"),
+)
 
 _HEAD = """\
 noria: the whole MLOps loop in one library.

@@ -11,6 +11,7 @@ __all__ = ["rollback"]
 
 def rollback(
     reference: Annotated[str, Parameter(name="MODEL@ENVIRONMENT")],
+    /,
     *,
     reason: str = "",
     options: Options = DEFAULT,

@@ -3,13 +3,18 @@
 `noria --help` and `noria --version` are answered from here, without loading anything.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from noria.cli.commands import overview
 from noria.config import is_debugging
 from noria.errors import NoriaError
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
 __all__ = ["main"]
 
@@ -18,6 +23,10 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 _HELP = {"--help", "-h", "help"}
+_FAULT = (
+    "This is a fault of noria, or of code that your project runs. What was recorded is safe, and the same "
+    "command may be run again. `--debug` shows where it came from: please report that."
+)
 _PROGRESS = ("demo", "replay")  # their --json names a file: the screen stays for people
 
 
@@ -34,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0, or the `exit_code` of the error; 2 for a command or option that does not exist, 130 after Ctrl-C.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # some terminals have fewer characters than we use
+    words = _command_first(sys.argv[1:] if arguments is None else arguments)
     debug = is_debugging() or "--debug" in words
     try:
         code = _run(words)
@@ -51,13 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        told = (
-            f"unexpected {type(error).__name__}: {error}\nThis is a fault of noria, or of code that your project "
-            "runs. What was recorded is safe, and the same command may be run again. `--debug` shows where it came "
-            "from: please report that."
-        )
-        return _tell(words, error, told, EXIT_BUG)
+        return _tell(words, error, f"unexpected {type(error).__name__}: {error}\n{_FAULT}", EXIT_BUG)
     return code
+
+
+def _command_first(arguments: Sequence[str]) -> list[str]:
+    """Move options before the command behind it: `noria --project DIR status` is understood as well."""
+    words = list(arguments)
+    options: list[str] = []
+    while words and words[0].split("=")[0] in {"--debug", "--json", "--project"}:
+        with_value = words[0] == "--project" and len(words) > 1
+        options += words[: 1 + with_value]
+        del words[: 1 + with_value]
+    return [*words, *options]
 
 
 def _run(words: list[str]) -> int:
@@ -76,10 +93,25 @@ def _run(words: list[str]) -> int:
     try:
         code = application()(words)
     except CycloptsError as error:
-        error.verbose = False
-        hint = "" if "Did you mean" in str(error) else " See `noria --help`."
-        return _tell(words, error, f"{error}{hint}", EXIT_USAGE)
+        return _tell(words, error, _explain(error), EXIT_USAGE)
     return code if isinstance(code, int) else 0
+
+
+def _explain(error: "CycloptsError") -> str:
+    """Say what is wrong with what was typed, and where to read on."""
+    from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
+
+    error.verbose = False
+    command = " ".join(("noria", *(error.command_chain or ())))
+    match error:
+        case MissingArgumentError(argument=argument) if argument is not None and not error.tokens_so_far:
+            value = argument.name.startswith("-")
+            told = f"{argument.name} needs a value." if value else f"`{command}` needs {argument.name}."
+        case UnusedCliTokensError(unused_tokens=[first, *_]):
+            told = f"{first!r} is one argument too many."
+        case _:
+            told = str(error)
+    return told if "Did you mean" in told else f"{told} See `{command} --help`."
 
 
 def _tell(words: Sequence[str], error: BaseException, message: str, code: int) -> int:

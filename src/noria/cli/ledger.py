@@ -26,9 +26,8 @@ def verify(*, head: str | None = None, options: Options = DEFAULT) -> int:
         screen.line(f"All {found.events:,} events and {found.rows:,} rows are as they were recorded.")
         screen.facts({"head": found.head})
         if head is None:
-            screen.line(
-                "Keep the head elsewhere: `noria ledger verify --head HEAD` then proves that nothing was cut off."
-            )
+            proof = "`noria ledger verify --head HEAD` then proves that nothing was cut off its end"
+            screen.line(f"Keep the head elsewhere: {proof}.")
     else:
         screen.line("The record was changed outside of noria:", style="bold")
         for problem in found.problems:

@@ -1,4 +1,4 @@
-"""A replay as it goes: a live display on a terminal, a line for each month and each piece of news elsewhere."""
+"""A replay as it goes: a live display on a terminal, a line for each month and piece of news elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -70,8 +70,9 @@ class ReplayDisplay:
         self._console = screen.console()
         self._live: Live | None = None
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TextColumn("days"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
+            TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+            TextColumn("days"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=self._console,
         )  # fmt: skip
         total = max((until - replay.starts_at).days, len(days))
         self._task = self._progress.add_task(f"{replay.starts_at:%Y-%m-%d}", total=total, completed=len(days))
@@ -129,6 +130,8 @@ class ReplayDisplay:
         elsewhere |= event.verb == "gate.passed" and event.payload["environment"] != self._replay.environment
         if label is None or elsewhere:
             return None
+        if event.verb == "pointer.moved" and not event.payload["stable"]:
+            label = "on trial"
         reasons = event.payload.get("reasons") or [event.payload.get("reason", event.subject)]
         return f"{event.at:%Y-%m-%d}  {label:{_LABEL_WIDTH}}  {'; '.join(map(str, reasons))}"
 
@@ -147,14 +150,27 @@ class ReplayDisplay:
 
     def _render(self) -> RenderableType:
         if self.last is None:
-            return Group(self._progress, Text("the first day comes when the history is in", style="dim"))
+            return Group(self._progress, Text(self._history(), style="dim"))
         day = self.last
         told = [f"{self._predictions:,} predictions", f"{day.served} answers"]
         if day.on_trial is not None:
             told.append(f"{day.on_trial} on trial")
         told += _quality(day, self._replay.monitor.window)
-        told.append(f"{self._retrains} retrains")
+        told.append(screen.count(self._retrains, "retrain"))
         return Group(self._progress, Text(", ".join(told)))
+
+    def _history(self) -> str:
+        """Tell what is done before the first day."""
+        newest = self._ledger.list_events(newest_first=True, limit=1)
+        match newest:
+            case [Event(verb="dataset.ingested") as event]:
+                return (
+                    f"{event.subject}: {event.payload['accepted']:,} rows of batch {event.payload['batch']}"
+                )
+            case [Event(verb="run.started") as event]:
+                return f"{event.payload['kind']} {event.payload['name']} ..."
+            case _:
+                return "the first day comes when the history is in"
 
 
 class _Month:
@@ -176,7 +192,7 @@ class _Month:
             f"{self.outcomes:,} outcomes",
             f"{self.last.served} answers",
         ]
-        return ", ".join([*told, *_quality(self.last), f"{self.retrains} retrains"])
+        return ", ".join([*told, *_quality(self.last), screen.count(self.retrains, "retrain")])
 
 
 def _quality(day: DayDone, window: str = "") -> list[str]:

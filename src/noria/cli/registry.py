@@ -52,7 +52,7 @@ def list_models(name: str | None = None, /, *, options: Options = DEFAULT) -> No
     screen.table(columns, rows, right=["AUC", "log loss"], wrap="what it is")
 
 
-def show_model(reference: Annotated[str, Parameter(name="MODEL")], *, options: Options = DEFAULT) -> None:
+def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options: Options = DEFAULT) -> None:
     """Show a model version: what it reads, how good it was, which gates it met; every digest is verified.
 
     Parameters
@@ -78,7 +78,8 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], *, options: O
     screen.line(f"Model {model.ref}", style="bold")
     screen.facts({
         "made at": model.at, "what it is": _origin(model.parents, model.facts), "format": model.format,
-        "digest": model.sha256, "run": model.run, "trained on": f"{screen.number(model.facts.get('rows'))} rows, "
+        "digest": model.sha256, "run": model.run,
+        "trained on": f"{screen.number(model.facts.get('rows'))} rows, "
         f"{screen.number(model.facts.get('positives'))} positive, known at {_until(model.facts)}",
     })  # fmt: skip
     if model.metrics:

@@ -26,6 +26,7 @@ JsonFile = Annotated[Path | None, Parameter(name="--json")]
 
 def demo(
     folder: Annotated[Path, Parameter(name="DIR")] = _DEMO_FOLDER,
+    /,
     *,
     until: str | None = None,
     json: JsonFile = None,
@@ -49,6 +50,7 @@ def demo(
     from noria.config import FILE_NAME
     from noria.workspace.creation import create_project
 
+    _require_writable(json)
     if not (folder / FILE_NAME).exists():
         create_project(folder, template="flights")
         screen.line(f"The project is in {folder}: an ordinary one, to read and to copy.")
@@ -84,6 +86,7 @@ def replay(
     json
         Write all figures and decisions to this file.
     """
+    _require_writable(json)
     _replay(project, name, until=until, json=json)
 
 
@@ -94,7 +97,6 @@ def _replay(folder: Path | None, name: str | None, *, until: str | None, json: P
     from noria.cli.summary import show_report
 
     began = time.monotonic()
-    _require_writable(json)
     with PeakMemory() as memory, open_project(folder) as project:
         declared = project.find_replay(name)
         report = _live_through(project, declared, _stop(until, declared))

@@ -20,6 +20,7 @@ from noria.clock import format_instant
 
 __all__ = [
     "console",
+    "count",
     "digest",
     "facts",
     "finding",
@@ -158,6 +159,17 @@ def number(value: float | None, digits: int = 0) -> str:
     ('27,970', '0.765', '-')
     """
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def count(how_many: int, what: str) -> str:
+    """Write how many there are of something.
+
+    Examples
+    --------
+    >>> count(1, "retrain"), count(1200, "row")
+    ('1 retrain', '1,200 rows')
+    """
+    return f"{how_many:,} {what}{'' if how_many == 1 else 's'}"
 
 
 def share(value: float | None) -> str:

@@ -22,6 +22,7 @@ _SHIP_EVERY_S = 10.0  # the prediction log, into the lake
 
 def serve(
     reference: Annotated[str | None, Parameter(name="MODEL@ENVIRONMENT")] = None,
+    /,
     *,
     port: int | None = None,
     options: Options = DEFAULT,

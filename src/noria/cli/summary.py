@@ -9,6 +9,7 @@ from noria.value.money import Money
 
 __all__ = ["show_report"]
 
+_ACCIDENTAL = {"accident.planted", "accident.settled", "dataset.blocked"}
 _WIDE = 108  # from here on the interval of each month has room
 
 
@@ -20,20 +21,18 @@ def show_report(report: Report, replay: Replay) -> None:
     state = "" if report.finished else ", so far"
     screen.heading(f"{report.replay}, {report.start:%Y-%m-%d} to {last:%Y-%m-%d}{state}")
     screen.line(
-        f"loop: what was answered. frozen: what {report.frozen_version}, never retrained, would have answered."
+        f"loop: what was answered. frozen: what {report.frozen_version}, never retrained, would have."
     )
     screen.line()
     _show_months(report, unit)
     screen.line()
     screen.line(
-        f"{report.predictions:,} predictions, {report.unlabelled:,} of them without an outcome: they are counted "
-        f"and pay nothing. {report.retrains} retrains, {report.waits} times the trigger waited, "
-        f"{report.alerts} alerts of drift."
+        f"{screen.count(report.predictions, 'prediction')}, {report.unlabelled:,} without an outcome: they "
+        f"are counted and pay nothing. {screen.count(report.retrains, 'retrain')}; the trigger waited "
+        f"{screen.count(report.waits, 'time')}; {screen.count(report.alerts, 'alert')} of drift."
     )
-    screen.line(
-        f"{report.parity_rows:,} served rows were computed again offline: "
-        f"{report.parity_differences or 'no'} values differ."
-    )
+    parity = f"{report.parity_differences or 'no'} values differ"
+    screen.line(f"{report.parity_rows:,} served rows were computed again offline: {parity}.")
     if objective is not None and report.money is not None and report.frozen_money is not None:
         screen.heading(f"Money: {objective.decision}, against '{objective.baseline}'")
         screen.facts({"loop": _paid(report.money, unit), "frozen": _paid(report.frozen_money, unit)})
@@ -49,11 +48,7 @@ def show_report(report: Report, replay: Replay) -> None:
             for each in report.accidents
         ]
         screen.table(["at", "kind", "dealt with", "how"], rows, wrap="how")
-    screen.heading("Decisions")
-    decisions = [
-        (f"{each.at:%Y-%m-%d}", _named(each.verb, each.decision), each.reason) for each in report.decisions
-    ]
-    screen.table(["at", "decision", "because"], decisions, wrap="because")
+    _show_decisions(report, replay)
 
 
 def _show_months(report: Report, unit: str) -> None:
@@ -91,10 +86,25 @@ def _between(low: float | None, high: float | None) -> str:
 
 
 def _paid(money: Money, unit: str) -> str:
+    interval = f"95 % interval {_between(money.low, money.high)}"
     return (
-        f"{money.gain:,.0f} {unit} (95 % interval {_between(money.low, money.high)}): acted on {money.acted:,} of "
-        f"{money.rows:,}, {money.tp:,} rightly and {money.fp:,} in vain, {money.fn:,} missed"
+        f"{money.gain:,.0f} {unit} ({interval}): acted on {money.acted:,} of {money.rows:,}, "
+        f"{money.tp:,} rightly and {money.fp:,} in vain, {money.fn:,} missed"
     )
+
+
+def _show_decisions(report: Report, replay: Replay) -> None:
+    """Write what was decided, without what the accidents told and without moves that repeat a verdict."""
+    screen.heading("Decisions")
+    rows = []
+    told: set[str] = set()
+    for each in report.decisions:
+        in_staging = each.verb == "pointer.moved" and each.subject.startswith(f"{replay.staging}/")
+        if each.verb in _ACCIDENTAL or in_staging or each.reason in told:
+            continue
+        told.add(each.reason)
+        rows.append((f"{each.at:%Y-%m-%d}", _named(each.verb, each.decision), each.reason))
+    screen.table(["at", "decision", "because"], rows, wrap="because")
 
 
 def _named(verb: str, decision: str) -> str:

@@ -68,7 +68,7 @@ def list_runs(
     screen.table(columns, rows, right=["took"], wrap="what came of it")
 
 
-def show_run(run: Annotated[str, Parameter(name="RUN")], *, options: Options = DEFAULT) -> None:
+def show_run(run: Annotated[str, Parameter(name="RUN")], /, *, options: Options = DEFAULT) -> None:
     """Show a run: what it read and wrote, its parameters and metrics, code, cost and cause.
 
     Parameters
@@ -96,9 +96,11 @@ def show_run(run: Annotated[str, Parameter(name="RUN")], *, options: Options = D
         "what": f"{found.kind} {found.name}", "state": found.state, "at": found.at, "attempt": found.attempt,
         "started (wall)": f"{found.started_at:%Y-%m-%d %H:%M:%S}", "took": _took(found),
         "cpu": "-" if found.cost is None else f"{found.cost.cpu_s:.2f} s", "seed": found.seed,
-        "code": found.code if found.code_diff is None else f"{found.code}, changed (diff {found.code_diff[:16]}…)",
+        "code": found.code,
+        "changed code": None if found.code_diff is None else f"diff {screen.digest(found.code_diff)}",
         "runtime": found.runtime, "key": found.key, "experiment": found.experiment, "error": found.error,
-        "cause": None if cause is None else f"{cause.id} {cause.verb}: {cause.payload.get('reason', cause.subject)}",
+        "cause": None if cause is None else f"{cause.id} {cause.verb}",
+        "because": None if cause is None else cause.payload.get("reason", cause.subject),
     })  # fmt: skip
     for title, values in (("Parameters", found.params), ("Metrics", found.metrics)):
         if values:

@@ -9,7 +9,9 @@ from noria.cli.options import DEFAULT, Options
 __all__ = ["query"]
 
 
-def query(sql: Annotated[str, Parameter(name="SQL")], *, rows: int = 100, options: Options = DEFAULT) -> None:
+def query(
+    sql: Annotated[str, Parameter(name="SQL")], /, *, rows: int = 100, options: Options = DEFAULT
+) -> None:
     """Answer one SELECT over every table: datasets, features, predictions, outcomes, the ledger's own.
 
     `noria query "show tables"` lists them.

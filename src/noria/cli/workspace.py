@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from noria.cli.options import DEBUG, DEFAULT, Options
+from noria.cli.options import DEBUG, DEFAULT, JSON, Options
 
 if TYPE_CHECKING:
     from noria.workspace.status import ProjectStatus
@@ -15,9 +15,10 @@ __all__ = ["doctor", "init", "status"]
 
 def init(
     folder: Annotated[Path, Parameter(name="DIR")],
+    /,
     *,
     template: str = "empty",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, JSON] = False,
     debug: Annotated[bool, DEBUG] = False,
 ) -> None:
     """Make a project that runs; nothing is ever overwritten.
@@ -28,8 +29,6 @@ def init(
         Where; made if it is not there.
     template
         `empty`, or `flights`: the project of the demo, to read and to copy.
-    json
-        Give the answer as JSON.
     """
     from noria.cli import screen
     from noria.workspace.creation import create_project

@@ -1,5 +1,6 @@
 """Making a project from a template that ships with noria."""
 
+import re
 from pathlib import Path
 
 from noria.errors import Conflict, DiskFull, NotFound, StoreError
@@ -10,6 +11,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _MARK = "noria.toml"  # written last: with it the folder is a project
 _IGNORED = ".noria/\n__pycache__/\n"
 _NO_SPACE = 28
+_EMPTY = "empty"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def templates() -> tuple[str, ...]:
@@ -43,6 +46,9 @@ def create_project(folder: Path, *, template: str = "empty") -> tuple[Path, ...]
     if (folder / _MARK).exists():
         raise Conflict(f"{folder} is a project already (there is a {_MARK}); name another folder")
     contents = _contents(template)
+    if template == _EMPTY and _NAME.fullmatch(folder.absolute().name):
+        named = f'name = "{folder.absolute().name}"'.encode()
+        contents[_MARK] = contents[_MARK].replace(b'name = "project"', named, 1)
     _refuse_to_overwrite(folder, contents)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(start: Path | None = None) -> Iterator[Finding]:
     """Look over the machine, then the project in `start` or above it, check by check."""
-    yield from _machine()
+    broken = False
+    for finding in _machine():
+        broken |= finding.health is Health.FAIL
+        yield finding
+    if broken:
+        return
     try:
         root = find_project(start)
     except NoriaError as error:
@@ -78,7 +83,6 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
         if not project.has_begun:
             yield _finding("records", Health.OK, "nothing was recorded yet")
             return
-        broken = False
         for finding in _guarded("database", "see the message", lambda: _database(project)):
             broken |= finding.check == "database" and finding.health is Health.FAIL
             yield finding
@@ -104,11 +108,7 @@ def _guarded(check: str, todo: str, look: Callable[[], Iterator[Finding]]) -> It
 
 
 def _machine() -> Iterator[Finding]:
-    found = sys.version.split()[0]
-    if sys.version_info >= (3, 11):
-        yield _finding("python", Health.OK, f"{found} at {sys.executable}")
-    else:
-        yield _finding("python", Health.FAIL, f"{found}; 3.11 or newer is wanted", "install a newer Python")
+    yield _finding("python", Health.OK, f"{sys.version.split()[0]} at {sys.executable}")
     yield from _packages()
     now = datetime.now(UTC)
     if now < _OLDEST_CLOCK:
@@ -164,7 +164,7 @@ def _unloadable(module: str) -> str | None:
 def _modules(project: Project) -> Iterator[Finding]:
     declared = project.declarations
     told = ", ".join(
-        f"{len(found)} {name}"
+        f"{name} {len(found)}"
         for name, found in (
             ("datasets", declared.datasets), ("views", declared.views), ("trainings", declared.trainings),
             ("gates", declared.gates), ("monitors", declared.monitors), ("triggers", declared.triggers),
@@ -225,7 +225,7 @@ def _database(project: Project) -> Iterator[Finding]:
         todo = "somebody changed the database outside of noria: restore it from a backup"
         yield _finding("database", Health.FAIL, "; ".join(verified.problems[:3]), todo)
         return
-    told = f"{verified.events} events and {verified.rows} rows verify in {took:.1f} s, head {verified.head[:16]}…"
+    told = f"{verified.events:,} events and {verified.rows:,} rows verify in {took:.1f} s"
     yield _finding("database", Health.OK, told)
     newest = ledger.list_events(newest_first=True, limit=1)
     if newest and newest[0].recorded_at > datetime.now(UTC) + timedelta(minutes=1):

@@ -11,34 +11,31 @@ from noria.records import canonical_json
 
 __all__ = ["ledger_tables"]
 
-_INSTANT = pa.timestamp("us", "UTC")
+_TEXT, _WHOLE, _REAL, _INSTANT = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", "UTC")
 _COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
     "ledger_events": {
-        "id": pa.string(), "seq": pa.int64(), "verb": pa.string(), "subject": pa.string(), "actor": pa.string(),
-        "cause": pa.string(), "key": pa.string(), "payload": pa.string(), "at": _INSTANT, "recorded_at": _INSTANT,
-        "digest": pa.string(),
+        "id": _TEXT, "seq": _WHOLE, "verb": _TEXT, "subject": _TEXT, "actor": _TEXT, "cause": _TEXT,
+        "key": _TEXT, "payload": _TEXT, "at": _INSTANT, "recorded_at": _INSTANT, "digest": _TEXT,
     },
     "ledger_runs": {
-        "id": pa.string(), "kind": pa.string(), "name": pa.string(), "state": pa.string(), "attempt": pa.int64(),
-        "cause": pa.string(), "parent": pa.string(), "experiment": pa.string(), "params": pa.string(),
-        "metrics": pa.string(), "seed": pa.int64(), "code": pa.string(), "runtime": pa.string(),
-        "error": pa.string(), "cpu_s": pa.float64(), "wall_s": pa.float64(), "at": _INSTANT,
+        "id": _TEXT, "kind": _TEXT, "name": _TEXT, "state": _TEXT, "attempt": _WHOLE, "cause": _TEXT,
+        "parent": _TEXT, "experiment": _TEXT, "params": _TEXT, "metrics": _TEXT, "seed": _WHOLE,
+        "code": _TEXT, "runtime": _TEXT, "error": _TEXT, "cpu_s": _REAL, "wall_s": _REAL, "at": _INSTANT,
         "started_at": _INSTANT, "ended_at": _INSTANT,
     },
     "ledger_versions": {
-        "id": pa.string(), "kind": pa.string(), "name": pa.string(), "number": pa.int64(), "sha256": pa.string(),
-        "uri": pa.string(), "run": pa.string(), "facts": pa.string(), "at": _INSTANT, "recorded_at": _INSTANT,
+        "id": _TEXT, "kind": _TEXT, "name": _TEXT, "number": _WHOLE, "sha256": _TEXT, "uri": _TEXT,
+        "run": _TEXT, "facts": _TEXT, "at": _INSTANT, "recorded_at": _INSTANT,
     },
-    "ledger_edges": {"run": pa.string(), "version": pa.string(), "role": pa.string()},
+    "ledger_edges": {"run": _TEXT, "version": _TEXT, "role": _TEXT},
     "ledger_pointers": {
-        "environment": pa.string(), "name": pa.string(), "number": pa.int64(), "version": pa.string(),
-        "stable": pa.bool_(), "reason": pa.string(), "event": pa.string(), "at": _INSTANT,
-        "recorded_at": _INSTANT,
+        "environment": _TEXT, "name": _TEXT, "number": _WHOLE, "version": _TEXT, "stable": pa.bool_(),
+        "reason": _TEXT, "event": _TEXT, "at": _INSTANT, "recorded_at": _INSTANT,
     },
 }  # fmt: skip
 
 
-def ledger_tables(ledger: Ledger) -> Mapping[str, Callable[[], pa.Table]]:
+def ledger_tables(ledger: Ledger) -> dict[str, Callable[[], pa.Table]]:
     """Give what opens each of the ledger's tables: events, runs, versions, edges, pointers.
 
     Payloads, parameters, metrics and facts are JSON text: `payload ->> '$.reason'` reads a field of one.
@@ -61,9 +58,10 @@ def ledger_tables(ledger: Ledger) -> Mapping[str, Callable[[], pa.Table]]:
 def _opener(name: str, read: Callable[[], Sequence[msgspec.Struct]]) -> Callable[[], pa.Table]:
     def opened() -> pa.Table:
         rows = [_row(each) for each in read()]
-        return pa.table({
-            column: pa.array([row.get(column) for row in rows], kind) for column, kind in _COLUMNS[name].items()
-        })  # fmt: skip
+        columns = _COLUMNS[name].items()
+        return pa.table(
+            {column: pa.array([row.get(column) for row in rows], kind) for column, kind in columns}
+        )
 
     return opened
 
