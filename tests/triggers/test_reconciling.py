@@ -100,6 +100,18 @@ def test_the_cooldown_holds_to_the_day(ledger: Ledger) -> None:
     assert found[1].until == day(7)
 
 
+def test_a_trigger_that_warms_up_only_watches(ledger: Ledger) -> None:
+    trigger = Trigger(decay(WATCH), run=MODEL, cooldown="7d", warm_up="3d")
+    found = []
+    for at in range(5):
+        news(ledger, at)
+        found += reconcile(ledger, [trigger], at=day(at))
+    assert choices(found) == ["wait", "wait", "wait", "run", "wait"]
+    assert found[0].reason.endswith(
+        "the trigger only watches for its first 3d: not before 2013-04-04T00:00:00Z"
+    )
+
+
 def test_the_budget_holds_and_frees_itself(ledger: Ledger) -> None:
     found = {}
     for at in range(0, 60):

@@ -123,6 +123,9 @@ class Trigger:
         The least time between two runs, by the project's clock.
     budget
         The most runs in a period, or None.
+    warm_up
+        How long it only watches at first. A challenger is judged on rows it has not learned from, so one
+        that is trained too soon after the version in production has learned nothing that is new.
     name
         Default: the name of what it runs.
 
@@ -140,12 +143,15 @@ class Trigger:
     run: Named
     cooldown: str = "7d"
     budget: Budget | None = _FOUR_A_MONTH
+    warm_up: str | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
         """Name it and refuse what can never act."""
         object.__setattr__(self, "name", self.name or self.run.name)
         _checked_duration(self.cooldown, setting=f"trigger {self.name!r} cooldown")
+        if self.warm_up is not None:
+            _checked_duration(self.warm_up, setting=f"trigger {self.name!r} warm_up")
         if sum(isinstance(each, Scheduled) for each in leaves(self.on)) > 1:
             raise ConfigError(
                 f"trigger {self.name!r} has two schedules; write one, with lists, or two triggers"

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from noria.clock import format_instant, parse_instant
+from noria.clock import format_instant, parse_duration, parse_instant
 from noria.ledger.store import Ledger
 from noria.records import Event, EventId
 from noria.triggers.declarations import Decay, Scheduled, Trigger, leaves
@@ -235,6 +235,9 @@ class _Pass:
     def _allowed(self) -> _Verdict:
         """Say whether cooldown and budget allow a run now."""
         trigger, budget = self.trigger, self.trigger.budget
+        waits = self._warming_up()
+        if waits is not None:
+            return waits
         reach = max(trigger.rest, budget.period) if budget else trigger.rest
         runs = self._runs(since=self.at - reach)
         told = "no run before it"
@@ -252,6 +255,16 @@ class _Pass:
             until = spent[budget.runs - 1].at + budget.period
             return _Verdict(Choice.WAIT, f"{told}; {counted}: not before {format_instant(until)}", until)
         return _Verdict(Choice.RUN, f"{told}; {counted}")
+
+    def _warming_up(self) -> _Verdict | None:
+        """Say until when the trigger only watches, if it still does."""
+        if self.trigger.warm_up is None:
+            return None
+        until = self._arm().at + parse_duration(self.trigger.warm_up)
+        if self.at >= until:
+            return None
+        told = f"the trigger only watches for its first {self.trigger.warm_up}"
+        return _Verdict(Choice.WAIT, f"{told}: not before {format_instant(until)}", until)
 
     def _runs(self, *, since: datetime) -> list[Event]:
         """List this trigger's decisions to run, newest first, up to now."""
