@@ -27,21 +27,17 @@ def rollback(
     """
     from noria.cli import screen
     from noria.deploy.releases import find_standing
-    from noria.records import VersionRef
 
     with options.open() as project:
         move = project.rollback(reference, reason=reason)
-        wanted = VersionRef.parse(reference)
-        assert wanted.environment is not None  # a rollback refuses a reference without
-        standing = find_standing(project.ledger, environment=wanted.environment, deployment=wanted.name)
+        environment, name = project.place(reference)
+        standing = find_standing(project.ledger, environment=environment, deployment=name)
     assert standing is not None  # a rollback ends at a stable route
     if options.json:
         screen.json({
-            "environment": wanted.environment, "deployment": wanted.name, "model": standing.model.ref,
+            "environment": environment, "deployment": name, "model": standing.model.ref,
             "route": move.version.ref, "pointer": move.pointer, "event": move.request.id,
         })  # fmt: skip
         return
-    screen.line(
-        f"{wanted.environment}/{wanted.name} is back at {standing.model.ref} (route {move.version.ref})."
-    )
+    screen.line(f"{environment}/{name} is back at {standing.model.ref} (route {move.version.ref}).")
     screen.line(f"It is on record as event {move.pointer.event}; `noria why {reference}` tells the story.")

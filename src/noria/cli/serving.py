@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from noria.cli.options import DEFAULT, Options
-from noria.errors import ConfigError, NotFound
+from noria.errors import NotFound
 from noria.workspace.project import Project
 
 if TYPE_CHECKING:
@@ -58,21 +58,12 @@ def serve(
 
 
 def _place(project: Project, reference: str | None) -> tuple[str, str]:
-    from noria.records import VersionRef
-
     if reference is None:
         names = {each.name for each in project.ledger.list_pointers(environment="production")}
         if len(names) != 1:
             raise NotFound("deployment", "production", {f"{each}@production" for each in names})
         return "production", names.pop()
-    try:
-        wanted = VersionRef.parse(reference)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if wanted.environment is None:
-        raise ConfigError(f"{reference!r} names no environment; write NAME@ENVIRONMENT")
-    project.environment(wanted.environment)
-    return wanted.environment, wanted.name
+    return project.place(reference)
 
 
 def _route(project: Project, environment: str, name: str) -> tuple[int, "Route"]:
@@ -148,8 +139,8 @@ def _example(project: Project, route: "Route") -> dict[str, Any]:
     last: dict[str, Any] = {}
     if project.lake.exists(PREDICTIONS):
         found = project.query(
-            f"select inputs, at from {PREDICTIONS} where environment = '{route.environment}' "
-            f"and deployment = '{route.deployment}' order by at desc limit 1"
+            f"select inputs, \"at\" from {PREDICTIONS} where environment = '{route.environment}' "
+            f"and deployment = '{route.deployment}' order by \"at\" desc limit 1"
         ).to_pylist()
         last = found[0] if found else {}
     inputs = last.get("inputs") or {}
@@ -167,6 +158,6 @@ def _example(project: Project, route: "Route") -> dict[str, Any]:
     if project.environment(route.environment).clock == "replay":
         from noria.clock import format_instant
 
-        at = last.get("at") or project.clock.now()
+        at = last.get("at") or project.now(route.environment)
         request["parameters"] = {"at": format_instant(at)}
     return request

@@ -263,25 +263,50 @@ class Project:
         """Tell what put a model where it is: `NAME@ENVIRONMENT`."""
         from noria.audit.why import why
 
-        wanted = VersionRef.parse(reference)
-        if wanted.environment is None:
-            raise ConfigError(f"{reference!r} names no environment; write NAME@ENVIRONMENT")
-        self.environment(wanted.environment)
-        return why(self.ledger, environment=wanted.environment, deployment=wanted.name)
+        environment, name = self.place(reference)
+        return why(self.ledger, environment=environment, deployment=name)
 
     def rollback(self, reference: str, *, reason: str = "") -> Move:
         """Roll a deployment back to its last stable route: `NAME@ENVIRONMENT`."""
         from noria.deploy.environments import rollback
         from noria.records import new_id
 
-        wanted = VersionRef.parse(reference)
+        environment, name = self.place(reference)
+        at = self.now(environment)
+        event = self.ledger.append(
+            "person.asked",
+            subject=reference,
+            payload={"verb": "rollback", "reason": reason or "asked for"},
+            at=at,
+        )
+        place = self.deployment(environment, name)
+        return rollback(place, key=f"person:{new_id()}", reason=reason, cause=event.id, at=at)
+
+    def place(self, reference: str) -> tuple[str, str]:
+        """Give the environment and the deployment that `NAME@ENVIRONMENT` names.
+
+        Raises
+        ------
+        ConfigError
+            If it names no environment.
+        NotFound
+            If there is no such environment; says what exists.
+        """
+        try:
+            wanted = VersionRef.parse(reference)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if wanted.environment is None:
             raise ConfigError(f"{reference!r} names no environment; write NAME@ENVIRONMENT")
-        event = self.ledger.append(
-            "person.asked", subject=reference, payload={"verb": "rollback", "reason": reason or "asked for"}
-        )
-        place = self.deployment(wanted.environment, wanted.name)
-        return rollback(place, key=f"person:{new_id()}", reason=reason, cause=event.id)
+        self.environment(wanted.environment)
+        return wanted.environment, wanted.name
+
+    def now(self, environment: str) -> datetime:
+        """Give the instant of an environment: where its replay stands, if its clock is one, else the wall's."""
+        done = None
+        if self.environment(environment).clock == "replay":
+            done = self.ledger.list_events(verb="replay.day_done", newest_first=True, limit=1)
+        return done[0].at if done else self.clock.now()
 
     # -- replay
 
