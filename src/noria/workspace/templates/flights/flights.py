@@ -11,7 +11,6 @@ import noria
 from noria import agg, check
 
 
-
 def reference(name: str, key: str) -> noria.Dataset:
     source = sources.reference(name)
     return noria.Dataset(name, key=key, event_at="known_at", known_at="known_at", source=source)
@@ -44,7 +43,8 @@ def punctuality(name: str, entity: str, **more: agg.Aggregation) -> noria.Featur
     common = {
         "landings_3h": agg.count("3h"), "late_3h": agg.mean("late", "3h"),
         "delay_3h": agg.mean("arr_delay", "3h"), "late_24h": agg.mean("late", "24h"),
-        "delay_24h": agg.mean("arr_delay", "24h"), "late_7d": agg.mean("late", "7d"), "late_30d": agg.mean("late", "30d"),
+        "delay_24h": agg.mean("arr_delay", "24h"),
+        "late_7d": agg.mean("late", "7d"), "late_30d": agg.mean("late", "30d"),
     }
     return noria.FeatureView(name, source=landings, entity=entity, features=common | more)
 
@@ -53,12 +53,12 @@ carrier = punctuality("carrier", "carrier", p90_24h=p90("24h"))
 origin = punctuality("origin", "origin", departure_delay_3h=agg.mean("dep_delay", "3h"), p90_12h=p90("12h"))
 dest = punctuality("dest", "dest", p90_7d=p90("7d"))
 tail = noria.FeatureView("tail", source=landings, entity="tailnum", features={
-    "landings_24h": agg.count("24h"), "late_24h": agg.mean("late", "24h"), "delay_24h": agg.mean("arr_delay", "24h"),
+    "landings_24h": agg.count("24h"), "late_24h": agg.mean("late", "24h"),
+    "delay_24h": agg.mean("arr_delay", "24h"),
     "late_7d": agg.mean("late", "7d"), "late_30d": agg.mean("late", "30d"),
     "last_delay": agg.last("arr_delay", max_age="30d"), "age_minutes": agg.age(max_age="30d")})
 sky = noria.FeatureView("sky", source=weather, entity="origin", features={
-    column: agg.last(column, max_age="12h")
-    for column in sources.WEATHER})
+    column: agg.last(column, max_age="12h") for column in sources.WEATHER})
 
 rebooking = noria.Objective(
     decision="offer a rebooking", owner="operations", unit="USD", baseline="never",
@@ -91,14 +91,15 @@ staging_gate = noria.Gate(checks=[check.samples_reproduced(), check.latency(p99_
 production_gate = noria.Gate(
     checks=[check.beats_production("log_loss", on="14d", min_effect=0.001, confidence=0.8, tolerance=0.015),
             check.at_least("auc", 0.6)],
-    refit=True, canary=noria.Canary(share=0.2, days=3, metric="log_loss", max_worse=0.005),
+    refit=True, canary=noria.Canary(share=0.2, days=3, metric="log_loss", max_worse=0.01, min_rows=1_500),
 )
 watch = noria.Monitor(late_arrival, every="1d", window="14d", checks=[
     check.volume(), check.data_quality(max_missing_rise=0.6), check.drift(), check.estimated_quality("auc"),
     check.quality("auc", window="14d", max_drop=0.01, min_rows=9_000),
     check.calibration(low=0.8, high=1.25, window="7d", min_rows=4_000)])
 retrain = noria.Trigger(
-    noria.decay(watch), run=late_arrival, warm_up="25d", cooldown="30d", budget=noria.Budget(runs=3, per="90d")
+    noria.decay(watch), run=late_arrival, warm_up="25d", cooldown="30d",
+    budget=noria.Budget(runs=3, per="90d"),
 )
 
 year = noria.Replay(
