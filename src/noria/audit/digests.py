@@ -8,6 +8,7 @@ import msgspec
 import pyarrow as pa
 from sqlalchemy import Table, text
 
+from noria.audit.provenance import read_content
 from noria.audit.records import DigestLine, FileLine, RawRows, Trace, VersionLine
 from noria.audit.tables import Tables
 from noria.deploy.releases import Release
@@ -18,6 +19,7 @@ from noria.ledger.rows import event_digest, row_digest, row_key
 from noria.ledger.store import Ledger
 from noria.ledger.tables import events, pointers, runs, versions
 from noria.records import digest_of, sha256_hex
+from noria.training.declarations import Training
 
 __all__ = ["digest_lines"]
 
@@ -28,11 +30,18 @@ _DATASET = "sha256 over the schema and the sorted sha256 of the version's files"
 _EVENT = "sha256 of the canonical JSON of the event without its digest; it holds that of the event before"
 _ROW = "sha256 of the canonical JSON of the ledger's row; the event that made the row holds it"
 _ROWS = "sha256 of JSON lines: the columns' names, then an array per row, ordered by event and key"
+_SET = "sha256 over signature, ids, instants, inputs and labels; `verify_trace` makes the set again"
 _SPEC = "sha256 of the canonical JSON of the view's definition"
 
 
 def digest_lines(
-    trace: Trace, *, ledger: Ledger, lake: Lake, tables: Tables, raw: Sequence[RawRows]
+    trace: Trace,
+    *,
+    ledger: Ledger,
+    lake: Lake,
+    tables: Tables,
+    raw: Sequence[RawRows],
+    trainings: Mapping[str, Training] | None = None,
 ) -> tuple[DigestLine, ...]:
     """Compute the digests of a trace again.
 
@@ -42,11 +51,14 @@ def digest_lines(
         Of the prediction's instant.
     raw
         The raw rows, read again.
+    trainings
+        Given: training sets are made again as well, which takes seconds.
     """
     lines = [
         *_of_deployment(trace, ledger),
         *_of_model(trace, ledger),
         *_of_data(trace, ledger, lake, tables, raw),
+        *_of_training_sets(trace, lake, trainings),
         *_of_ledger(trace, ledger),
     ]
     return tuple({(line.what, line.sha256): line for line in lines}.values())
@@ -86,7 +98,7 @@ def _spec_digest(specs: Mapping[str, ViewSpec], name: str) -> str:
 
 
 def _specs(ledger: Ledger, trace: Trace) -> Mapping[str, ViewSpec]:
-    content = msgspec.convert(ledger.get_version_by_id(trace.release.version.id).facts, Release)
+    content = read_content(ledger.get_version_by_id(trace.release.version.id), Release)
     return {spec.name: spec for spec in content.views}
 
 
@@ -124,7 +136,8 @@ def _of_data(
     read = [each.version for each in trace.raw] + ([spine.version] if spine else [])
     inputs = [each for run in trace.runs for each in run.inputs]
     for version in {each.id: each for each in (*read, *inputs) if each is not None}.values():
-        yield _of_version(version, ledger, lake)
+        if version.kind == "dataset":
+            yield _of_dataset(version, ledger, lake)
     again = {each.view: each for each in raw}
     for each in trace.raw:
         if each.sha256 is not None:
@@ -136,18 +149,31 @@ def _of_data(
         )
 
 
-def _of_version(version: VersionLine, ledger: Ledger, lake: Lake) -> DigestLine:
-    what = f"{version.kind.replace('_', ' ')} {version.ref}"
-    if version.kind == "dataset":
-        name = version.ref.rpartition(":")[0]
-        return _line(
-            what,
-            version.sha256,
-            _DATASET,
-            lambda: lake.version_digest(name, ledger.get_version_by_id(version.id)),
-        )
-    how = "sha256 over signature, ids, instants, inputs and labels; `verify_trace(deep=True)` makes it again"
-    return DigestLine(what=what, sha256=version.sha256, how=how, recomputed=None, ok=None)
+def _of_dataset(version: VersionLine, ledger: Ledger, lake: Lake) -> DigestLine:
+    name = version.ref.rpartition(":")[0]
+
+    def compute() -> str:
+        return lake.version_digest(name, ledger.get_version_by_id(version.id))
+
+    return _line(f"dataset {version.ref}", version.sha256, _DATASET, compute)
+
+
+def _of_training_sets(
+    trace: Trace, lake: Lake, trainings: Mapping[str, Training] | None
+) -> Iterator[DigestLine]:
+    for version in (each for run in trace.runs for each in run.inputs if each.kind == "training_set"):
+        training = (trainings or {}).get(version.ref.rpartition(":")[0])
+        what = f"training set {version.ref}"
+        if training is None:
+            yield DigestLine(what=what, sha256=version.sha256, how=_SET, recomputed=None, ok=None)
+        else:
+            yield _line(what, version.sha256, _SET, partial(_hash_set, training, version, lake))
+
+
+def _hash_set(training: Training, version: VersionLine, lake: Lake) -> str:
+    from noria.audit.training_sets import training_set_digest
+
+    return training_set_digest(training, version.facts, lake)
 
 
 def _files(trace: Trace) -> Iterator[FileLine]:

@@ -100,6 +100,8 @@ def _numbers(event: Event) -> dict[str, int | float]:
 def _reason(event: Event) -> str:
     payload = event.payload
     told = payload.get("reason")
+    if event.verb == "pointer.moved":  # its reason is that of the request, which is the next link
+        return f"{event.subject} points to route {payload['version'].rpartition('/')[2]}"
     if told:
         return str(told)
     match event.verb.partition("."):

@@ -56,7 +56,7 @@ def find_prediction(
     if log is None:
         raise UnknownPrediction(prediction_id, (), where=environment)
     found = log.read_one("prediction_id", pa.scalar(prediction_id), "at")
-    rows = found.rows.to_pylist()
+    rows = found.dicts()
     paths = found.paths
     places = sorted({(row["at"], _place(row)) for row in rows})
     fitting = [
@@ -89,7 +89,7 @@ def find_outcome(prediction: Prediction, tables: Tables) -> Outcome | None:
         return None
     place = f"{prediction.environment}/{prediction.deployment}"
     found = table.read((ds.field("prediction_id") == prediction.id) & (ds.field("deployment") == place))
-    rows = found.rows.to_pylist()
+    rows = found.dicts()
     if not rows:
         return None
     last = max(range(len(rows)), key=lambda number: rows[number]["known_at"])

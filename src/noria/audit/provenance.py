@@ -6,16 +6,20 @@ a changed record shows as a digest that does not hold and not as a trace that ca
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import TypeVar
 
 import msgspec
 
 from noria.audit.links import check_lines
 from noria.audit.records import Prediction, ReleaseLine, RouteLine, RunLine, Verdict, VersionLine, ViewLine
 from noria.deploy.releases import Release, RouteContent
+from noria.errors import LedgerCorrupt
 from noria.ledger.store import Ledger
 from noria.records import Event, Run, Version
 
-__all__ = ["Provenance", "find_provenance", "version_line"]
+__all__ = ["Provenance", "find_provenance", "read_content", "version_line"]
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,17 @@ def version_line(version: Version) -> VersionLine:
     )
 
 
+def read_content(version: Version, kind: type[T]) -> T:
+    """Give the content of a route or release. Raises `LedgerCorrupt` if it holds something else."""
+    try:
+        return msgspec.convert(version.facts, kind)
+    except msgspec.ValidationError as error:
+        raise LedgerCorrupt(
+            f"{version.kind} {version.ref} does not hold what it should ({error}): it was changed; "
+            "`noria ledger verify` tells what else was"
+        ) from error
+
+
 def find_provenance(ledger: Ledger, prediction: Prediction) -> Provenance:
     """Find who answered a prediction, how that came about, and who allowed it.
 
@@ -55,11 +70,11 @@ def find_provenance(ledger: Ledger, prediction: Prediction) -> Provenance:
     route = ledger.get_version(
         "route", f"{prediction.environment}.{prediction.deployment}", prediction.route_number
     )
-    route_content = msgspec.convert(route.facts, RouteContent)
+    route_content = read_content(route, RouteContent)
     name, _, number = prediction.release.rpartition(":")
     known = route_content.releases.get(prediction.release)
     release = ledger.get_version_by_id(known) if known else ledger.get_version("release", name, int(number))
-    content = msgspec.convert(release.facts, Release)
+    content = read_content(release, Release)
     model = ledger.get_version_by_id(content.model)
     parents = [ledger.get_version_by_id(each) for each in model.facts.get("parents", ())]
     return Provenance(

@@ -15,7 +15,7 @@ from noria.audit.provenance import version_line
 from noria.audit.records import Feature, Prediction, RawRows
 from noria.audit.tables import Found, OpenTable, Tables, instant_scalar, plain, rows_digest
 from noria.clock import format_instant, from_micros, to_micros
-from noria.errors import StoreError
+from noria.errors import DigestMismatch, SourceError, StoreError
 from noria.features.declarations import ViewSpec
 from noria.features.offline import point_in_time
 
@@ -77,17 +77,17 @@ def find_raw_rows(
         table = tables.dataset(source)
         try:
             found = _read(table, mine, reaches, prediction)
-        except StoreError as error:
+            for spec in mine:
+                rows = _of_view(spec, reaches[spec.name], found, prediction, table)
+                table.verify(rows)
+                again |= _compute(spec, rows.rows, prediction)
+                raw[spec.name] = _described(spec, reaches[spec.name], rows, prediction, table)
+        except (DigestMismatch, StoreError, SourceError) as error:
             for spec in mine:
                 raw[spec.name] = _unreadable(spec, reaches[spec.name], prediction, table, str(error))
                 broken.update(spec.columns)
-            continue
-        for spec in mine:
-            rows = _of_view(spec, reaches[spec.name], found, prediction, table)
-            again |= _compute(spec, rows.rows, prediction)
-            raw[spec.name] = _described(spec, reaches[spec.name], rows, prediction, table)
     for name in (name for spec in specs for name in spec.columns):
-        offline = again.get(name)
+        offline = None if name in broken else again.get(name)
         equal = None if name in broken else offline == used.get(name)
         features.append(Feature(name=name, used=used.get(name), offline=offline, equal=equal))
     return tuple(features), tuple(raw[spec.name] for spec in specs)
@@ -166,6 +166,8 @@ def _described(
     rows = found.rows
     # A last row that is older than where the view was looked at first has no lower limit.
     since = None if reach.endless and (reach.only_last or _is_older(spec, rows, reach)) else reach.since
+    shown = max(0, rows.num_rows - _SHOWN_ROWS)
+    newest = Found(rows.slice(shown), found.paths.slice(shown))
     bounds = pc.min_max(rows[spec.known_at]).as_py()
     return RawRows(
         view=spec.name,
@@ -180,9 +182,7 @@ def _described(
         known_last=bounds["max"],
         sha256=rows_digest(rows.select(spec.source_columns)),
         sql=_sql(spec, prediction, since, only_last=reach.only_last or since is None),
-        newest=tuple(
-            plain(each) for each in reversed(rows.slice(max(0, rows.num_rows - _SHOWN_ROWS)).to_pylist())
-        ),
+        newest=tuple(map(plain, reversed(newest.dicts()))),
         version=None if table.version is None else version_line(table.version),
         files=table.file_lines(found.paths),
     )

@@ -289,7 +289,7 @@ def _told(trace: Trace) -> list[str]:
     equal = sum(each.equal is True for each in trace.features)
     rows = sum(each.count for each in trace.raw)
     told.append(
-        f"{equal} of {len(trace.features)} features equal their values recomputed from {rows} raw rows"
+        f"{equal} of {len(trace.features)} features are equal when computed again from {rows} raw rows"
     )
     told += [each.reason for each in trace.verdicts]
     told.append(_told_outcome(trace))

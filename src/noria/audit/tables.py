@@ -1,7 +1,7 @@
 """Reading a few rows out of large tables, with the files that they lie in."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -11,13 +11,16 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from sqlalchemy import select
 
 from noria.audit.records import FileLine
 from noria.clock import to_micros
-from noria.errors import NotFound, StoreError
+from noria.errors import DigestMismatch, NotFound, StoreError
 from noria.lake.store import Lake
+from noria.ledger.rows import to_version
 from noria.ledger.store import Ledger
-from noria.records import Version, canonical_json, sha256_hex
+from noria.ledger.tables import versions
+from noria.records import Version, sha256_hex
 
 __all__ = ["OpenTable", "Tables", "instant_scalar", "plain", "rows_digest"]
 
@@ -25,6 +28,7 @@ _FILENAME = "__filename"  # pyarrow's name for the column that says where a row 
 _NAMED = re.compile(r"([0-9a-f]{64})\.parquet$")
 _CHUNK_BYTES = 1 << 22
 _INSTANT = pa.timestamp("us", "UTC")
+_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class OpenTable:
@@ -64,6 +68,19 @@ class OpenTable:
             raise StoreError(f"rows of {self.name!r} cannot be read, a file of it is damaged: {err}") from err
         return Found(table.select(wanted), table[_FILENAME])
 
+    def verify(self, found: "Found") -> None:
+        """Hold the files of rows against their digests: a changed byte can give rows that look right.
+
+        Raises
+        ------
+        DigestMismatch
+            If a file is not what was written.
+        """
+        for each in self.file_lines(found.paths):
+            now = self.hash_file(each.path)
+            if now != each.sha256:
+                raise DigestMismatch(f"{self.name}/{each.path}", each.sha256, now)
+
     def read_one(self, column: str, value: pa.Scalar, narrow: str) -> "Found":
         """Give the rows where `column` holds `value`, as `read` does.
 
@@ -92,6 +109,11 @@ class OpenTable:
 
     def hash_file(self, name: str) -> str:
         """Give the sha256 of a file's bytes as they are now. Raises `OSError` if it is gone."""
+        if name not in self._sha256:
+            self._sha256[name] = self._hash(name)
+        return self._sha256[name]
+
+    def _hash(self, name: str) -> str:
         folder = str(self._reader.files[0]).rpartition("/")[0]
         digest = sha256()
         with self._reader.filesystem.open_input_stream(f"{folder}/{name}") as stream:
@@ -107,7 +129,7 @@ class OpenTable:
             path=name,
             sha256=named[1] if named else self.hash_file(name),
             rows=rows,
-            size_bytes=self._reader.filesystem.get_file_info(path).size,
+            size_bytes=self._reader.filesystem.get_file_info(path).size or 0,
         )
 
 
@@ -117,6 +139,14 @@ class Found:
 
     rows: pa.Table
     paths: pa.ChunkedArray
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Give the rows as Python has them. Raises `StoreError` if it has no such values."""
+        try:
+            rows: list[dict[str, Any]] = self.rows.to_pylist()
+        except (pa.ArrowException, ValueError, OverflowError) as err:
+            raise StoreError(f"rows hold values that cannot be, a file of them is damaged: {err}") from err
+        return rows
 
 
 class Tables:
@@ -154,8 +184,17 @@ class Tables:
             return None
 
     def _version(self, name: str) -> Version | None:
-        versions = self._ledger.list_versions(kind="dataset", name=name)
-        return next((each for each in versions if each.at > self._at), versions[-1] if versions else None)
+        """Find the first version after the instant, else the newest one."""
+        of_name = select(versions).where(
+            versions.c.scope == self._ledger.scope, versions.c.kind == "dataset", versions.c.name == name
+        )
+        later = of_name.where(versions.c.at > self._at).order_by(versions.c.number).limit(1)
+        newest = of_name.order_by(versions.c.number.desc()).limit(1)
+        with self._ledger.database.read() as connection:
+            row = (
+                connection.execute(later).mappings().first() or connection.execute(newest).mappings().first()
+            )
+        return None if row is None else to_version(row)
 
 
 def instant_scalar(instant: datetime) -> pa.Scalar:
@@ -174,15 +213,19 @@ def rows_digest(rows: pa.Table) -> str:
 
     Instants are microseconds since 1970; null is what is missing or no number.
     """
-    columns = [list(_values(rows[name])) for name in rows.column_names]
-    lines = [canonical_json(rows.column_names), *map(canonical_json, zip(*columns, strict=True))]
-    return sha256_hex(b"\n".join(lines))
+    columns = [_values(rows[name]) for name in rows.column_names]
+    return sha256_hex(_ENCODER.encode_lines([rows.column_names, *zip(*columns, strict=True)]))
 
 
-def _values(column: pa.ChunkedArray) -> Iterator[Any]:
+def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
-    return map(_finite, column.to_pylist())
+    elif pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+    elif pa.types.is_nested(column.type):
+        return [_finite(each) for each in column.to_pylist()]
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _finite(value: Any) -> Any:

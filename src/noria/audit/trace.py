@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from noria.audit.digests import digest_lines
 from noria.audit.logs import find_outcome, find_prediction
-from noria.audit.provenance import find_provenance, version_line
+from noria.audit.provenance import find_provenance, read_content, version_line
 from noria.audit.raw import find_raw_rows
 from noria.audit.records import DigestLine, Money, Outcome, Prediction, SpineRow, Trace
 from noria.audit.tables import Tables, plain
@@ -81,13 +81,24 @@ def trace(
     return msgspec.structs.replace(made, digests=lines)
 
 
-def verify_trace(trace: Trace, *, ledger: Ledger, lake: Lake) -> tuple[DigestLine, ...]:
-    """Read again everything that a trace tells the digest of, and compute those digests anew."""
+def verify_trace(
+    trace: Trace, *, ledger: Ledger, lake: Lake, trainings: Mapping[str, Training] | None = None
+) -> tuple[DigestLine, ...]:
+    """Read again everything that a trace tells the digest of, and compute those digests anew.
+
+    Parameters
+    ----------
+    trace
+        Made a moment or years ago.
+    trainings
+        The project's declarations: with them, training sets are made again too. That takes as long as it
+        took before the training.
+    """
     tables = Tables(ledger, lake, trace.prediction.at)
-    content = msgspec.convert(ledger.get_version_by_id(trace.release.version.id).facts, Release)
+    content = read_content(ledger.get_version_by_id(trace.release.version.id), Release)
     used = {each.name: each.used for each in trace.features}
     _, raw = find_raw_rows(content.views, trace.prediction, used, tables)
-    return digest_lines(trace, ledger=ledger, lake=lake, tables=tables, raw=raw)
+    return digest_lines(trace, ledger=ledger, lake=lake, tables=tables, raw=raw, trainings=trainings)
 
 
 def _parts(registry: Registry, model: Version) -> dict[str, str]:
@@ -114,7 +125,7 @@ def _spine(training: Training, prediction: Prediction, tables: Tables) -> SpineR
         value = pa.scalar(prediction.id).cast(table.schema.field(spine.id).type)
         found = table.read_one(spine.id, value, source.event_at)
         if found.rows.num_rows:
-            row = plain(found.rows.slice(0, 1).to_pylist()[0])
+            row = plain(found.dicts()[0])
             (file,) = table.file_lines(found.paths.slice(0, 1))
         else:
             problem = f"{source.name!r} has no row whose {spine.id!r} is {prediction.id!r}"
