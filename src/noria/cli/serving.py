@@ -136,14 +136,13 @@ def _example(project: Project, route: "Route") -> dict[str, Any]:
     wanted = [each.name for each in model.inputs if each.kind != "feature"]
     wanted += [name for view in model.views for name in view.entity]
     names = list(dict.fromkeys(wanted))
-    last: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     if project.lake.exists(PREDICTIONS):
         found = project.query(
-            f"select inputs, \"at\" from {PREDICTIONS} where environment = '{route.environment}' "
+            f"select inputs from {PREDICTIONS} where environment = '{route.environment}' "
             f"and deployment = '{route.deployment}' order by \"at\" desc limit 1"
         ).to_pylist()
-        last = found[0] if found else {}
-    inputs = last.get("inputs") or {}
+        inputs = found[0]["inputs"] if found else {}
     numbers = {each.name for each in model.inputs if each.kind == "number"}
     request: dict[str, Any] = {
         "inputs": [
@@ -158,6 +157,5 @@ def _example(project: Project, route: "Route") -> dict[str, Any]:
     if project.environment(route.environment).clock == "replay":
         from noria.clock import format_instant
 
-        at = last.get("at") or project.now(route.environment)
-        request["parameters"] = {"at": format_instant(at)}
+        request["parameters"] = {"at": format_instant(project.now(route.environment))}
     return request

@@ -14,7 +14,7 @@ from noria.clock import from_micros, to_micros
 from noria.errors import ConfigError, SourceError
 from noria.lake.declarations import Dataset
 
-__all__ = ["Feed", "day_number"]
+__all__ = ["Feed", "day_number", "read_source"]
 
 DAY = timedelta(days=1)
 
@@ -79,13 +79,33 @@ class Feed:
         return batches
 
 
+def read_source(dataset: Dataset, root: Path) -> pa.Table:
+    """Give everything that a dataset's source gives.
+
+    Raises
+    ------
+    SourceError
+        If a file is gone or malformed, or what the source gives is no frame.
+    """
+    assert dataset.source is not None  # the caller asks for what is there
+    try:
+        return pa.table(dataset.source(root))
+    except SourceError:
+        raise
+    except (OSError, ImportError, TypeError, ValueError, LookupError, pa.ArrowException) as err:
+        raise SourceError(
+            f"the source of dataset {dataset.name!r} fails: {type(err).__name__}: {err}; "
+            "put right what it reads, and run the same command again"
+        ) from err
+
+
 def _record(dataset: Dataset, root: Path) -> _Recording:
     if dataset.source is None or dataset.known_at is None:
         raise ConfigError(
             f"dataset {dataset.name!r} cannot be replayed: it needs a `source` that gives its rows, and a "
             "`known_at` that says when each became known"
         )
-    rows = pa.table(dataset.source(root))
+    rows = read_source(dataset, root)
     if dataset.known_at not in rows.column_names:
         raise SourceError(
             f"the source of {dataset.name!r} gives no column {dataset.known_at!r}; it gives "

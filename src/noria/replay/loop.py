@@ -29,7 +29,7 @@ from noria.monitoring.records import MonitorReport
 from noria.monitoring.window import WindowData
 from noria.records import Event, Version
 from noria.replay.declarations import DAY, BadBatch, Replay, RollbackDrill, ShuffledLabels
-from noria.replay.feed import Feed, day_number
+from noria.replay.feed import Feed, day_number, read_source
 from noria.replay.records import DayDone, Stores
 from noria.replay.serving_day import DayTraffic, serve_day
 from noria.replay.traffic import Traffic
@@ -125,7 +125,7 @@ class ReplayLoop:
         start = replay.starts_at
         for dataset in stores.references:
             if dataset.source is not None and stores.lake.last_batch(dataset.name) is None:
-                rows = pa.table(dataset.source(stores.root))
+                rows = read_source(dataset, stores.root)
                 stores.lake.ingest(dataset, rows, batch=1, source=_SOURCE, cause=began.id, at=start)
         for dataset in replay.datasets:
             for number, rows in self._feed.months(dataset, start):

@@ -302,7 +302,7 @@ class Project:
         return wanted.environment, wanted.name
 
     def now(self, environment: str) -> datetime:
-        """Give the instant of an environment: where its replay stands, if its clock is one, else the wall's."""
+        """Give an environment's instant: where its replay stands, if its clock is one, else the wall's."""
         done = None
         if self.environment(environment).clock == "replay":
             done = self.ledger.list_events(verb="replay.day_done", newest_first=True, limit=1)
