@@ -128,7 +128,7 @@ def read_settings(folder: Path, *, environ: Mapping[str, str] | None = None) -> 
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as err:
-        raise ConfigError(_explain(path, text, str(err))) from err
+        raise ConfigError(_explain(path, text, str(err), raw)) from err
     if not _NAME.fullmatch(settings.project.name):
         raise ConfigError(
             f"{path}, line {_line_of(text, ['project', 'name'])}: the project's name "
@@ -150,9 +150,12 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         place[key] = int(value) if value.isdecimal() else value
 
 
-def _explain(path: Path, text: str, message: str) -> str:
+def _explain(path: Path, text: str, message: str, raw: Mapping[str, Any]) -> str:
     """Name line and key of what `msgspec` found wrong."""
     what, _, where = message.partition(" - at `$")
+    if where.startswith(".environments[...]"):  # it does not say which
+        wrong = (name for name, value in raw["environments"].items() if not _is_environment(value))
+        where = where.replace("[...]", f".{next(wrong, '')}", 1)
     keys = [key for key in re.split(r"\.|\[\.\.\.\]", where.rstrip("`")) if key and key != "[0]"]
     unknown = re.search(r"unknown field `([^`]+)`", what)
     if unknown:
@@ -160,6 +163,14 @@ def _explain(path: Path, text: str, message: str) -> str:
     line = _line_of(text, keys)
     place = f"{path}, line {line}" if line else str(path)
     return f"{place}: {'.'.join(keys) or 'the file'}: {what}"
+
+
+def _is_environment(value: Any) -> bool:
+    try:
+        msgspec.convert(value, EnvironmentSettings)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _line_of(text: str, keys: list[str]) -> int | None:
