@@ -19,12 +19,11 @@ from noria.lake.delta import DataFile, Table
 from noria.lake.keys import KeyIndex
 from noria.lake.recording import Batch, Ingested, IngestRecords, findings_of
 from noria.lake.schema import INSTANT, as_table, conform, declared_schema, storable_schema
-from noria.lake.tables import Tables
+from noria.lake.tables import INGEST, Tables
 from noria.records import Cost, Version, sha256_hex
 
-__all__ = ["INGEST", "Ingestor"]
+__all__ = ["Ingestor"]
 
-INGEST = "ingest"  # the app id of batches that went through a contract
 _ATTEMPTS = 10
 
 

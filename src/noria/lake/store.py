@@ -3,22 +3,25 @@
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from noria.checks.engine import BatchVerdict
 from noria.clock import Clock, WallClock
 from noria.errors import ConfigError, Conflict, DigestMismatch, NotFound
 from noria.lake.declarations import ArrowFrame, Dataset
 from noria.lake.delta import ROWS_PER_FILE, DataFile, Table
 from noria.lake.files import open_files
-from noria.lake.ingest import INGEST, Ingestor
-from noria.lake.recording import Batch, Ingested, IngestRecords
 from noria.lake.schema import as_table, fill, storable_schema
-from noria.lake.tables import Tables
+from noria.lake.tables import INGEST, Tables
 from noria.ledger.store import Ledger
 from noria.records import Version
+
+if TYPE_CHECKING:
+    from noria.checks.engine import BatchVerdict
+    from noria.lake.ingest import Ingestor
+    from noria.lake.recording import Ingested
 
 __all__ = ["Lake"]
 
@@ -44,7 +47,14 @@ class Lake:
         self._clock = clock or (WallClock() if ledger is None else ledger.clock)
         self._guard = threading.RLock()
         self._tables = Tables(open_files(url))
-        self._ingestor = Ingestor(self._tables, None if ledger is None else IngestRecords(ledger))
+
+    @cached_property
+    def _ingestor(self) -> "Ingestor":
+        """Who checks and lands batches: with it DuckDB is loaded, which reading does without."""
+        from noria.lake.ingest import Ingestor
+        from noria.lake.recording import IngestRecords
+
+        return Ingestor(self._tables, None if self._ledger is None else IngestRecords(self._ledger))
 
     def ingest(
         self,
@@ -55,7 +65,7 @@ class Lake:
         source: str = "batch",
         cause: str | None = None,
         at: datetime | None = None,
-    ) -> Ingested:
+    ) -> "Ingested":
         """Check a batch and append what holds; the same number again does nothing.
 
         Rows that break the contract go to `<dataset>__rejected` with their reason.
@@ -83,13 +93,15 @@ class Lake:
         DiskFull, StoreError
             If it cannot be written; run it again.
         """
+        from noria.lake.recording import Batch
+
         named = Batch(dataset.name, batch, source, cause, self._clock.now() if at is None else at)
         with self._guard:
             return self._ingestor.ingest(dataset, frame, named)
 
     def check(
         self, dataset: Dataset, frame: ArrowFrame, *, batch: int | None = None, at: datetime | None = None
-    ) -> BatchVerdict:
+    ) -> "BatchVerdict":
         """Hold rows against the contract as `ingest` would, and write nothing.
 
         Parameters
@@ -226,7 +238,8 @@ class Lake:
 
     def close(self) -> None:
         """Let go of what is open."""
-        self._ingestor.close()
+        if "_ingestor" in self.__dict__:
+            self._ingestor.close()
 
     def _table(self, name: str, version: Version | int | None) -> Table:
         with self._guard:

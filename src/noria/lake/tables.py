@@ -6,7 +6,9 @@ from noria.errors import NotFound
 from noria.lake.delta import Table, create_table, table_exists
 from noria.lake.files import Files
 
-__all__ = ["Tables"]
+__all__ = ["INGEST", "Tables"]
+
+INGEST = "ingest"  # the app id of batches that went through a contract
 
 _PINNED = 8  # older states that stay open
 
