@@ -1,6 +1,5 @@
 """Nothing may be used that was not known: later events change no earlier training row of the demo."""
 
-import importlib.util
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,14 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-import noria
+import noria.workspace
 from noria.features.materialize import with_features
 from noria.training.sets import TrainingData, build_training_set, digest_of_set
 from noria.workspace.scanning import scan
 
-TEMPLATE = (
-    Path(importlib.util.find_spec("noria.workspace").submodule_search_locations[0]) / "templates/flights"
-)
+TEMPLATE = Path(noria.workspace.__file__).parent / "templates" / "flights"
 CUTOFF = datetime(2013, 1, 16, tzinfo=UTC)
 
 
@@ -32,9 +29,10 @@ def sources(training: Any) -> dict[str, pa.Table]:
     """The first five weeks of what the files hold."""
     datasets = {each.name: each for each in noria_datasets(training)}
     until = pa.scalar(CUTOFF + timedelta(days=20))
-    tables = {name: each.source(TEMPLATE) for name, each in datasets.items()}
+    tables = {name: pa.table(each.source(TEMPLATE)) for name, each in datasets.items() if each.source}
     return {
-        name: table.filter(pc.less(table[datasets[name].known_at], until)) for name, table in tables.items()
+        name: table.filter(pc.less(table[datasets[name].known_at_column], until))
+        for name, table in tables.items()
     }
 
 
