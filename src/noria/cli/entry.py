@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from noria.cli.commands import overview
+from noria.cli.interrupts import Interrupts
 from noria.config import is_debugging
 from noria.errors import NoriaError
 
@@ -47,19 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # some terminals have fewer characters than we use
     words = _command_first(sys.argv[1:] if arguments is None else arguments)
     debug = is_debugging() or "--debug" in words
+    interrupts = Interrupts()
     try:
-        code = _run(words)
+        with interrupts:
+            code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         return _tell(words, stop, str(stop) or "stopped", EXIT_INTERRUPTED)
     except BrokenPipeError:
         _silence()
         return EXIT_PIPE
-    except NoriaError as error:
-        if debug:
-            raise
-        return _tell(words, error, str(error), error.exit_code)
     except Exception as error:
+        if interrupts.came:
+            return _tell(words, KeyboardInterrupt(), "stopped", EXIT_INTERRUPTED)
+        if isinstance(error, NoriaError) and not debug:
+            return _tell(words, error, str(error), error.exit_code)
         if debug:
             raise
         return _tell(words, error, f"unexpected {type(error).__name__}: {error}\n{_FAULT}", EXIT_BUG)

@@ -114,13 +114,17 @@ def _replay(folder: Path | None, name: str | None, *, until: str | None, json: P
 
 
 def _live_through(project: Project, declared: "Replay", until: datetime) -> "Report":
+    from noria.cli.interrupts import Interrupts
     from noria.cli.progress import ReplayDisplay
 
     display = ReplayDisplay(declared, project.ledger, until=until)
+    interrupts = Interrupts()
     try:
-        with display:
+        with interrupts, display:
             return project.replay(declared.name, until=until, tell=display.tell)
-    except KeyboardInterrupt as stop:
+    except BaseException as stop:
+        if not interrupts.came:
+            raise
         where = (
             "before the first day was over" if display.last is None else f"after {display.last.day:%Y-%m-%d}"
         )

@@ -43,7 +43,13 @@ _NARROWEST_COLUMN = 12
 
 def console(*, stderr: bool = False) -> Console:
     """Give a console that writes no colour where there is no terminal, or `NO_COLOR` is set."""
-    return Console(width=_width(), highlight=False, stderr=stderr, soft_wrap=True, emoji=False, markup=False)
+    return _Console(width=_width(), highlight=False, stderr=stderr, soft_wrap=True, emoji=False, markup=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `entry.main` what happens when nobody reads any more."""
+        raise BrokenPipeError
 
 
 def json(value: Any) -> None:
@@ -56,7 +62,7 @@ def line(text: str = "", *, style: str = "", indent: int = 0) -> None:
     """Write a line; a long one is wrapped at words."""
     wrapped = textwrap.wrap(text, _width() - indent, break_on_hyphens=False) or [""]
     for each in wrapped:
-        console().print(Text(" " * indent + each, style=style))
+        _write(" " * indent + each, style=style)
 
 
 def heading(text: str) -> None:
@@ -217,7 +223,14 @@ def _write_row(
     cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], *, style: str = ""
 ) -> None:
     padded = [_padded(cell, width, ends) for cell, width, ends in zip(cells, widths, right, strict=True)]
-    console().print(Text(_GAP.join(padded).rstrip(), style=style))
+    _write(_GAP.join(padded).rstrip(), style=style)
+
+
+def _write(text: str, *, style: str = "") -> None:
+    if style and sys.stdout.isatty():
+        console().print(Text(text, style=style))
+    else:
+        sys.stdout.write(f"{text}\n")
 
 
 def _padded(cell: str, width: int, ends_at_edge: bool) -> str:

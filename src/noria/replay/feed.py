@@ -106,6 +106,8 @@ def _record(dataset: Dataset, root: Path) -> _Recording:
             "`known_at` that says when each became known"
         )
     rows = read_source(dataset, root)
+    if not rows.num_rows:
+        raise SourceError(f"the source of dataset {dataset.name!r} gives no row; there is nothing to replay")
     if dataset.known_at not in rows.column_names:
         raise SourceError(
             f"the source of {dataset.name!r} gives no column {dataset.known_at!r}; it gives "

@@ -256,21 +256,23 @@ def _storage(project: Project) -> Iterator[Finding]:
 def _lake(project: Project) -> Iterator[Finding]:
     lake = project.lake
     names = lake.names()
-    rows = sum(lake.reader(name).count_rows() for name in names)
+    rows, problems = 0, []
+    for name in names:
+        try:
+            rows += lake.reader(name).count_rows()
+        except OSError as error:
+            problems.append(f"table {name} cannot be read: {error}")
     newest = {each.name: each for each in project.ledger.list_versions(kind="dataset")}
-    changed = [
-        f"{name} has digest {found[:16]}…, version {each.ref} was recorded with {each.sha256[:16]}…"
-        for name, each in newest.items()
-        if name in names and (found := lake.version_digest(name, each)) != each.sha256
-    ]
-    gone = [each.ref for name, each in newest.items() if name not in names]
-    if changed or gone:
-        told = "; ".join((*changed, *(f"the table of {each} is gone" for each in gone)))
-        yield _finding("lake", Health.FAIL, told, "restore the lake from a backup")
+    for name, each in newest.items():
+        if name not in names:
+            problems.append(f"the table of {each.ref} is gone")
+        elif (found := lake.version_digest(name, each)) != each.sha256:
+            problems.append(f"{each.ref} has digest {found[:16]}…, recorded was {each.sha256[:16]}…")
+    if problems:
+        yield _finding("lake", Health.FAIL, "; ".join(problems), "restore the lake from a backup")
     else:
-        yield _finding(
-            "lake", Health.OK, f"{len(names)} tables with {rows:,} rows, {len(newest)} datasets as recorded"
-        )
+        told = f"{len(names)} tables with {rows:,} rows, {len(newest)} datasets as recorded"
+        yield _finding("lake", Health.OK, told)
 
 
 def _online(project: Project) -> Iterator[Finding]:

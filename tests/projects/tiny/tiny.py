@@ -57,9 +57,8 @@ def _table(*names: str) -> "pa.Table":
     import pyarrow as pa
 
     rows = _parcels()
-    return pa.table({
-        name: pa.array(rows[name], pa.timestamp("us", "UTC") if name.endswith("_at") else None) for name in names
-    })  # fmt: skip
+    instant = pa.timestamp("us", "UTC")
+    return pa.table({name: pa.array(rows[name], instant if name.endswith("_at") else None) for name in names})
 
 
 def posted(project: Path) -> "pa.Table":

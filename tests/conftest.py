@@ -1,0 +1,45 @@
+"""The tiny project of `tests/projects`, fresh and lived through, for tests of whole loops."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECTS = Path(__file__).parent / "projects"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Give a fresh copy of the tiny project; nothing is recorded in it."""
+    return Path(shutil.copytree(PROJECTS / "tiny", tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def tiny_lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the tiny project after its whole replay, and beside it the report: read, never write."""
+    folder = Path(shutil.copytree(PROJECTS / "tiny", tmp_path_factory.mktemp("lived") / "tiny"))
+    command = [sys.executable, "-m", "noria", "replay", "--project", str(folder), "--json", "report.json"]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder.parent / "screen.txt").write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def lived_copy(tiny_lived: Path, tmp_path: Path) -> Path:
+    """Give a copy of the lived project, to do with as a test pleases."""
+    return Path(shutil.copytree(tiny_lived, tmp_path / "lived"))
+
+
+@pytest.fixture
+def noria() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a function that runs `noria` as a process."""
+
+    def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "noria", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+    return run
