@@ -68,6 +68,7 @@ class DecisionLine(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     verb: str
     subject: str
+    environment: str | None  # None where it is about none
     decision: str
     reason: str
     event: str
@@ -270,8 +271,9 @@ def _decisions(ledger: Ledger, replay: Replay) -> tuple[DecisionLine, ...]:
                     at=event.at,
                     verb=event.verb,
                     subject=event.subject,
+                    environment=event.payload.get("environment"),
                     decision=decision,
-                    reason=str(event.payload.get("reason", "")),
+                    reason=_reason(event),
                     event=event.id,
                 )
             )
@@ -283,6 +285,12 @@ def _decision(event: Event) -> str | None:
         choice: str = event.payload["choice"]
         return choice if choice not in ("wait", "alert") else None
     return event.verb.partition(".")[2]
+
+
+def _reason(event: Event) -> str:
+    if "reason" in event.payload:
+        return str(event.payload["reason"])
+    return "; ".join(event.payload.get("reasons", ()))
 
 
 def _count(ledger: Ledger, replay: Replay, choice: str) -> int:
