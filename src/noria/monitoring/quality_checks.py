@@ -105,8 +105,8 @@ def judge_estimate(
     value = estimated_auc(known) if check.metric == "auc" else estimated_log_loss(known)
     limit, drop = _limit_and_drop(check.metric, value, usual, check.max_drop)
     told = (
-        f"{check.metric} estimated from the {known.size} scores of the last {check.window} is {value:.4g}, the limit {limit:.4g}, "
-        f"at the gate it was {usual:.4g}"
+        f"{check.metric} estimated from the {known.size} scores of the last {check.window} is {value:.4g}, "
+        f"the limit {limit:.4g}, at the gate it was {usual:.4g}"
     )
     decay = DecayFinding(
         kind="estimated",

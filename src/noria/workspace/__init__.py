@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noria.workspace.project import Project, open  # noqa: A004 - `noria.open`, as `gzip.open`
+    from noria.workspace.project import Project, open
 
 __all__ = ["Project", "open"]
 
