@@ -169,7 +169,7 @@ def start_canary(
             deployment.ledger, environment=deployment.environment, deployment=deployment.name
         )
         if standing is None:
-            raise NotFound("stable release", deployment.subject)
+            raise NotFound("stable release", deployment.subject, ())
         if standing.release.id == release.id:
             raise Conflict(
                 f"{_told(release)} is the stable release of {deployment.subject}; there is nothing to try"
@@ -256,7 +256,7 @@ def rollback(
         on_trial = bool(moves) and not moves[-1].pointer.stable
         earlier = past if on_trial else past[:-1]
         if not earlier:
-            raise NotFound("earlier stable route", deployment.subject)
+            raise NotFound("earlier stable route", deployment.subject, ())
         return deployment.ledger.get_version_by_id(earlier[-1]), None
 
     ask = _Ask(
@@ -292,7 +292,7 @@ def restore(
         moves = list_moves(deployment.ledger, environment=deployment.environment, deployment=deployment.name)
         _, undone = stable_routes(moves)
         if not undone:
-            raise NotFound("route that was rolled back", deployment.subject)
+            raise NotFound("route that was rolled back", deployment.subject, ())
         return deployment.ledger.get_version_by_id(undone[-1]), None
 
     ask = _Ask(

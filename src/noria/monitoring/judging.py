@@ -7,7 +7,6 @@ is no reason to train on them. Rows of earlier bad windows are left out of the l
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-
 from noria.clock import to_micros
 from noria.evaluation.scores import evaluate as all_metrics
 from noria.monitoring.data_checks import judge_data_quality, judge_drift, judge_volume
