@@ -41,6 +41,7 @@ __all__ = ["ReplayLoop", "feature_table", "last_day_done"]
 _SOURCE = "replay"
 _TRAFFIC_KEPT = timedelta(days=21)
 _COMPACT_EVERY_DAYS = 30
+_ROWS_PER_FILE = 40_000  # about a month of predictions: what was put together once is left alone
 
 
 def feature_table(training_name: str) -> str:
@@ -473,7 +474,7 @@ class ReplayLoop:
         """Put small files together now and then; rows and versions stay as they are."""
         if (day - self.replay.starts_at).days % _COMPACT_EVERY_DAYS == _COMPACT_EVERY_DAYS - 1:
             for name in self.stores.lake.names():
-                self.stores.lake.compact(name, keep_newest=5)
+                self.stores.lake.compact(name, keep_newest=5, rows_per_file=_ROWS_PER_FILE)
 
     def _on_trial(self, standing: Version) -> str | None:
         ledger, place = self.stores.ledger, self.stores.bench.production
