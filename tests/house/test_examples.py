@@ -2,34 +2,17 @@
 
 import doctest
 import importlib
-import linecache
-import re
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from tests.house.conftest import ROOT, module_of, source_files
+from tests.house.page_runner import python_blocks
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_BLOCKS = [page for page in PAGES if "```py" in page.read_text(encoding="utf-8")]
 WITH_EXAMPLES = [module_of(each) for each in source_files() if ">>> " in each.read_text(encoding="utf-8")]
-_FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-_NOT_RUN = re.compile(r"\s*# not run\b(.*)")
-
-
-def python_blocks(page: Path) -> Iterator[tuple[int, str]]:
-    """Give the number of the line before each block that is run, and its code."""
-    text = page.read_text(encoding="utf-8")
-    for found in _FENCE.finditer(text):
-        indent, language, code = found.groups()
-        if language in {"python", "py"}:
-            line = text.count("\n", 0, found.start(3))
-            left_out = _NOT_RUN.match(code)
-            if left_out is None:
-                yield line, re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
-            else:
-                assert re.search(r"\w{3}", left_out[1]), f"{page.name}:{line + 1}: say why it is not run"
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
@@ -45,13 +28,29 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert tried.attempted
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One namespace per page, in order, in an empty folder; a traceback names the page's own lines."""
-    monkeypatch.chdir(tmp_path)
-    module = ModuleType(f"blocks_of_{page.stem}")
-    module.__file__ = str(page)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    linecache.checkcache(str(page))
-    for line, code in python_blocks(page):
-        exec(compile("\n" * line + code, str(page), "exec"), module.__dict__)
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: page.name)
+def test_code_blocks(page: Path, tmp_path: Path) -> None:
+    """A reader's session: a new process in an empty folder, warnings as errors."""
+    runner = Path(__file__).with_name("page_runner.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(runner), str(page)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.stdout[-2_000:]}\n{done.stderr[-4_000:]}"
+
+
+def test_a_block_is_found_with_its_line_and_left_out_only_with_a_reason(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Page\n\n```python\na = 1\n```\n\n- so:\n\n  ```python\n  b = 2\n  ```\n\n```sh\nls\n```\n"
+    )
+    assert list(python_blocks(page)) == [(3, "a = 1\n"), (9, "b = 2\n")]
+    page.write_text("```python\n# not run: it needs a cluster\na = 1\n```\n")
+    assert list(python_blocks(page)) == []
+    page.write_text("```python\n# not run\na = 1\n```\n")
+    with pytest.raises(ValueError, match="line 2: say why"):
+        list(python_blocks(page))
