@@ -21,7 +21,7 @@ import pytest
 
 from noria.clock import ReplayClock
 from noria.database.store import Database
-from noria.deploy.declarations import Gate, at_least
+from noria.deploy.declarations import Canary, Gate, at_least
 from noria.deploy.environments import Deployment, Move, deploy, promote, restore, rollback, start_canary
 from noria.deploy.gates import GateEvidence, enter, judge
 from noria.deploy.history import Action, list_moves
@@ -324,7 +324,7 @@ def test_only_the_digest_that_passed_the_gate_is_deployed(ledger: Ledger, tmp_pa
 
 def test_a_refit_enters_by_its_gated_version_and_through_a_canary(ledger: Ledger, tmp_path: Path) -> None:
     place = at_place(ledger, FileTarget(tmp_path), gated=True)
-    refits = Gate("production_gate", checks=[at_least("auc", 0.7)], refit=True)
+    refits = Gate("production_gate", checks=[at_least("auc", 0.7)], refit=True, canary=Canary())
     judged = make_release(ledger, "a")
     model = ledger.get_version_by_id(read_release(judged).model)
     refit = make_release(ledger, "a on all rows", refit_of=model)

@@ -1,5 +1,6 @@
 """`noria trace`, `noria why`."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -142,7 +143,8 @@ def _show_raw(found: "Trace", *, brief: bool) -> None:
             for row in newest:
                 screen.line(_pairs(row), indent=2)
         if not brief:
-            screen.line(f'All of them: noria query "{each.sql}"')
+            screen.line("All of them:", indent=2)
+            screen.verbatim(f"noria query {shlex.quote(each.sql)}")
     if found.spine is not None and found.spine.row is not None:
         screen.line()
         screen.line(f"What was asked about, in {found.spine.dataset}:")

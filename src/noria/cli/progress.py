@@ -145,7 +145,7 @@ class ReplayDisplay:
 
     def _say_month(self) -> None:
         if self._month.name:
-            self._say(f"{self._month.name:10}  {'':{_LABEL_WIDTH}}  {self._month.told()}")
+            self._console.print(Text(f"{self._month.name:10}  {self._month.told()}"))
         self._month = _Month()
 
     def _render(self) -> RenderableType:

@@ -1,6 +1,7 @@
 """`noria serve`."""
 
 import shlex
+import signal
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,7 @@ def serve(
         place = project.deployment(environment, name)
         supervisor = project.supervisor(environment, name, port=port)
         number, route = _route(project, environment, name)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a service is as good as Ctrl-C
         try:
             supervisor.start(route)
             _show_address(project, supervisor, route, as_json=options.json)

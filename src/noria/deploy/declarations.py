@@ -265,6 +265,11 @@ class Gate:
             raise ConfigError(
                 f"gate {self.name!r} has no checks and would let everything in; give it at least one"
             )
+        if self.refit and self.canary is None:
+            raise ConfigError(
+                f"gate {self.name!r} allows a refit but has no canary, and nothing else judges a refit; "
+                "add canary=noria.Canary(...) or take refit away"
+            )
         for each in self.checks:
             if not isinstance(each, GateCheck):
                 raise ConfigError(

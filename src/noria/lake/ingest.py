@@ -46,7 +46,7 @@ class Ingestor:
                 self._settle(table)
                 last = table.transaction(INGEST)
                 if _has_landed(table, batch.number):
-                    return self._landed_before(batch)
+                    return self._landed_before(batch, as_table(frame, name=dataset.name).num_rows)
             rows = as_table(frame, name=dataset.name)
             if rows.num_rows == 0:
                 if self._records:
@@ -103,11 +103,18 @@ class Ingestor:
             self._record(batch, facts, then, Cost(cpu_s=0.0, wall_s=0.0))
         self._settled.add(table.name)
 
-    def _landed_before(self, batch: Batch) -> Ingested:
+    def _landed_before(self, batch: Batch, rows: int) -> Ingested:
+        """Give what became of a batch. Raises `Conflict` if `rows` rows cannot be those that came then."""
         event = None if self._records is None else self._records.find_landed(batch.dataset, batch.number)
         if event is None or self._records is None:
             return Ingested("already", None, 0, 0, ())
         told = event.payload
+        came = told["accepted"] + told["rejected"]
+        if rows != came:
+            raise Conflict(
+                f"batch {batch.number} of {batch.dataset!r} landed with {came} rows before, this one has "
+                f"{rows}; nothing of it was written: give new rows a number of their own, above the last one"
+            )
         version = self._records.version_of(event)
         return Ingested("already", version, told["accepted"], told["rejected"], findings_of(told["findings"]))
 

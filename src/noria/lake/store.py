@@ -90,6 +90,8 @@ class Lake:
         BatchBlocked
             If too many rows, or a rule of severity `block`, fail. The table is untouched, and the
             repaired batch may come under the same number.
+        Conflict
+            If the number has landed with another count of rows: these would be lost.
         DiskFull, StoreError
             If it cannot be written; run it again.
         """

@@ -154,7 +154,7 @@ def _judged(
     decayed = out and streak >= days
     told = found.reason
     if out and days > 1:
-        told += f", out in {streak} of {days} evaluations in a row"
+        told += f", out for {streak} evaluations in a row ({days} are asked for)"
     finding = CheckFinding(
         name=name, passed=not decayed, detail=told, value=found.value, limit=found.limit, streak=streak
     )

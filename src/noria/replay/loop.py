@@ -16,11 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from noria.clock import format_instant, to_micros
-from noria.deploy.environments import restore, rollback
-from noria.deploy.history import list_moves, stable_routes
 from noria.deploy.releases import find_standing, read_release, read_route, serve_route
 from noria.deploy.shipping import ship_predictions
-from noria.errors import BatchBlocked, NotFound
+from noria.errors import BatchBlocked, GateRefused, NotFound
 from noria.features.materialize import materialize
 from noria.lake.declarations import Dataset
 from noria.monitoring.evaluate import evaluate
@@ -28,7 +26,8 @@ from noria.monitoring.outcomes import OUTCOMES
 from noria.monitoring.records import MonitorReport
 from noria.monitoring.window import WindowData
 from noria.records import Event, Version
-from noria.replay.declarations import DAY, BadBatch, Replay, RollbackDrill, ShuffledLabels
+from noria.replay.accidents import Accidents
+from noria.replay.declarations import DAY, Replay
 from noria.replay.feed import Feed, day_number, read_source
 from noria.replay.records import DayDone, Stores
 from noria.replay.serving_day import DayTraffic, serve_day
@@ -93,6 +92,7 @@ class ReplayLoop:
         ledger = self.stores.ledger
         ledger.mark_killed()
         began = self._begin()
+        self._accidents = Accidents(self.replay, self.stores, self._challenge_shuffled, began)
         done = last_day_done(self.stores, self.replay)
         if done is None:
             self._live_history(began)
@@ -133,7 +133,27 @@ class ReplayLoop:
                 stores.lake.ingest(dataset, rows, batch=number, source=_SOURCE, cause=began.id, at=start)
         self._materialize(None, start)
         self._load_online(start)
-        self._challenge(key=f"replay:{replay.name}:first", at=start, cause=began)
+        self._first_challenge(start, began)
+
+    def _first_challenge(self, start: datetime, began: Event) -> None:
+        """Put the first model to work. One that was refused is tried anew: the gate may be another now."""
+        ledger, name = self.stores.ledger, self.replay.name
+        tried = len(ledger.list_events(verb="replay.refused", subject=name))
+        key = f"replay:{name}:first:{tried}"
+        came = self._challenge(key=key, at=start, cause=began)
+        if came.stage is not Stage.REFUSED:
+            return
+        payload = came.event.payload
+        ledger.append(
+            "replay.refused",
+            subject=name,
+            payload={"version": came.version.id, "reason": payload["reason"]},
+            cause=came.event.id,
+            key=f"{key}:refused",
+            at=start,
+        )
+        advice = "correct the model, the data or the gate, and run the same command again"
+        raise GateRefused(came.version.ref, payload["environment"], [payload["reason"], advice])
 
     def _stand_at(self, day: datetime) -> None:
         """Make everything as it was when `day` began: clock, online store, traffic, server."""
@@ -143,7 +163,7 @@ class ReplayLoop:
         self._traffic.reload(day)
         self._landed = self._outcomes_landed(day)
         place = stores.bench.production
-        pointer = stores.ledger.find_pointer(place.environment, place.name)
+        pointer = stores.ledger.find_pointer(place.environment, place.name, at=day)
         if pointer is None:
             raise NotFound("deployment", f"{training.name}@{place.environment}")
         route = serve_route(
@@ -175,63 +195,39 @@ class ReplayLoop:
     def _live(self, day: datetime, began: Event) -> DayDone:
         stores, name = self.stores, self.training.name
         end, key = day + DAY, f"replay:{self.replay.name}:{day_number(day)}"
-        arrived = {each.name: self._receive(each, day, began) for each in self.replay.datasets}
+        arrived = {each.name: self._receive(each, day) for each in self.replay.datasets}
         spine = self._spine(day, end, arrived)
-        served = find_standing(stores.ledger, environment=self.replay.environment, deployment=name)
+        # As of the day's beginning: a day that is lived again may find the pointer moved at its end.
+        served = find_standing(stores.ledger, environment=self.replay.environment, deployment=name, at=day)
         assert served is not None  # `_stand_at` found a pointer
-        trial = self._on_trial(served.release)
+        trial = self._on_trial(served.release, day)
         with stores.server.client() as client:
             traffic = serve_day(self.training, spine, arrived, online=stores.online, client=client, end=end)
-        self._traffic.await_outcomes(spine[self.training.spine.id].to_pylist(), to_micros(day))
+        ids = spine[self.training.spine.id].cast(pa.string()).to_pylist()
+        self._traffic.await_outcomes(ids, to_micros(day))
         outcomes = self._record_outcomes(arrived[self.training.label.source.name])
         stores.clock.move_to(end)
         self._land(day, end, began)
         rows = self._ship(day, end)
         offline = self._materialize(day, end)
         compared, different = self._compare(rows, offline, served.model)
+        if different:
+            self._tell_difference(different, compared, key=key, at=end, cause=began)
         report = self._monitor(rows, served.model, end, key=key, cause=began, asked=traffic.predictions)
         self._decide(end, key)
-        self._have_accidents(day, end, began)
+        self._accidents.after(day, end)
         self._tidy(day)
         return self._finish(
             day, key, began, traffic, report,
             outcomes=outcomes, served=served.model, trial=trial, compared=compared, different=different,
         )  # fmt: skip
 
-    def _receive(self, dataset: Dataset, day: datetime, began: Event) -> pa.Table:
+    def _receive(self, dataset: Dataset, day: datetime) -> pa.Table:
         """Give the day's rows that hold their contract: what may go into the online store."""
-        lake = self.stores.lake
-        number = day_number(day)
-        accident = next(
-            (
-                each
-                for each in self.replay.accidents
-                if isinstance(each, BadBatch) and each.dataset.name == dataset.name and each.day == day
-            ),
-            None,
-        )
         rows = self._feed.between(dataset, day, day + DAY)
-        if accident is not None:
-            self._bad_batch(accident, rows, day, began)
-        verdict = lake.check(dataset, rows, batch=number, at=day)
+        self._accidents.before(dataset, rows, day)
+        verdict = self.stores.lake.check(dataset, rows, batch=day_number(day), at=day)
         return verdict.accepted.slice(0, 0) if verdict.blocked else verdict.accepted
-
-    def _bad_batch(self, accident: BadBatch, rows: pa.Table, day: datetime, began: Event) -> None:
-        """Let the damaged batch arrive first. It must be blocked; whether it was is on record."""
-        stores, name = self.stores, accident.dataset.name
-        key = f"replay:{self.replay.name}:bad_batch:{name}:{accident.on}"
-        if stores.ledger.find_event(key=f"{key}:settled") is not None:
-            return
-        planted = self._plant("bad batch", name, accident.note, key=key, at=day, cause=began)
-        try:
-            stores.lake.ingest(
-                accident.dataset, pa.table(accident.change(rows)), batch=day_number(day),
-                source=f"{_SOURCE} (damaged)", cause=planted.id, at=day,
-            )  # fmt: skip
-            blocked, reason = False, f"the damaged batch of {name} was not noticed and is in the table"
-        except BatchBlocked as error:
-            blocked, reason = True, str(error)
-        self._settle_accident("bad batch", name, planted, key=key, at=day, as_wanted=blocked, reason=reason)
 
     def _spine(self, day: datetime, end: datetime, arrived: Mapping[str, pa.Table]) -> pa.Table:
         """Give the rows to predict today: those whose instant has come and that were known by then."""
@@ -289,9 +285,11 @@ class ReplayLoop:
         return rows
 
     def _compare(self, rows: pa.Table, offline: pa.Table, model: Version) -> tuple[int, int]:
-        """Hold the features that were served against the same computed offline: give rows and differences."""
+        """Hold the features that were served against those computed offline: give rows and differences."""
         served = rows.filter(pc.equal(rows["version"], model.number))
-        place = pc.index_in(served["prediction_id"], value_set=offline["id"].combine_chunks())
+        place = pc.index_in(
+            served["prediction_id"], value_set=offline["id"].cast(pa.string()).combine_chunks()
+        )
         offline = offline.take(place)
         features = served["features"].combine_chunks()
         different = 0
@@ -300,6 +298,17 @@ class ReplayLoop:
             again = offline[name].to_numpy()
             different += int(np.count_nonzero(~((online == again) | (np.isnan(online) & np.isnan(again)))))
         return served.num_rows, different
+
+    def _tell_difference(self, different: int, rows: int, *, key: str, at: datetime, cause: Event) -> None:
+        told = f"{different} values of {rows} served rows differ from the same computed offline"
+        self.stores.ledger.append(
+            "parity.broken",
+            subject=self.replay.name,
+            payload={"values": different, "rows": rows, "reason": told},
+            cause=cause.id,
+            key=f"{key}:parity",
+            at=at,
+        )
 
     def _monitor(
         self, rows: pa.Table, model: Version, end: datetime, *, key: str, cause: Event, asked: int
@@ -389,70 +398,8 @@ class ReplayLoop:
             self.stores.bench, training, rows, at=at, key=key, cause=cause.id, shuffle_labels_seed=shuffle
         )
 
-    # -- accidents
-
-    def _have_accidents(self, day: datetime, end: datetime, began: Event) -> None:
-        for accident in self.replay.accidents:
-            match accident:
-                case ShuffledLabels() if accident.day == day:
-                    self._shuffled(accident, end, began)
-                case RollbackDrill() if accident.day <= day:
-                    self._drill(accident, end, began)
-                case _:
-                    pass
-
-    def _shuffled(self, accident: ShuffledLabels, at: datetime, began: Event) -> None:
-        name, key = self.training.name, f"replay:{self.replay.name}:shuffled:{accident.on}"
-        if self.stores.ledger.find_event(key=f"{key}:settled") is not None:
-            return
-        planted = self._plant("shuffled labels", name, accident.note, key=key, at=at, cause=began)
-        came = self._challenge(key=key, at=at, cause=planted, shuffle=self.training.seed)
-        refused, reason = came.stage is Stage.REFUSED, str(came.event.payload["reason"])
-        self._settle_accident(
-            "shuffled labels", name, planted, key=key, at=at, as_wanted=refused, reason=reason
-        )
-
-    def _drill(self, accident: RollbackDrill, at: datetime, began: Event) -> None:
-        """Roll back and forward, on the first day that has an earlier stable route and no trial."""
-        ledger, place = self.stores.ledger, self.stores.bench.production
-        key = f"replay:{self.replay.name}:drill:{accident.on}"
-        if ledger.find_event(key=f"{key}:settled") is not None:
-            return
-        if ledger.find_event(key=key) is None:
-            moves = list_moves(ledger, environment=place.environment, deployment=place.name)
-            if len(stable_routes(moves)[0]) < 2 or not moves[-1].pointer.stable:
-                return
-        planted = self._plant("rollback drill", place.subject, accident.note, key=key, at=at, cause=began)
-        back = rollback(place, key=f"{key}:back", reason=f"drill: {accident.note}", cause=planted.id, at=at)
-        forth = restore(
-            place, key=f"{key}:forth", reason=f"drill over: {accident.note}", cause=planted.id, at=at
-        )
-        reason = (
-            f"rolled back to route {back.version.ref} and forward to route {forth.version.ref}, both answered"
-        )
-        self._settle_accident(
-            "rollback drill", place.subject, planted, key=key, at=at,
-            as_wanted=back.version.id != forth.version.id, reason=reason,
-        )  # fmt: skip
-
-    def _plant(self, kind: str, subject: str, note: str, *, key: str, at: datetime, cause: Event) -> Event:
-        payload = {"kind": kind, "note": note, "reason": f"planted: {note}"}
-        return self.stores.ledger.append(
-            "accident.planted", subject=subject, payload=payload, cause=cause.id, key=key, at=at
-        )
-
-    def _settle_accident(
-        self, kind: str, subject: str, planted: Event, *, key: str, at: datetime, as_wanted: bool, reason: str
-    ) -> None:
-        payload = {"kind": kind, "note": planted.payload["note"], "as_wanted": as_wanted, "reason": reason}
-        self.stores.ledger.append(
-            "accident.settled",
-            subject=subject,
-            payload=payload,
-            cause=planted.id,
-            key=f"{key}:settled",
-            at=at,
-        )
+    def _challenge_shuffled(self, key: str, at: datetime, cause: Event) -> Challenge:
+        return self._challenge(key=key, at=at, cause=cause, shuffle=self.training.seed)
 
     # -- the lake
 
@@ -476,9 +423,9 @@ class ReplayLoop:
             for name in self.stores.lake.names():
                 self.stores.lake.compact(name, keep_newest=5, rows_per_file=_ROWS_PER_FILE)
 
-    def _on_trial(self, standing: Version) -> str | None:
+    def _on_trial(self, standing: Version, day: datetime) -> str | None:
         ledger, place = self.stores.ledger, self.stores.bench.production
-        pointer = ledger.find_pointer(place.environment, place.name)
+        pointer = ledger.find_pointer(place.environment, place.name, at=day)
         if pointer is None or pointer.stable:
             return None
         releases = read_route(ledger.get_version_by_id(pointer.version)).releases

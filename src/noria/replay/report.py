@@ -124,7 +124,7 @@ def report(replay: Replay, *, ledger: Ledger, lake: Lake, registry: Registry) ->
     days = ledger.list_events(verb="replay.day_done", subject=replay.name)
     if not days:
         raise NotFound("finished day of the replay", replay.name)
-    rows = _answered(replay, lake)
+    rows = _answered(replay, lake, until=days[-1].at)
     frozen = _first_model(replay, ledger)
     y = _outcomes(rows, lake, f"{replay.environment}/{replay.training.name}")
     at = rows["at"].cast(pa.int64()).to_numpy()
@@ -167,13 +167,14 @@ def _paid(
     return None if objective is None else money(objective, scores, y, days=at // _DAY_US, label=label)
 
 
-def _answered(replay: Replay, lake: Lake) -> pa.Table:
-    """Give the answered predictions in a fixed order."""
+def _answered(replay: Replay, lake: Lake, *, until: datetime) -> pa.Table:
+    """Give the replay's answered predictions in a fixed order; others may have been asked for since."""
+    lived = (ds.field("at") >= pa.scalar(replay.starts_at)) & (ds.field("at") < pa.scalar(until))
     mine = (ds.field("environment") == replay.environment) & (ds.field("deployment") == replay.training.name)
     rows = lake.read(
         PREDICTIONS,
         columns=["prediction_id", "at", "score", "version", "inputs", "features"],
-        where=mine & ds.field("answered"),
+        where=lived & mine & ds.field("answered"),
     )
     return rows.take(pc.sort_indices(rows, sort_keys=[("at", "ascending"), ("prediction_id", "ascending")]))
 

@@ -39,9 +39,12 @@ class RequestColumns:
     """
 
     def __init__(self, training: Training, rows: pa.Table) -> None:
-        entities = [name for view in training.features for name in view.spec().entity]
-        names = dict.fromkeys([*(each.name for each in training.fields), *entities])
-        self.columns: Mapping[str, list[Any]] = {name: rows[name].to_pylist() for name in names}
+        kinds = {name: "category" for view in training.features for name in view.spec().entity}
+        kinds |= {each.name: each.kind for each in training.fields}
+        self.columns: Mapping[str, list[Any]] = {
+            name: (rows[name].cast(pa.string()) if kind == "category" else rows[name]).to_pylist()
+            for name, kind in kinds.items()
+        }
         self.ids: list[str] = rows[training.spine.id].cast(pa.string()).to_pylist()
 
     def slice(self, start: int, stop: int) -> tuple[dict[str, Sequence[Any]], list[str]]:

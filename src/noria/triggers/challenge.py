@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from noria.clock import parse_duration, parse_instant, to_micros
 from noria.deploy.canary import CanaryDecision, record_verdict, verdict
-from noria.deploy.declarations import BeatsProduction, Canary, Gate
+from noria.deploy.declarations import BeatsProduction, Canary, Gate, Latency
 from noria.deploy.environments import Deployment, deploy, promote, rollback, start_canary
 from noria.deploy.gates import GateEvidence, enter, judge
 from noria.deploy.releases import find_standing, read_release, read_route, record_release
@@ -31,6 +31,7 @@ from noria.training.records import TrainingSet
 __all__ = ["Bench", "Challenge", "ScoredPairs", "Stage", "TrainingRows", "challenge", "conclude_canary"]
 
 _DEFAULT_HOLDOUT = "14d"
+SERVED_FORMATS = ("lightgbm",)
 
 
 class Stage(StrEnum):
@@ -142,7 +143,7 @@ def challenge(
     entered = _enter_staging(bench, training, data.holdout, fitted, release, at=at, key=key, cause=cause)
     if entered.verb != "gate.passed":
         return Challenge(stage=Stage.REFUSED, version=fitted.version, event=entered)
-    judged = _judge(bench, training, data, fitted, at=at, key=f"{key}:production", cause=entered.id)
+    judged = _judge(bench, training, data, fitted, release, at=at, key=key, cause=entered.id)
     if judged.verb != "gate.passed":
         return Challenge(stage=Stage.REFUSED, version=fitted.version, event=judged)
     version = fitted.version
@@ -159,7 +160,7 @@ def challenge(
 def conclude_canary(
     bench: Bench, pairs: Callable[[str, str, datetime], ScoredPairs], *, at: datetime, key: str
 ) -> Event | None:
-    """Judge the trial in production, if there is one, and end it where the verdict says so.
+    """Judge the trial in production, if one began before `at`, and end it where the verdict says so.
 
     Parameters
     ----------
@@ -174,7 +175,7 @@ def conclude_canary(
     place, ledger = bench.production, bench.ledger
     done = ledger.find_event(key=f"{key}:verdict")
     pointer = ledger.find_pointer(place.environment, place.name)
-    if done is None and (pointer is None or pointer.stable):
+    if done is None and (pointer is None or pointer.stable or pointer.at >= at):
         return None
     if done is None:
         assert pointer is not None
@@ -258,6 +259,11 @@ def _release(
     refit_of: Version | None = None,
 ) -> Version:
     manifest = bench.registry.read_manifest(version)
+    if manifest.format not in SERVED_FORMATS:
+        raise ConfigError(
+            f"{version.ref} is a model of format {manifest.format!r}, which is registered and scored but not "
+            f"served in this release; let {training.name!r} return a LightGBM model"
+        )
     return record_release(
         bench.ledger,
         version,
@@ -290,16 +296,7 @@ def _enter_staging(
     known = bench.ledger.find_event(key=f"{key}:staging")
     if known is not None:
         return known
-    serve = Deployment(
-        bench.ledger,
-        environment=bench.staging.environment,
-        name=bench.staging.name,
-        fetch=bench.staging.fetch,
-        samples=bench.staging.samples,
-        target=bench.staging.target,
-        gated=False,  # it answers nobody yet: the gate wants to see it answer
-    )
-    deploy(serve, release, key=f"{key}:staging:serve", cause=cause, at=at)
+    _serve_in_staging(bench, release, at=at, key=key, cause=cause)
     loaded = bench.registry.load(fitted.version)
     evidence = GateEvidence(
         y=held.y,
@@ -323,17 +320,33 @@ def _enter_staging(
     )
 
 
+def _serve_in_staging(
+    bench: Bench, release: Version, *, at: datetime, key: str, cause: EventId | None
+) -> None:
+    place = Deployment(
+        bench.ledger,
+        environment=bench.staging.environment,
+        name=bench.staging.name,
+        fetch=bench.staging.fetch,
+        samples=bench.staging.samples,
+        target=bench.staging.target,
+        gated=False,  # it answers nobody yet: the gate wants to see it answer
+    )
+    deploy(place, release, key=f"{key}:staging:serve", cause=cause, at=at)
+
+
 def _judge(
     bench: Bench,
     training: Training,
     data: TrainingData,
     fitted: Fitted,
+    release: Version,
     *,
     at: datetime,
     key: str,
     cause: EventId | None,
 ) -> Event:
-    known = bench.ledger.find_event(key=key)
+    known = bench.ledger.find_event(key=f"{key}:production")
     if known is not None:
         return known
     held = data.holdout
@@ -349,15 +362,22 @@ def _judge(
         if champion.version.facts.get("holdout_from"):
             fair = held.at >= to_micros(parse_instant(champion.version.facts["holdout_from"]))
     raw = held.source.take(pa.array(held.rows))
+    challenger = bench.registry.load(fitted.version)
+    times: Sequence[float] | None = None
+    if any(isinstance(each, Latency) for each in bench.production_gate.checks):
+        _serve_in_staging(bench, release, at=at, key=key, cause=cause)
+        times = bench.probe(training, held, at, f"{key}:production")
     evidence = GateEvidence(
         y=held.y[fair],
         at=held.at[fair],
-        challenger=bench.registry.load(fitted.version).score(held.X)[fair],
+        challenger=challenger.score(held.X)[fair],
         base_rate=_base_rate(fitted.version),
         data_version=_data_version(bench.ledger, fitted),
         production=None if champion is None else champion.score_rows(raw)[fair],
         production_version=None if champion is None else champion.version.ref,
         until=to_micros(at),
+        latency_ms=times,
+        samples_difference=challenger.sample_error(),
         metrics=fitted.metrics,
     )
     return enter(
@@ -367,7 +387,7 @@ def _judge(
         version=fitted.version,
         environment=place.environment,
         cause=cause,
-        key=key,
+        key=f"{key}:production",
         at=at,
     )
 

@@ -358,7 +358,10 @@ class Project:
                 raise NotFound("replay", name, found)
             return found[name]
         if len(found) != 1:
-            raise NotFound("replay", "(any)" if not found else "the only one", found)
+            raise ConfigError(
+                f"the project declares {len(found)} replays ({', '.join(found) or 'none'}); "
+                + ("name one" if found else "add `noria.Replay(...)` to one of its modules")
+            )
         return next(iter(found.values()))
 
     @contextmanager
@@ -369,6 +372,12 @@ class Project:
         from noria.triggers.challenge import Bench
         from noria.workspace.endpoints import make_probe
 
+        for environment in (replay.environment, replay.staging):
+            if self.environment(environment).clock != "replay":
+                raise ConfigError(
+                    f"environment {environment!r} goes by the wall clock, and a replay asks at instants of "
+                    f'its own; set [environments.{environment}] clock = "replay" in noria.toml'
+                )
         training = replay.training
         clock = ReplayClock(replay.starts_at)
         self._clock.inner = clock

@@ -144,8 +144,13 @@ def _forget_other_projects(folder: Path, name: str) -> None:
     """Drop a module of the same name, and what lay beside it, that was loaded for another project."""
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None)
-    if loaded is None or origin is None or Path(origin).parent == folder:
+    if loaded is None or (origin is not None and Path(origin).parent == folder):
         return
+    if origin is None or not (Path(origin).parent / "noria.toml").exists():
+        raise ConfigError(
+            f"the project's module {name!r} has the name of a module that Python has loaded already "
+            f"({origin or 'built in'}); rename {name}.py and correct [project] modules"
+        )
     beside = Path(origin).parent
     for other, module in list(sys.modules.items()):
         place = getattr(module, "__file__", None)
