@@ -1,8 +1,6 @@
 """`python -m noria` is the command `noria`."""
 
-import sys
-
-from noria.cli.entry import main
+from noria.cli.entry import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
