@@ -106,6 +106,11 @@ class Ingestor:
     def _landed_before(self, batch: Batch, rows: int) -> Ingested:
         """Give what became of a batch. Raises `Conflict` if `rows` rows cannot be those that came then."""
         event = None if self._records is None else self._records.find_landed(batch.dataset, batch.number)
+        if event is None and self._records is not None and rows:
+            raise Conflict(
+                f"batch {batch.number} of {batch.dataset!r} never landed, and a later one has: nothing of it "
+                "was written; ingest it under a number above the last one"
+            )
         if event is None or self._records is None:
             return Ingested("already", None, 0, 0, ())
         told = event.payload

@@ -78,7 +78,7 @@ class ReplayLoop:
             stores.lake,
             environment=replay.environment,
             deployment=self.training.name,
-            keep=max(_TRAFFIC_KEPT, replay.monitor.lookback + DAY),
+            keep=max(_TRAFFIC_KEPT, replay.monitor.lookback + DAY, _longest_trial(stores) + DAY),
         )
 
     def run(self) -> Iterator[DayDone]:
@@ -157,21 +157,28 @@ class ReplayLoop:
 
     def _stand_at(self, day: datetime) -> None:
         """Make everything as it was when `day` began: clock, online store, traffic, server."""
-        stores, training = self.stores, self.training
+        stores = self.stores
         stores.clock.move_to(day)
         self._load_online(day)
         self._traffic.reload(day)
         self._landed = self._outcomes_landed(day)
+        self._serve_as_of(day)
+
+    def _serve_as_of(self, day: datetime) -> None:
+        """Let the server answer by the route that stood when `day` began.
+
+        It does already, unless a day is lived again that was killed after its moves, or somebody else moved
+        the pointer meanwhile.
+        """
+        stores = self.stores
         place = stores.bench.production
         pointer = stores.ledger.find_pointer(place.environment, place.name, at=day)
         if pointer is None:
-            raise NotFound("deployment", f"{training.name}@{place.environment}")
-        route = serve_route(
-            stores.ledger,
-            stores.ledger.get_version_by_id(pointer.version),
-            fetch=place.fetch,
-            samples=place.samples,
-        )
+            raise NotFound("deployment", f"{place.name}@{place.environment}")
+        version = stores.ledger.get_version_by_id(pointer.version)
+        if stores.server.is_running and stores.server.status().route == version.number:
+            return
+        route = serve_route(stores.ledger, version, fetch=place.fetch, samples=place.samples)
         stores.server.start(route)
 
     def _outcomes_landed(self, day: datetime) -> frozenset[str]:
@@ -195,6 +202,7 @@ class ReplayLoop:
     def _live(self, day: datetime, began: Event) -> DayDone:
         stores, name = self.stores, self.training.name
         end, key = day + DAY, f"replay:{self.replay.name}:{day_number(day)}"
+        self._serve_as_of(day)
         arrived = {each.name: self._receive(each, day) for each in self.replay.datasets}
         spine = self._spine(day, end, arrived)
         # As of the day's beginning: a day that is lived again may find the pointer moved at its end.
@@ -224,9 +232,13 @@ class ReplayLoop:
 
     def _receive(self, dataset: Dataset, day: datetime) -> pa.Table:
         """Give the day's rows that hold their contract: what may go into the online store."""
+        lake, known_at = self.stores.lake, ds.field(dataset.known_at_column)
+        last = lake.last_batch(dataset.name)
+        if last is not None and last >= day_number(day):  # an earlier attempt at this day has landed it
+            return lake.read(dataset.name, where=(known_at >= _scalar(day)) & (known_at < _scalar(day + DAY)))
         rows = self._feed.between(dataset, day, day + DAY)
         self._accidents.before(dataset, rows, day)
-        verdict = self.stores.lake.check(dataset, rows, batch=day_number(day), at=day)
+        verdict = lake.check(dataset, rows, batch=day_number(day), at=day)
         return verdict.accepted.slice(0, 0) if verdict.blocked else verdict.accepted
 
     def _spine(self, day: datetime, end: datetime, arrived: Mapping[str, pa.Table]) -> pa.Table:
@@ -451,6 +463,11 @@ class ReplayLoop:
             at=day + DAY,
         )
         return done
+
+
+def _longest_trial(stores: Stores) -> timedelta:
+    canary = stores.bench.production_gate.canary
+    return timedelta(0) if canary is None else timedelta(days=canary.last_day)
 
 
 def _scalar(instant: datetime) -> pa.Scalar:

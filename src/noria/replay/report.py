@@ -130,7 +130,7 @@ def report(replay: Replay, *, ledger: Ledger, lake: Lake, registry: Registry) ->
     at = rows["at"].cast(pa.int64()).to_numpy()
     loop_scores = rows["score"].to_numpy()
     frozen_scores = _score_again(registry.load(frozen), rows)
-    decisions = _decisions(ledger, replay)
+    decisions = _decisions(ledger, until=days[-1])
     retrains = [line for line in decisions if line.decision == "run"]
     return Report(
         replay=replay.name,
@@ -260,9 +260,10 @@ def _months(
     return tuple(lines)
 
 
-def _decisions(ledger: Ledger, replay: Replay) -> tuple[DecisionLine, ...]:
-    """Give what was decided, oldest first; waits and alerts are counted, not listed."""
-    events = [event for verb in _TOLD for event in ledger.list_events(verb=verb)]
+def _decisions(ledger: Ledger, *, until: Event) -> tuple[DecisionLine, ...]:
+    """Give what was decided up to an event, oldest first; waits and alerts are counted, not listed."""
+    told = (event for verb in _TOLD for event in ledger.list_events(verb=verb))
+    events = [event for event in told if event.seq <= until.seq]
     lines = []
     for event in sorted(events, key=lambda event: event.seq):
         decision = _decision(event)

@@ -4,7 +4,7 @@ Made from the lake's tables, so that a replay that was killed goes on with the s
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -54,18 +54,18 @@ class Traffic:
     def reload(self, until: datetime) -> None:
         """Read the last days before `until` again, and the outcomes known before it."""
         since = until - self._keep
-        rows = self.day(since, until, columns=_COLUMNS)
-        self._rows, self._outcomes, self._open = rows, {}, {}
-        self._opened(rows)
+        self._rows, self._outcomes, self._open = self.day(since, until, columns=_COLUMNS), {}, {}
+        beginning = datetime.min.replace(year=1970, tzinfo=UTC)
+        self._opened(self.day(beginning, until, columns=["prediction_id", "at"]))
         if self._lake.exists(OUTCOMES):
-            known = (ds.field("known_at") >= _scalar(since)) & (ds.field("known_at") < _scalar(until))
+            known = ds.field("known_at") < _scalar(until)
             found = self._lake.read(OUTCOMES, columns=["prediction_id", "outcome"], where=known)
             self._learn(found["prediction_id"].to_pylist(), found["outcome"].to_pylist())
 
     def day(self, start: datetime, end: datetime, *, columns: list[str] | None = None) -> pa.Table:
         """Read the predictions with an instant from `start` to before `end`."""
         if not self._lake.exists(PREDICTIONS):
-            return self._rows.slice(0, 0)
+            return self._rows.slice(0, 0).select(columns or self._rows.column_names)
         wanted = (ds.field("at") >= _scalar(start)) & (ds.field("at") < _scalar(end))
         wanted &= (ds.field("environment") == self._environment) & (
             ds.field("deployment") == self._deployment
@@ -77,8 +77,6 @@ class Traffic:
         kept = pa.concat_tables([self._rows, rows.select(_COLUMNS)]).combine_chunks()
         self._rows = kept.filter(pc.greater_equal(kept["at"], _scalar(now - self._keep)))
         self._opened(rows)
-        oldest = to_micros(now - self._keep)
-        self._open = {each: at for each, at in self._open.items() if at >= oldest}
 
     def await_outcomes(self, ids: list[str], at_us: int) -> None:
         """Say that these were asked for, so that their outcomes are known to belong here."""

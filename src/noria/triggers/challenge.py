@@ -399,7 +399,14 @@ def _put_to_work(
     standing = find_standing(bench.ledger, environment=place.environment, deployment=place.name)
     began = bench.ledger.find_event(key=f"{key}:deploy:request") is not None
     if canary is None or standing is None or began:
-        reason = f"release {release.ref} (model {read_release(release).model_ref}) passed its gate"
+        content = read_release(release)
+        reason = f"release {release.ref} (model {content.model_ref}) passed its gate"
+        if content.refit_of is not None:
+            judged = bench.ledger.get_version_by_id(content.refit_of)
+            reason = (
+                f"release {release.ref} (model {content.model_ref}) is {judged.ref}, which passed its gate, "
+                "refitted on all rows"
+            )
         if canary is not None:
             reason += "; nothing is in production yet that a canary could compare it with"
         move = deploy(place, release, key=f"{key}:deploy", reason=reason, cause=cause, at=at)

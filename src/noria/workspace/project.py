@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -275,6 +276,7 @@ class Project:
         at = self.now(environment)
         event = self.ledger.append(
             "person.asked",
+            actor=f"person:{getpass.getuser()}",
             subject=reference,
             payload={"verb": "rollback", "reason": reason or "asked for"},
             at=at,

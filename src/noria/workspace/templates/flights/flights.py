@@ -88,6 +88,8 @@ def late_arrival(data: noria.TrainingSet, run: noria.TrainingRun) -> noria.Estim
 
 
 staging_gate = noria.Gate(checks=[check.samples_reproduced(), check.latency(p99_ms=500)])
+# Fourteen days are few, and days differ: a challenger has to be better on average and surely not much worse
+# (0.015); then the canary looks for a regression (0.03) of the refit, which has seen the newest days as well.
 production_gate = noria.Gate(
     checks=[check.beats_production("log_loss", on="14d", min_effect=0.001, confidence=0.8, tolerance=0.015),
             check.at_least("auc", 0.6)],
