@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -106,8 +106,21 @@ class Database:
                         "a joined write failed and its error was swallowed; nothing is committed"
                     )
                 connection.commit()
+            except BaseException:
+                local.after.clear()
+                raise
             finally:
                 local.writing = None
+        while local.after:
+            local.after.pop(0)()
+
+    def after_commit(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once what is being written is committed; at once outside of a write."""
+        local = self._here().local
+        if local.writing is None:
+            tell()
+        else:
+            local.after.append(tell)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -153,6 +166,9 @@ class _Local(threading.local):
 
     writing: Connection | None = None
     spoiled: bool = False
+
+    def __init__(self) -> None:
+        self.after: list[Callable[[], None]] = []  # once it is committed
 
 
 class _Opened:

@@ -40,6 +40,7 @@ class Change:
     recorded_at: datetime
     actor: str
     _head: tuple[int, str] | None = field(default=None, init=False)
+    _queued: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def next_id(self) -> EventId:
         """Give the id that the next event will have."""
@@ -56,6 +57,21 @@ class Change:
         rows: Mapping[str, str] | None = None,
     ) -> Event:
         """Put an event at the end of the chain; `rows` are the digests of the rows that it leaves."""
+        event = self.queue(verb, subject, payload=payload, cause=cause, key=key, rows=rows)
+        self.write_queued()
+        return event
+
+    def queue(
+        self,
+        verb: str,
+        subject: str,
+        *,
+        payload: Mapping[str, Any],
+        cause: str | None,
+        key: str | None = None,
+        rows: Mapping[str, str] | None = None,
+    ) -> Event:
+        """Prepare an event as `record` does; many are then written at once by `write_queued`."""
         seq, previous = self._end()
         self._check_cause(cause, seq)
         row: dict[str, Any] = {
@@ -73,9 +89,15 @@ class Change:
             "previous": previous,
         }
         row["digest"] = event_digest(row)
-        self.connection.execute(_INSERT, row)
+        self._queued.append(row)
         self._head = (seq + 1, row["digest"])
         return to_event(row)
+
+    def write_queued(self) -> None:
+        """Write the events that were prepared."""
+        if self._queued:
+            self.connection.execute(_INSERT, self._queued)
+            self._queued = []
 
     def _end(self) -> tuple[int, str]:
         if self._head is None:

@@ -16,6 +16,8 @@ __all__ = ["CapturedCode", "CodeState", "capture_code"]
 _SOURCE_SUFFIXES = (".py", ".sql", ".toml")  # of files that are not yet under version control
 _GIT_TIMEOUT_S = 20.0
 _NO_CODE = "none"
+_OWN_FOLDER = Path(__file__).parent.parent
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 _DIST_INFO = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)\.dist-info")
 
 
@@ -114,4 +116,15 @@ def _list_distributions() -> bytes:
             match = _DIST_INFO.fullmatch(name)
             if match:  # the first on the path is the one that is imported
                 found.setdefault(re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"])
+    if not any(part in _INSTALLED for part in _OWN_FOLDER.parts):
+        found["noria"] = f"{found.get('noria', '0')}+{_own_digest()[:16]}"  # run from its sources
     return "".join(sorted(f"{name}=={version}\n" for name, version in found.items())).encode()
+
+
+def _own_digest() -> str:
+    """Digest noria's own sources: run from a checkout, they change while the version does not."""
+    digests = [
+        f"{path.relative_to(_OWN_FOLDER)} {sha256_hex(path.read_bytes())}"
+        for path in sorted(_OWN_FOLDER.rglob("*.py"))
+    ]
+    return sha256_hex("\n".join(digests).encode())

@@ -8,12 +8,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from noria.errors import Conflict, NotFound, StoreError
+from noria.errors import Conflict, DiskFull, NotFound, RunCancelled, StoreError
 from noria.records import Cost, Run, RunId, RunState, Version, VersionId
 
 __all__ = ["Running"]
 
 _BEAT_EVERY_S = 10.0
+_PATIENCE_S = 300.0  # with a database that is away when the run is closed
 
 
 class RunBook(Protocol):
@@ -59,9 +60,9 @@ class RunBook(Protocol):
 class Running:
     """A run at work: begins with `with`, beats in the background, and is closed with what it cost.
 
-    It ends as FINISHED, as CANCELLED by Ctrl-C or `SystemExit`, as FAILED by any other error, which goes
-    on. If the key given names a run that is finished already, that run is given: ask `is_done` and skip the
-    work.
+    It ends as FINISHED, as CANCELLED by Ctrl-C, `SystemExit` or `RunCancelled`, as FAILED by any other error,
+    which goes on. If the key given names a run that is finished already, that run is given: ask `is_done` and
+    skip the work.
 
     Attributes
     ----------
@@ -132,14 +133,26 @@ class Running:
             return
         cost = Cost(cpu_s=_cpu_s() - self._cpu_before, wall_s=time.perf_counter() - self._began)
         text = None if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
-        self._run = self._book.finish_run(
-            self.id,
-            state=_state_after(error),
-            metrics=self.metrics,
-            params=self.params,
-            error=text,
-            cost=cost,
-        )
+        patience_s = 0.0 if isinstance(error, StoreError) else _PATIENCE_S
+        ends, pause = time.monotonic() + patience_s, 0.2
+        while True:
+            try:
+                self._run = self._book.finish_run(
+                    self.id,
+                    state=_state_after(error),
+                    metrics=self.metrics,
+                    params=self.params,
+                    error=text,
+                    cost=cost,
+                )
+                return
+            except DiskFull:
+                raise
+            except StoreError:  # left open, it could not be started again by this process
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)
 
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_EVERY_S):
@@ -155,7 +168,7 @@ def _state_after(error: BaseException | None) -> RunState:
     match error:
         case None:
             return RunState.FINISHED
-        case KeyboardInterrupt() | SystemExit():
+        case KeyboardInterrupt() | SystemExit() | RunCancelled():
             return RunState.CANCELLED
         case _:
             return RunState.FAILED

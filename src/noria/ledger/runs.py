@@ -1,6 +1,6 @@
 """Runs: started, kept alive, closed; and what became of those whose process died."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,8 +18,12 @@ from noria.records import Cost, Run, RunState, new_id
 __all__ = [
     "STALE_AFTER",
     "beat",
+    "beat_all",
+    "clean_error",
     "close_run",
     "dead_runs_exist",
+    "find_run",
+    "find_runs",
     "get_run",
     "kill_dead_runs",
     "list_runs",
@@ -61,6 +65,7 @@ def start_run(
     seed: int | None,
     key: str | None,
     code: CodeState,
+    id: str | None = None,
 ) -> Run:
     """Record that a run begins; with a key, a finished run of that key is given instead."""
     attempt = 1
@@ -72,7 +77,7 @@ def start_run(
     if parent is not None:
         get_run(change.connection, parent)
     row: dict[str, Any] = {
-        "id": new_id(),
+        "id": id or new_id(),
         "scope": change.scope,
         "kind": kind,
         "name": name,
@@ -128,7 +133,7 @@ def close_run(
         "state": state.value,
         "params": encode_json({**decode_json(row["params"]), **params}) if params else row["params"],
         "metrics": encode_metrics(metrics),
-        "error": None if error is None else _clean(error),
+        "error": None if error is None else clean_error(error),
         "cpu_s": None if cost is None else float(cost.cpu_s),
         "wall_s": None if cost is None else float(cost.wall_s),
         "ended_at": change.recorded_at,
@@ -163,6 +168,12 @@ def beat(connection: Connection, run_id: str, now: datetime) -> None:
         raise Conflict(f"run {run_id} is already {state}; somebody closed it while it was at work")
 
 
+def beat_all(connection: Connection, run_ids: Sequence[str], now: datetime) -> None:
+    """Say that runs are alive; those that were closed meanwhile are left as they are."""
+    for run_id in run_ids:
+        connection.execute(_BEAT, {"run_id": run_id, "beat_at": now})
+
+
 def started_by(connection: Connection, run_id: str) -> str | None:
     """Give the event that started a run that is at work."""
     row = connection.execute(_HEARTBEAT, {"run": run_id}).mappings().first()
@@ -174,6 +185,19 @@ def get_run(connection: Connection, run_id: str) -> Run:
     return to_run(_get_row(connection, run_id))
 
 
+def find_runs(connection: Connection, scope: str, beginning: str, *, limit: int) -> list[Run]:
+    """List runs whose id begins so."""
+    within = (runs.c.id >= beginning) & (runs.c.id < beginning + "g")  # ids are hex digits
+    query = select(runs).where(runs.c.scope == scope, within).order_by(runs.c.id).limit(limit)
+    return [to_run(row) for row in connection.execute(query).mappings()]
+
+
+def find_run(connection: Connection, scope: str, key: str) -> Run | None:
+    """Give the latest attempt at the run of an idempotency key."""
+    row = connection.execute(_BY_KEY, {"scope": scope, "key": key}).mappings().first()
+    return None if row is None else to_run(row)
+
+
 def list_runs(
     connection: Connection,
     scope: str,
@@ -182,14 +206,19 @@ def list_runs(
     name: str | None,
     state: str | None,
     experiment: str | None,
+    parent: str | None,
+    with_steps: bool,
     limit: int | None,
     newest_first: bool,
 ) -> list[Run]:
     """List runs of one scope; see `Ledger.list_runs`."""
     query = select(runs).where(runs.c.scope == scope)
-    for column, wanted in (("kind", kind), ("name", name), ("state", state), ("experiment", experiment)):
+    filters = {"kind": kind, "name": name, "state": state, "experiment": experiment, "parent": parent}
+    for column, wanted in filters.items():
         if wanted is not None:
             query = query.where(runs.c[column] == wanted)
+    if not with_steps:
+        query = query.where(runs.c.kind != "step")
     order = (runs.c.started_at, runs.c.id)
     query = query.order_by(*(column.desc() if newest_first else column for column in order)).limit(limit)
     return [to_run(row) for row in connection.execute(query).mappings()]
@@ -237,7 +266,7 @@ def _this_holder() -> str:
     return msgspec.json.encode(this_process()).decode()
 
 
-def _clean(text: str) -> str:
+def clean_error(text: str) -> str:
     """Make an error's text storable: whole characters only, no NUL, not endless."""
     text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
     return text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "…"

@@ -1,27 +1,21 @@
 """The ledger: one face for events, runs, versions, lineage, pointers and leases."""
 
-import getpass
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from noria.clock import Clock
-from noria.database.store import Database
-from noria.ledger import chain, leases, pointers, runs, versions
-from noria.ledger.code import CodeState, capture_code
+from noria.ledger import chain, leases, pointers, versions
+from noria.ledger.book import as_utc
 from noria.ledger.records import Verification
+from noria.ledger.run_book import RunBook
 from noria.ledger.running import Running
 from noria.ledger.verification import verify
-from noria.records import Cost, Edge, Event, Lease, Pointer, Run, RunState, Version
-from noria.storage.contract import Storage
+from noria.records import Edge, Event, Lease, Pointer, Run, Version
 
 __all__ = ["Ledger"]
 
 
-class Ledger:
+class Ledger(RunBook):
     """The record of one scope in a database.
 
     Every change (a run's start and end, a version, an edge, a pointer) is one transaction together with its
@@ -45,21 +39,6 @@ class Ledger:
     code_root
         The folder whose git commit runs name; None: no code is named.
     """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        storage: Storage | None = None,
-        scope: str = "project",
-        clock: Clock,
-        code_root: Path | None = None,
-    ) -> None:
-        if not scope or ":" in scope or "/" in scope:
-            raise ValueError(f"{scope!r} is no scope; a name without ':' and '/' is wanted")
-        self.database, self.storage, self.scope, self.clock = database, storage, scope, clock
-        self._code_root = code_root
-        self._code: CodeState | None = None
 
     # events
 
@@ -92,7 +71,7 @@ class Ledger:
         NotFound
             If there is no such cause.
         """
-        with self._change(at, actor=actor) as change:
+        with self.change(at, actor=actor) as change:
             if key is not None:
                 event = chain.find_by_key(change.connection, self.scope, key, verb=verb, subject=subject)
                 if event is not None:
@@ -138,53 +117,13 @@ class Ledger:
                 verb=verb,
                 subject=subject,
                 after=after,
-                since=None if since is None else _utc(since),
-                until=None if until is None else _utc(until),
+                since=None if since is None else as_utc(since),
+                until=None if until is None else as_utc(until),
                 limit=limit,
                 newest_first=newest_first,
             )
 
-    # runs
-
-    def start_run(
-        self,
-        kind: str,
-        name: str,
-        *,
-        cause: str | None = None,
-        parent: str | None = None,
-        experiment: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        seed: int | None = None,
-        key: str | None = None,
-        at: datetime | None = None,
-    ) -> Run:
-        """Record that a run begins, held by this process.
-
-        With a key: if the run of that key is finished, it is given as it is; if it failed, was cancelled or
-        its process has died, a new attempt begins.
-
-        Raises
-        ------
-        LeaseHeld
-            If the run of that key is at work in a living process (this one included).
-        Conflict
-            If the key is that of a run of another kind or name.
-        """
-        code = self._code_state()
-        with self._change(at) as change:
-            return runs.start_run(
-                change,
-                kind=kind,
-                name=name,
-                cause=cause,
-                parent=parent,
-                experiment=experiment,
-                params=params,
-                seed=seed,
-                key=key,
-                code=code,
-            )
+    # runs, of which the rest is in `RunBook`
 
     def running(
         self,
@@ -216,78 +155,6 @@ class Ledger:
 
         return Running(self, start)
 
-    def heartbeat(self, run_id: str) -> None:
-        """Say that a run is alive. Raises `Conflict` if it was closed, `NotFound` if there is none."""
-        with self.database.write() as connection:
-            runs.beat(connection, run_id, datetime.now(UTC))
-
-    def finish_run(
-        self,
-        run_id: str,
-        *,
-        state: RunState,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, Any] | None = None,
-        error: str | None = None,
-        cost: Cost | None = None,
-        at: datetime | None = None,
-    ) -> Run:
-        """Close a run; `params` are added to those it has. Closing it the same way again does nothing.
-
-        Raises
-        ------
-        ValueError
-            If `state` is `running`.
-        Conflict
-            If it was closed another way.
-        """
-        if state is RunState.RUNNING:
-            raise ValueError("a run is closed as finished, failed, cancelled or killed, not as running")
-        with self._change(at) as change:
-            return runs.close_run(
-                change, run_id, state=state, metrics=metrics, params=params, error=error, cost=cost
-            )
-
-    def mark_killed(self) -> list[Run]:
-        """Close as killed the runs whose process is gone, and give them.
-
-        A process of this machine is gone when nothing with its pid and start time lives; one of another
-        machine when it was silent for 90 s.
-        """
-        with self.database.read() as connection:
-            if not runs.dead_runs_exist(connection, self.scope, datetime.now(UTC)):
-                return []
-        with self._change(None) as change:
-            return runs.kill_dead_runs(change)
-
-    def get_run(self, id: str) -> Run:
-        """Give a run of any scope. Raises `NotFound`."""
-        with self.database.read() as connection:
-            return runs.get_run(connection, id)
-
-    def list_runs(
-        self,
-        *,
-        kind: str | None = None,
-        name: str | None = None,
-        state: RunState | None = None,
-        experiment: str | None = None,
-        limit: int | None = None,
-        newest_first: bool = True,
-    ) -> list[Run]:
-        """List runs by the instant at which they started."""
-        with self.database.read() as connection:
-            return runs.list_runs(
-                connection,
-                self.scope,
-                kind=kind,
-                name=name,
-                state=state,
-                experiment=experiment,
-                limit=limit,
-                newest_first=newest_first,
-            )
-
     # versions and lineage
 
     def record_version(
@@ -306,7 +173,7 @@ class Ledger:
 
         The same content again gives the version it has. Without a cause, that is the start of the run.
         """
-        with self._change(at) as change:
+        with self.change(at) as change:
             return versions.record_version(
                 change, kind=kind, name=name, sha256=sha256, uri=uri, run=run, facts=facts, cause=cause
             )
@@ -333,7 +200,7 @@ class Ledger:
 
     def add_input(self, run_id: str, version_id: str) -> None:
         """Record that a run reads a version; once more does nothing. Raises `NotFound`."""
-        with self._change(None) as change:
+        with self.change(None) as change:
             versions.add_edge(change, run=run_id, version=version_id, role="input")
 
     def list_edges(self, *, run: str | None = None, version: str | None = None) -> list[Edge]:
@@ -357,7 +224,7 @@ class Ledger:
         at: datetime | None = None,
     ) -> Pointer:
         """Let a name of an environment point to a version; `stable`: a rollback may return to it."""
-        with self._change(at, actor=actor) as change:
+        with self.change(at, actor=actor) as change:
             return pointers.move_pointer(
                 change,
                 environment=environment,
@@ -371,7 +238,7 @@ class Ledger:
 
     def find_pointer(self, environment: str, name: str, *, at: datetime | None = None) -> Pointer | None:
         """Give where a name points to, or did at an instant."""
-        at = None if at is None else _utc(at)
+        at = None if at is None else as_utc(at)
         with self.database.read() as connection:
             return pointers.find_pointer(connection, self.scope, environment=environment, name=name, at=at)
 
@@ -424,33 +291,3 @@ class Ledger:
         """
         with self.database.read() as connection:
             return verify(connection, self.scope, head=head)
-
-    @contextmanager
-    def _change(self, at: datetime | None, *, actor: str | None = None) -> Iterator[chain.Change]:
-        instant = _utc(self.clock.now() if at is None else at)
-        with self.database.write() as connection:
-            yield chain.Change(connection, self.scope, instant, datetime.now(UTC), actor or _user())
-
-    def _code_state(self) -> CodeState:
-        if self._code is None:
-            captured = capture_code(self._code_root)
-            if self.storage is not None:
-                if captured.patch:
-                    self.storage.put(captured.patch)
-                self.storage.put(captured.distributions)
-            self._code = captured.state
-        return self._code
-
-
-def _utc(instant: datetime) -> datetime:
-    if instant.tzinfo is None:
-        raise ValueError(f"{instant!r} has no time zone; noria speaks aware UTC only")
-    return instant.astimezone(UTC)
-
-
-@cache
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no account of that number, as in some containers
-        return "unknown"
