@@ -3,6 +3,6 @@
 Declarations are here; the verb is `noria.triggers.reconcile.reconcile`.
 """
 
-from noria.triggers.declarations import Budget, Trigger, decay, schedule
+from noria.triggers.declarations import Budget, Trigger, decay, every, schedule
 
-__all__ = ["Budget", "Trigger", "decay", "schedule"]
+__all__ = ["Budget", "Trigger", "decay", "every", "schedule"]

@@ -4,10 +4,11 @@ Every step bears a key below the challenge's own, so that a challenge that was k
 calling it again, and ends as it would have ended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,19 @@ from noria.records import Event, EventId, Version
 from noria.registry.store import LoadedModel, Registry
 from noria.serving.records import Input
 from noria.training.declarations import Training
-from noria.training.engine import Fitted, TrainingData, build_training_set, fit
+from noria.training.engine import Computed, Fitted, TrainingData, build_training_set, fit
 from noria.training.records import TrainingSet
 
-__all__ = ["Bench", "Challenge", "ScoredPairs", "Stage", "TrainingRows", "challenge", "conclude_canary"]
+__all__ = [
+    "Bench",
+    "Challenge",
+    "Fitter",
+    "ScoredPairs",
+    "Stage",
+    "TrainingRows",
+    "challenge",
+    "conclude_canary",
+]
 
 _DEFAULT_HOLDOUT = "14d"
 SERVED_FORMATS = ("lightgbm",)
@@ -54,6 +64,8 @@ class Bench:
         Where a challenger proves itself, and where it is to answer.
     probe
         Asks staging for the answers to some rows and gives the time of each request in milliseconds.
+    fitter
+        Fits models as steps of pipelines, where the project's steps run; None: in this process.
     """
 
     ledger: Ledger
@@ -64,15 +76,40 @@ class Bench:
     production: Deployment
     production_gate: Gate
     probe: Callable[[Training, TrainingSet, datetime, str], Sequence[float]]
+    fitter: "Fitter | None" = None
+
+
+class Fitter(Protocol):
+    """Fits a model as a step of a pipeline."""
+
+    def __call__(
+        self,
+        training: Training,
+        rows: "TrainingRows",
+        recipe: Mapping[str, Any],
+        *,
+        key: str,
+        cause: str | None,
+    ) -> Computed:
+        """Run the step with rows read from their versions; the same key again gives what it gave."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRows:
-    """The rows that a challenger may learn from, and the versions they come from."""
+    """The rows that a challenger may learn from, and the versions they come from.
+
+    Parameters
+    ----------
+    feature_version, label_version
+        Those of the tables that `features` and `labels` were read from, for a process that reads them again.
+    """
 
     features: pa.Table
     labels: pa.Table
     versions: Sequence[Version]
+    feature_version: Version | None = None
+    label_version: Version | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +270,21 @@ def _fit(
     parents: Sequence[Version] = (),
     shuffle: int | None = None,
 ) -> Fitted:
+    compute: Callable[[], Computed] | None = None
+    fitter = bench.fitter
+    if fitter is not None and rows.feature_version is not None and rows.label_version is not None:
+        held_from = data.facts["holdout_from"]
+        recipe = {
+            "until": at,
+            "holdout_from": None if held_from is None else parse_instant(held_from),
+            "threads": bench.threads,
+            "window_rows": None,
+            "shuffle_labels_seed": shuffle,
+        }
+
+        def compute() -> Computed:
+            return fitter(training, rows, recipe, key=f"{key}:step", cause=cause)
+
     return fit(
         training,
         data,
@@ -246,6 +298,7 @@ def _fit(
         threads=bench.threads,
         shuffle_labels_seed=shuffle,
         at=at,
+        compute=compute,
     )
 
 

@@ -1,16 +1,23 @@
 """What a project writes about acting by itself: conditions, triggers, budgets. Light: no engine."""
 
 from dataclasses import KW_ONLY, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from noria.clock import parse_duration
 from noria.errors import ConfigError
 from noria.monitoring.declarations import Monitor, Named
-from noria.triggers.cron import Schedule
+from noria.pipelines.declarations import Pipeline
+from noria.pipelines.schedules import (
+    CronSchedule,
+    IntervalSchedule,
+    Schedule,
+    read_anchor,
+    read_catch_up,
+)
 
-__all__ = ["AnyOf", "Budget", "Condition", "Decay", "Scheduled", "Trigger", "decay", "schedule"]
+__all__ = ["AnyOf", "Budget", "Condition", "Decay", "Scheduled", "Trigger", "decay", "every", "schedule"]
 
 DECAYS = ("estimated", "realized")
 
@@ -43,7 +50,7 @@ class Decay(_Combinable):
 
 @dataclass(frozen=True, slots=True)
 class Scheduled(_Combinable):
-    """An instant of a schedule has come. See `schedule`."""
+    """An instant of a schedule has come. See `schedule` and `every`."""
 
     schedule: Schedule
 
@@ -70,7 +77,7 @@ def decay(monitor: Monitor, *, kinds: tuple[str, ...] = ("realized", "estimated"
     return Decay(monitor, kinds=tuple(kinds))
 
 
-def schedule(cron: str, *, tz: str = "UTC") -> Scheduled:
+def schedule(cron: str, *, tz: str = "UTC", catch_up: str = "newest") -> Scheduled:
     """Hold at the instants of a schedule: minute, hour, day of month, month, day of week.
 
     Parameters
@@ -79,13 +86,41 @@ def schedule(cron: str, *, tz: str = "UTC") -> Scheduled:
         Five fields of `*`, numbers, lists `1,15`, ranges `1-5` and steps `*/15`, as in crontab(5).
     tz
         The time zone that the fields speak of.
+    catch_up
+        What becomes of instants that came while nobody looked: the `newest` holds, `all` of them hold (the
+        newest thousand), or `none` that is older than a minute.
 
     Examples
     --------
     >>> schedule("0 3 1 * *", tz="America/New_York").schedule.tz
     'America/New_York'
     """
-    return Scheduled(Schedule(cron, tz=tz))
+    return Scheduled(CronSchedule(cron, tz=tz, catch_up=read_catch_up(catch_up)))
+
+
+def every(
+    period: str, *, tz: str = "UTC", anchor: str | datetime | None = None, catch_up: str = "newest"
+) -> Scheduled:
+    """Hold again and again, a period apart, whatever local clocks do.
+
+    Parameters
+    ----------
+    period
+        Such as `15m`, `12h`, `7d`: a day is always 24 hours. For 03:00 local time use `schedule`.
+    anchor
+        One of the instants, from which the others follow. Default: midnight of 1 January 1970 in `tz`.
+    tz
+        The time zone of an anchor that names none.
+    catch_up
+        What becomes of instants that came while nobody looked; see `schedule`.
+
+    Examples
+    --------
+    >>> every("15m").schedule.next_after(datetime.fromisoformat("2013-03-02T04:50Z")).isoformat()
+    '2013-03-02T05:00:00+00:00'
+    """
+    start = read_anchor(anchor, tz=tz)
+    return Scheduled(IntervalSchedule(period, anchor=start, tz=tz, catch_up=read_catch_up(catch_up)))
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +142,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FOUR_A_MONTH = Budget(runs=4, per="30d")
+_BY_WHAT_IT_RUNS = ""
+_WEEK = "7d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +155,11 @@ class Trigger:
     on
         The condition; conditions combine with `|`.
     run
-        The training to run.
+        The training or pipeline to run.
     cooldown
-        The least time between two runs, by the project's clock.
+        The least time between two runs, by the project's clock, or None. Default: `7d`; none for a pipeline.
     budget
-        The most runs in a period, or None.
+        The most runs in a period, or None. Default: 4 in 30 days; none for a pipeline.
     warm_up
         How long it only watches at first. A challenger is judged on rows it has not learned from, so one
         that is trained too soon after the version in production has learned nothing that is new.
@@ -141,7 +178,7 @@ class Trigger:
     on: Condition
     _: KW_ONLY
     run: Named
-    cooldown: str = "7d"
+    cooldown: str | None = _BY_WHAT_IT_RUNS
     budget: Budget | None = _FOUR_A_MONTH
     warm_up: str | None = None
     name: str = ""
@@ -149,7 +186,12 @@ class Trigger:
     def __post_init__(self) -> None:
         """Name it and refuse what can never act."""
         object.__setattr__(self, "name", self.name or self.run.name)
-        _checked_duration(self.cooldown, setting=f"trigger {self.name!r} cooldown")
+        if self.runs_pipeline and self.budget is _FOUR_A_MONTH:  # not given
+            object.__setattr__(self, "budget", None)
+        if self.cooldown == _BY_WHAT_IT_RUNS:
+            object.__setattr__(self, "cooldown", None if self.runs_pipeline else _WEEK)
+        if self.cooldown is not None:
+            _checked_duration(self.cooldown, setting=f"trigger {self.name!r} cooldown")
         if self.warm_up is not None:
             _checked_duration(self.warm_up, setting=f"trigger {self.name!r} warm_up")
         if sum(isinstance(each, Scheduled) for each in leaves(self.on)) > 1:
@@ -160,4 +202,14 @@ class Trigger:
     @property
     def rest(self) -> timedelta:
         """The cooldown as a length of time."""
-        return parse_duration(self.cooldown)
+        return timedelta(0) if self.cooldown is None else parse_duration(self.cooldown)
+
+    @property
+    def runs_pipeline(self) -> bool:
+        """Whether it runs a pipeline, rather than a training."""
+        return isinstance(self.run, Pipeline)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule among its conditions, if there is one."""
+        return next((each.schedule for each in leaves(self.on) if isinstance(each, Scheduled)), None)

@@ -15,10 +15,11 @@ import msgspec
 
 from noria.clock import format_instant, parse_duration, parse_instant
 from noria.ledger.store import Ledger
+from noria.pipelines.ticks import emit_ticks
 from noria.records import Event, EventId
-from noria.triggers.declarations import Decay, Scheduled, Trigger, leaves
+from noria.triggers.declarations import Decay, Trigger, leaves
 
-__all__ = ["Choice", "Decision", "list_decisions", "list_unfinished", "reconcile", "settle"]
+__all__ = ["Choice", "Decision", "list_decisions", "list_unfinished", "read_decision", "reconcile", "settle"]
 
 _MOMENT = timedelta(microseconds=1)  # instants of the ledger are whole microseconds
 
@@ -59,12 +60,14 @@ def reconcile(ledger: Ledger, triggers: Iterable[Trigger], *, at: datetime) -> l
     - `decay.found`: **run**, unless the last run of the trigger is younger than the cooldown or the budget is
       spent: **wait**. Decay that lasts is found again by the next evaluation, so nothing is put off for it.
     - `schedule.ticked`: the same. A tick that has to wait is not made up for: a run just before it did what
-      it asks for, and the next one comes. Of several instants that were missed only the newest is decided.
+      it asks for, and the next one comes. The policy of the schedule says which of several
+      instants that were missed are ticked.
     - `drift.found`: **alert**. Drift alone never retrains.
     - `data.bad`: **refuse**. Bad data block.
 
     Passes go forward in time. A trigger is armed by its first one: schedules count from there, and of news
-    before it only those of this very window of the monitor are decided about.
+    before it only those of this very window of the monitor are decided about. It is armed again where its
+    schedule has been changed, and where the clock stands before the first pass.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def list_decisions(
 ) -> list[Decision]:
     """List decisions with `since <= at < until`, oldest first."""
     events = ledger.list_events(verb="trigger.decided", subject=trigger, since=since, until=until)
-    return [_read(event) for event in events]
+    return [read_decision(event) for event in events]
 
 
 def settle(
@@ -126,6 +129,22 @@ def list_unfinished(ledger: Ledger, *, trigger: str | None = None) -> list[Decis
     return [each for each in decisions if each.choice is Choice.RUN and each.event not in settled]
 
 
+def read_decision(event: Event) -> Decision:
+    """Give the decision that an event `trigger.decided` holds."""
+    payload = event.payload
+    return Decision(
+        trigger=payload["trigger"],
+        choice=Choice(payload["choice"]),
+        run=payload["run"],
+        reason=payload["reason"],
+        because=payload["because"],
+        because_verb=payload["because_verb"],
+        event=event.id,
+        at=event.at,
+        until=parse_instant(payload["until"]) if payload["until"] else None,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     choice: Choice
@@ -141,7 +160,7 @@ class _Pass:
         self.key = f"trigger:{trigger.name}"
         conditions = leaves(trigger.on)
         self.decays = [each for each in conditions if isinstance(each, Decay)]
-        self.scheduled = next((each for each in conditions if isinstance(each, Scheduled)), None)
+        self.schedule = trigger.schedule
         last = self._newest("trigger.decided")
         self.cursor = int(last.payload["cursor"]) if last else 0  # `seq` of the last news decided about
         self.is_first = last is None or last.at < at  # whether no pass at this instant decided before
@@ -155,41 +174,44 @@ class _Pass:
         ]
         if not self.is_first:
             made = list(self._decisions(since=self.at, until=self.at + _MOMENT))
-        return [_read(event) for event in made]
+        return [read_decision(event) for event in made]
 
     def _newest(self, verb: str) -> Event | None:
         found = self.ledger.list_events(verb=verb, subject=self.trigger.name, newest_first=True, limit=1)
         return found[0] if found else None
 
     def _arm(self) -> Event:
-        """Record, once, since when the trigger is in force, and give that event."""
-        trigger = self.trigger
-        found = self.ledger.find_event(key=f"{self.key}:armed")
-        if found is not None:
+        """Give the event since which the trigger is in force as it is now; record it if there is none."""
+        found: Event | None = None
+        number, key = 1, f"{self.key}:armed"
+        while (event := self.ledger.find_event(key=key)) is not None:
+            found = event if event.at <= self.at else found  # later ones are of a clock that went wrong
+            number, key = number + 1, f"{self.key}:armed:{number + 1}"
+        text, tz = (self.schedule.text, self.schedule.tz) if self.schedule else (None, None)
+        if found is not None and (found.payload["schedule"], found.payload["tz"]) == (text, tz):
             return found
-        budget = trigger.budget
-        limits = f"at most once in {trigger.cooldown}"
-        if budget is not None:
-            limits += f" and {budget.runs} times in {budget.per}"
+        trigger, budget = self.trigger, self.trigger.budget
+        limits = [f"at most once in {trigger.cooldown}"] if trigger.cooldown else []
+        limits += [f"{budget.runs} times in {budget.per}"] if budget else []
+        told = f"trigger {trigger.name} runs {trigger.run.name} from here on"
+        if found is not None:
+            told = f"{told}, by a schedule that was changed"
         payload = {
             "run": trigger.run.name,
             "monitors": sorted({each.monitor.name for each in self.decays}),
-            "schedule": self.scheduled.schedule.cron if self.scheduled else None,
-            "tz": self.scheduled.schedule.tz if self.scheduled else None,
+            "schedule": text,
+            "tz": tz,
             "cooldown": trigger.cooldown,
             "budget": msgspec.to_builtins(budget),
-            "reason": f"trigger {trigger.name} runs {trigger.run.name} from here on, {limits}",
+            "reason": ", ".join([told, " and ".join(limits)] if limits else [told]),
         }
-        return self.ledger.append(
-            "trigger.armed", subject=trigger.name, payload=payload, key=f"{self.key}:armed", at=self.at
-        )
+        return self.ledger.append("trigger.armed", subject=trigger.name, payload=payload, key=key, at=self.at)
 
     def _news(self, armed: Event, *, after: int) -> Iterator[Event]:
         """Give undecided news."""
-        if self.scheduled is not None:
-            tick = self._tick(self.scheduled, armed)
-            if tick is not None and tick.seq > after:
-                yield tick
+        if self.schedule is not None:
+            emit_ticks(self.ledger, self.trigger.name, self.schedule, armed=armed, at=self.at)
+            yield from self.ledger.list_events(verb="schedule.ticked", subject=self.trigger.name, after=after)
         for decay in self.decays:
             oldest = armed.at - timedelta(seconds=decay.monitor.every_s)
             for verb in ("decay.found", "drift.found", "data.bad"):
@@ -197,25 +219,6 @@ class _Pass:
                     unwanted = verb == "decay.found" and news.payload["kind"] not in decay.kinds
                     if oldest < news.at <= self.at and not unwanted:
                         yield news
-
-    def _tick(self, scheduled: Scheduled, armed: Event) -> Event | None:
-        """Record the newest instant of the schedule, if one has come; give the last one recorded."""
-        last, schedule = self._newest("schedule.ticked"), scheduled.schedule
-        instants = schedule.between(last.at if last else armed.at, self.at)
-        if not instants:
-            return last
-        newest, missed = instants[-1], len(instants) - 1
-        told = f"schedule {schedule.cron!r} ({schedule.tz}) came at {format_instant(newest)}"
-        if missed:
-            told += f"; {missed} earlier instants were missed and are not made up for"
-        return self.ledger.append(
-            "schedule.ticked",
-            subject=self.trigger.name,
-            payload={"cron": schedule.cron, "tz": schedule.tz, "missed": missed, "reason": told},
-            cause=armed.id,
-            key=f"{self.key}:tick:{format_instant(newest)}",
-            at=newest,
-        )
 
     def _judge(self, news: Event) -> _Verdict:
         why = str(news.payload["reason"])
@@ -227,8 +230,8 @@ class _Pass:
             case _:
                 allowed = self._allowed()
                 told = f"{why}; {allowed.reason}"
-                if allowed.choice is Choice.WAIT and self.scheduled and news.verb == "schedule.ticked":
-                    following = self.scheduled.schedule.next_after(self.at)
+                if allowed.choice is Choice.WAIT and self.schedule and news.verb == "schedule.ticked":
+                    following = self.schedule.next_after(self.at)
                     told += f"; the schedule comes again at {format_instant(following)}"
                 return _Verdict(allowed.choice, told, allowed.until)
 
@@ -238,12 +241,16 @@ class _Pass:
         waits = self._warming_up()
         if waits is not None:
             return waits
+        if trigger.cooldown is None and budget is None:
+            return _Verdict(Choice.RUN, "nothing limits it")
         reach = max(trigger.rest, budget.period) if budget else trigger.rest
         runs = self._runs(since=self.at - reach)
         told = "no run before it"
         if runs:
             since = self.at - runs[0].at
-            told = f"the last run was {_days(since)} ago, the cooldown is {trigger.cooldown}"
+            told = f"the last run was {_days(since)} ago"
+            if trigger.cooldown is not None:
+                told += f", the cooldown is {trigger.cooldown}"
             if since < trigger.rest:
                 until = runs[0].at + trigger.rest
                 return _Verdict(Choice.WAIT, f"{told}: not before {format_instant(until)}", until)
@@ -302,21 +309,6 @@ class _Pass:
             key=f"{self.key}:{news.id}",
             at=self.at,
         )
-
-
-def _read(event: Event) -> Decision:
-    payload = event.payload
-    return Decision(
-        trigger=payload["trigger"],
-        choice=Choice(payload["choice"]),
-        run=payload["run"],
-        reason=payload["reason"],
-        because=payload["because"],
-        because_verb=payload["because_verb"],
-        event=event.id,
-        at=event.at,
-        until=parse_instant(payload["until"]) if payload["until"] else None,
-    )
 
 
 def _days(length: timedelta) -> str:
