@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ __all__ = [
     "Compute",
     "EnvironmentSettings",
     "ProjectSettings",
+    "Server",
     "Settings",
     "Stores",
     "find_project",
@@ -50,7 +51,9 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[compute]`."""
 
-    executor: Literal["inline"] = "inline"
+    executor: str = "processes"  # of steps: inline, processes, ray, ray://HOST:PORT
+    workers: int = 0  # CPUs that steps may use; 0: all
+    lineage: str = ""  # where OpenLineage events go: a file, or an http(s) URL; empty: nowhere
     threads: int = 1  # of a training; a model is the same only for the same number, and one is quickest
     # beside a busy process
 
@@ -65,12 +68,24 @@ class EnvironmentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     port: int = 0  # 0: a free one
 
 
+class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[server]`: of `noria up`."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 4270  # 0: a free one
+    look_every_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    lease_s: Annotated[float, msgspec.Meta(ge=1)] = 15.0  # how long a leader that went silent still counts
+    runs_at_once: Annotated[int, msgspec.Meta(ge=1)] = 2
+    stop_within_s: Annotated[float, msgspec.Meta(ge=0)] = 20.0  # then runs are killed
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `noria.toml`."""
 
     project: ProjectSettings
     stores: Stores = Stores()
     compute: Compute = Compute()
+    server: Server = Server()
     environments: dict[str, EnvironmentSettings] = {}
 
 

@@ -7,6 +7,7 @@ inherits the builtin that callers expect.
 
     NoriaError
     ├── ConfigError (ValueError)          noria.toml or a declaration is wrong
+    │   └── Unstorable                    a value can be no argument or result of a step
     ├── ProjectNotFound (LookupError)     no noria.toml here or above
     ├── NotFound (LookupError)            a named thing does not exist
     ├── Conflict (ValueError)             the same identity with other content
@@ -16,8 +17,11 @@ inherits the builtin that callers expect.
     ├── LeaseHeld (RuntimeError)          somebody else holds it
     ├── DigestMismatch (ValueError)       bytes are not what was recorded
     ├── LedgerCorrupt (ValueError)        the chain or a row does not verify
+    ├── Unreadable (ValueError)           bytes are no value, or one of code that is gone
     ├── DeploymentError (RuntimeError)    a server did not come up or answer
     ├── PortInUse (OSError)               somebody else listens there
+    ├── StepFailed (RuntimeError)         a step of a pipeline failed for good
+    ├── RunCancelled (RuntimeError)       a run was cancelled while it was at work
     └── StoreError (OSError)              a store cannot be read or written
         └── DiskFull
 """
@@ -39,8 +43,12 @@ __all__ = [
     "NotFound",
     "PortInUse",
     "ProjectNotFound",
+    "RunCancelled",
     "SourceError",
+    "StepFailed",
     "StoreError",
+    "Unreadable",
+    "Unstorable",
 ]
 
 
@@ -190,3 +198,59 @@ class DiskFull(StoreError):
     def __init__(self, path: str) -> None:
         super().__init__(f"no space left on the disk of {path}; free some and run the same command again")
         self.path = path
+
+
+class StepFailed(NoriaError, RuntimeError):
+    """A run of a pipeline in which a step failed for good."""
+
+    exit_code = 10
+
+    def __init__(self, pipeline: str, run: str, reasons: Iterable[str]) -> None:
+        self.pipeline, self.run, self.reasons = pipeline, run, tuple(reasons)
+        shown = "; ".join(self.reasons[:3])
+        more = f"; and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
+        super().__init__(
+            f"pipeline {pipeline!r} failed: {shown}{more}. `noria run logs {run[:16]}` shows what the steps "
+            "printed; the same command goes on with what is left"
+        )
+
+
+class RunCancelled(NoriaError, RuntimeError):
+    """A run was cancelled while it was at work."""
+
+    exit_code = 11
+
+    def __init__(self, what: str, by: str) -> None:
+        self.what, self.by = what, by
+        super().__init__(f"{what} was cancelled by {by}; the same command goes on with what is left")
+
+
+class Unstorable(ConfigError):
+    """A value cannot be written as bytes, so it can be neither an argument nor a result of a step.
+
+    Parameters
+    ----------
+    where
+        Which argument or result it is.
+    place
+        Where in it: `value['a'][3]`.
+    found, advice
+        What was found there, and what to do.
+    """
+
+    def __init__(self, where: str, place: str, found: str, advice: str) -> None:
+        super().__init__(f"{where}: {place} cannot be stored: it is {found}; {advice}")
+        self.where, self.place, self.found, self.advice = where, place, found, advice
+
+
+class Unreadable(NoriaError, ValueError):
+    """Bytes are no value, or not one that the code of today can make."""
+
+    exit_code = 7
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(
+            f"{what} cannot be read: {why}; it was damaged, or written by code that has changed since: "
+            "run the step that made it again"
+        )
+        self.what, self.why = what, why

@@ -11,12 +11,15 @@ MAX_LINES = 500
 ENVIRONMENT = {
     "config.py": "the settings",
     "ledger/code.py": "hands git the environment without GIT_*, which would name another repository",
+    "pipelines/surroundings.py": "puts back what a step has changed in it, for the step that comes after",
+    "workspace/restoring.py": "hands git the environment without GIT_*, which would name another repository",
     "serving/__main__.py": "sets OPENBLAS_NUM_THREADS, which numpy's library reads when it is loaded",
 }
 # Who catches everything without raising the same again.
 OUTERMOST = {
     ("cli/entry.py", "main"): "the process: what reaches it is told, with its exit code",
     ("serving/app.py", "__call__"): "a request: it gets a 500, the others go on",
+    ("pipelines/work.py", "perform"): "a step: what goes wrong in it is its answer, the run goes on",
     ("cli/replay.py", "_live_through"): "after Ctrl-C whatever an engine made of it is a KeyboardInterrupt",
 }
 # Words of the demo's data. Docstrings and comments may use them as examples; code may not.
