@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from noria.checks.declarations import Rule
 from noria.errors import ConfigError
@@ -59,6 +59,8 @@ class Dataset:
     >>> Dataset("flights", key="flight_id", event_at="departed_at", known_at="landed_at").keys
     ('flight_id',)
     """
+
+    stands_for_version: ClassVar[bool] = True  # to a step it is handed as the rows of its newest version
 
     name: str
     key: str | tuple[str, ...] = field(kw_only=True)

@@ -215,6 +215,27 @@ class Lake:
                     raise DigestMismatch(f"{name}/{each.path}", table.file_digest(each), found)
         return table.digest()
 
+    def record_version(
+        self, name: str, *, kind: str, cause: str | None = None, at: datetime | None = None
+    ) -> Version:
+        """Record a table that is no dataset as a version, as it is now; the same rows are the same version.
+
+        Raises
+        ------
+        NotFound
+            If there is no such table.
+        ConfigError
+            If this lake has no ledger.
+        """
+        if self._ledger is None:
+            raise ConfigError(f"a version of {name!r} is to be recorded, but this lake has no ledger")
+        table = self._table(name, None)
+        facts = {"rows": table.rows, "files": len(table.files)}
+        uri = f"delta:{table.name}@{table.version}"
+        return self._ledger.record_version(
+            kind, name, sha256=table.digest(), uri=uri, facts=facts, cause=cause, at=at
+        )
+
     def compact(self, name: str, *, keep_newest: int = 0, rows_per_file: int = ROWS_PER_FILE) -> int:
         """Put the rows of small files into few; give how many files were replaced.
 
@@ -254,7 +275,7 @@ class Lake:
                     )
                 version = self._ledger.get_version("dataset", name, version)
             table, _, number = version.uri.removeprefix("delta:").rpartition("@")
-            if version.kind != "dataset" or table != name or not number.isdecimal():
+            if not version.uri.startswith("delta:") or table != name or not number.isdecimal():
                 raise NotFound("dataset version", f"{version.ref} ({version.uri}) of table {name}")
             return self._tables.get_at(name, int(number))
 

@@ -14,7 +14,7 @@ from noria.clock import from_micros, to_micros
 from noria.errors import ConfigError, SourceError
 from noria.lake.declarations import Dataset
 
-__all__ = ["Feed", "day_number", "read_source"]
+__all__ = ["Feed", "day_number", "instant_scalar", "read_source"]
 
 DAY = timedelta(days=1)
 
@@ -29,6 +29,11 @@ def day_number(day: datetime) -> int:
     20130401
     """
     return day.year * 10_000 + day.month * 100 + day.day
+
+
+def instant_scalar(instant: datetime) -> pa.Scalar:
+    """Give an instant as Arrow compares it."""
+    return pa.scalar(to_micros(instant), pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from noria.lake.declarations import Dataset
 from noria.lake.store import Lake
 from noria.ledger.store import Ledger
 from noria.monitoring.outcomes import OutcomeLog
+from noria.pipelines.engine import Engine
 from noria.registry.store import Registry
 from noria.triggers.challenge import Bench
 
@@ -33,6 +34,8 @@ class Stores:
         Datasets that do not change over the replay, ingested once.
     server
         Serves the deployment that is replayed.
+    engine
+        Runs the replay's steps.
     """
 
     root: Path
@@ -44,6 +47,7 @@ class Stores:
     outcomes: OutcomeLog
     bench: Bench
     server: Supervisor
+    engine: Engine
     references: tuple[Dataset, ...] = ()
 
 

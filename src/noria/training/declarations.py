@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from noria.errors import ConfigError
 
@@ -96,6 +96,8 @@ class Training:
 
     Made by `train`. Inputs of the model are `fields`, then the features of `features`, in their order.
     """
+
+    stands_for_version: ClassVar[bool] = True  # to a step it is handed as the newest version of its model
 
     name: str
     spine: Spine

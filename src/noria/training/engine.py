@@ -1,35 +1,32 @@
 """Training, run: the declared function on a training set, as a tracked run that registers a model."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import msgspec
 
-from noria.evaluation.estimates import estimated_auc, estimated_log_loss
-from noria.evaluation.scores import evaluate
 from noria.ledger.store import Ledger
-from noria.profiles.build import build_profile
 from noria.profiles.records import Profile
-from noria.records import Run, Version, VersionId
-from noria.registry.formats import dump_estimator, load_scorer
-from noria.registry.matrix import Matrix, column_floats
-from noria.registry.records import Signature
+from noria.records import Run, RunId, Version, VersionId
 from noria.registry.store import Registry
 from noria.tracking.records import DEFAULT_EXPERIMENT
-from noria.tracking.runs import TrackedRun, tracked_run
+from noria.tracking.runs import tracked_run
 from noria.training.declarations import Training
-from noria.training.records import TrainingSet
-from noria.training.sets import TrainingData, build_training_set, digest_of_set
+from noria.training.fitting import FittedModel, fit_model
+from noria.training.sets import TrainingData, build_training_set
 from noria.training.settings import lightgbm_params
 
-__all__ = ["Fitted", "TrainingData", "build_training_set", "fit", "lightgbm_params"]
+__all__ = ["Computed", "Fitted", "TrainingData", "build_training_set", "fit", "lightgbm_params"]
 
-_SAMPLE_ROWS = 50
-_SCORED_ROWS = 20_000  # of the training rows, for the profile of scores where nothing is held back
-_DAY_US = 86_400_000_000
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A model that a step of a pipeline has fitted, and the run of that step."""
+
+    fitted: FittedModel
+    run: RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,7 @@ def fit(
     window_rows: int | None = None,
     shuffle_labels_seed: int | None = None,
     at: datetime | None = None,
+    compute: Callable[[], Computed] | None = None,
 ) -> Fitted:
     """Fit and register a model as a tracked run of kind `train`.
 
@@ -88,6 +86,8 @@ def fit(
         A drill: train on labels in random order, and say so in the run and the version.
     at : datetime, optional
         The project's instant.
+    compute : callable, optional
+        Fits the model elsewhere, as a step of a pipeline, from the same rows; without it, it is done here.
 
     Raises
     ------
@@ -116,60 +116,39 @@ def fit(
         if tracked.is_done:
             version = _output(ledger, tracked.run)
             return Fitted(tracked.run, version, dict(version.facts["metrics"]))
-        for each in (*inputs, _record_set(training, data, ledger, at=at)):
-            tracked.add_input(each)
-        rows = data.training if shuffle_labels_seed is None else _shuffled(data.training, shuffle_labels_seed)
-        estimator = training(rows, _FunctionRun(tracked, training.seed, threads))
-        model_format, model_bytes = dump_estimator(estimator)
-        score = load_scorer(model_format, model_bytes)
-        metrics: dict[str, float] = {}
-        if data.holdout is None:
-            scores = score(data.training.X[-_SCORED_ROWS:])
+        if compute is None:
+            fitted = fit_model(
+                training,
+                data,
+                threads=threads,
+                window_rows=window_rows,
+                shuffle_labels_seed=shuffle_labels_seed,
+            )
         else:
-            scores = score(data.holdout.X)
-            metrics = evaluate(data.holdout.y, scores)
-            metrics["estimated_auc"] = estimated_auc(scores)
-            metrics["estimated_log_loss"] = estimated_log_loss(scores)
-            tracked.log_metrics(metrics)
-        samples = _samples(data.training, data.signature)
+            computed = compute()
+            fitted = computed.fitted
+            tracked.log_param("step_run", computed.run)
+        for each in (*inputs, _record_set(fitted, training.name, ledger, at=at)):
+            tracked.add_input(each)
+        tracked.log_params(fitted.params)
+        for name, step, value in fitted.points:
+            tracked.log_metric(name, value, step=step)
+        if fitted.metrics:
+            tracked.log_metrics(fitted.metrics)
         version = registry.register(
             training.name,
-            model_bytes=model_bytes,
-            format=model_format,
-            signature=data.signature,
-            profile=_profile(data, scores, window_rows),
-            samples=samples.append_column(
-                data.signature.output, pa.array(score(_sample_matrix(data.training)))
-            ),
-            metrics=metrics,
+            model_bytes=fitted.model,
+            format=fitted.format,
+            signature=fitted.signature,
+            profile=msgspec.json.decode(fitted.profile, type=Profile),
+            samples=fitted.samples,
+            metrics=fitted.metrics,
             run=tracked.id,
             parents=parents,
             facts=facts,
             at=at,
         )
-    return Fitted(tracked.run, version, metrics)
-
-
-class _FunctionRun:
-    """The run as a training function sees it."""
-
-    def __init__(self, tracked: TrackedRun, seed: int, threads: int) -> None:
-        self._tracked = tracked
-        self.seed, self.threads = seed, threads
-
-    def lightgbm_params(self, **params: Any) -> dict[str, Any]:
-        """Give and log repeatable LightGBM parameters."""
-        chosen = lightgbm_params(seed=self.seed, threads=self.threads, **params)
-        self._tracked.log_params({f"lightgbm.{name}": value for name, value in chosen.items()})
-        return chosen
-
-    def log_param(self, name: str, value: Any) -> None:
-        """Keep a parameter with the run."""
-        self._tracked.log_param(name, value)
-
-    def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
-        """Keep one value of a metric."""
-        self._tracked.log_metric(name, value, step=step)
+    return Fitted(tracked.run, version, fitted.metrics)
 
 
 def _output(ledger: Ledger, run: Run) -> Version:
@@ -179,53 +158,12 @@ def _output(ledger: Ledger, run: Run) -> Version:
     return next(each for each in made if each.kind == "model")
 
 
-def _record_set(training: Training, data: TrainingData, ledger: Ledger, *, at: datetime | None) -> Version:
+def _record_set(fitted: FittedModel, name: str, ledger: Ledger, *, at: datetime | None) -> Version:
     return ledger.record_version(
         "training_set",
-        training.name,
-        sha256=digest_of_set(data.training, data.signature),
-        uri=f"recipe:training_set/{training.name}",  # made again from the run's other inputs by these facts
-        facts=data.facts,
+        name,
+        sha256=fitted.set_digest,
+        uri=f"recipe:training_set/{name}",  # made again from the run's other inputs by these facts
+        facts=fitted.facts,
         at=at,
     )
-
-
-def _shuffled(rows: TrainingSet, seed: int) -> TrainingSet:
-    return replace(rows, y=np.random.default_rng(seed).permutation(rows.y))
-
-
-def _sample_rows(rows: TrainingSet) -> np.ndarray:
-    """Give positions of some rows, evenly spread."""
-    return np.unique(np.linspace(0, len(rows) - 1, min(_SAMPLE_ROWS, len(rows))).astype(np.int64))
-
-
-def _samples(rows: TrainingSet, signature: Signature) -> pa.Table:
-    positions = rows.rows[_sample_rows(rows)]
-    return rows.source.select(list(signature.names)).take(pa.array(positions))
-
-
-def _sample_matrix(rows: TrainingSet) -> Matrix:
-    matrix: Matrix = rows.X[_sample_rows(rows)]
-    return matrix
-
-
-def _profile(data: TrainingData, scores: Matrix, window_rows: int | None) -> Profile:
-    """Profile the rows before the holdout as they are before encoding, and the scores of rows held back.
-
-    Rows without a label count as well: they are asked about at work as much as the others.
-    """
-    raw = data.training.source.take(pa.array(data.population))
-    columns: dict[str, Any] = {
-        each.name: raw.column(each.name).to_pylist()
-        if each.kind == "category"
-        else column_floats(each.name, raw.column(each.name))
-        for each in data.signature.inputs
-    }
-    window = window_rows or _rows_per_day(data)
-    inputs = build_profile(columns, window_rows=window)
-    output = build_profile({data.signature.output: scores}, window_rows=window)
-    return Profile(rows=inputs.rows, columns=inputs.columns | output.columns)
-
-
-def _rows_per_day(data: TrainingData) -> int:
-    return round(len(data.population) / len(np.unique(data.training.at // _DAY_US)))
