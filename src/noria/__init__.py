@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from noria.features.declarations import FeatureView
     from noria.lake.declarations import Dataset
     from noria.monitoring.declarations import Monitor
+    from noria.pipelines.declarations import StepRun, given, pipeline, step
     from noria.replay.declarations import BadBatch, Replay, RollbackDrill, ShuffledLabels
     from noria.training.declarations import Label, Spine, category, train
     from noria.training.records import Estimator, TrainingRun, TrainingSet
-    from noria.triggers.declarations import Budget, Trigger, decay, schedule
+    from noria.triggers.declarations import Budget, Trigger, decay, every, schedule
     from noria.value.declarations import Objective
     from noria.workspace.project import Project, open
 
@@ -37,6 +38,7 @@ __all__ = [
     "RollbackDrill",
     "ShuffledLabels",
     "Spine",
+    "StepRun",
     "TrainingRun",
     "TrainingSet",
     "Trigger",
@@ -44,8 +46,12 @@ __all__ = [
     "category",
     "check",
     "decay",
+    "every",
+    "given",
     "open",
+    "pipeline",
     "schedule",
+    "step",
     "train",
 ]
 
@@ -56,10 +62,11 @@ _HOMES = {
     "features.declarations": ("FeatureView",),
     "lake.declarations": ("Dataset",),
     "monitoring.declarations": ("Monitor",),
+    "pipelines.declarations": ("StepRun", "given", "pipeline", "step"),
     "replay.declarations": ("BadBatch", "Replay", "RollbackDrill", "ShuffledLabels"),
     "training.declarations": ("Label", "Spine", "category", "train"),
     "training.records": ("Estimator", "TrainingRun", "TrainingSet"),
-    "triggers.declarations": ("Budget", "Trigger", "decay", "schedule"),
+    "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule"),
     "value.declarations": ("Objective",),
     "workspace.project": ("Project", "open"),
 }

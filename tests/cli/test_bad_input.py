@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from noria.errors import StepFailed
+
 Say = Callable[..., Any]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -153,13 +155,16 @@ def test_a_fault_in_the_projects_own_code_is_short_unless_debugging(say: Say, ti
     )
     path.write_text(text, encoding="utf-8")
     found = say("replay", "--project", tiny)
-    assert found.code == 70
-    assert "unexpected RuntimeError: no luck" in found.err
-    assert "`--debug` shows where it came from" in found.err
-    with pytest.raises(RuntimeError, match="no luck"):
+    assert found.code == 10
+    assert "fit: RuntimeError: no luck" in found.err
+    assert "Traceback" not in found.err
+    with pytest.raises(StepFailed, match="no luck"):
         say("replay", "--project", tiny, "--debug")
     failed = json.loads(say("run", "list", "--state", "failed", "--json", "--project", tiny).out)
-    assert {run["kind"] for run in failed} == {"train"}
+    assert {run["kind"] for run in failed} == {"train", "pipeline"}
+    logs = say("run", "logs", "fit_late_parcel", "--project", tiny)
+    assert "raise RuntimeError('no luck')" in logs.out
+    assert "tiny.py" in logs.out
 
 
 def test_the_demo_without_its_data_prints_the_command(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from noria.cli.commands import COMMANDS
 __all__ = ["application"]
 
 _NOUNS = {
-    "run": "What ran: list and show.",
+    "run": "What ran: list, show, watch, logs; retry, cancel, reproduce.",
+    "pipeline": "Pipelines: list, show, run.",
     "model": "Model versions: list and show.",
     "ledger": "The record of everything: verify.",
 }

@@ -22,12 +22,14 @@ def list_runs(
     limit: int = 20,
     options: Options = DEFAULT,
 ) -> None:
-    """List what ran, newest first. Runs whose process is gone are marked as killed on the way.
+    """List what ran, newest first; steps of pipelines only with --kind step, or by name.
+
+    Runs whose process is gone are marked as killed on the way.
 
     Parameters
     ----------
     kind
-        Such as ingest, train, monitor.
+        Such as ingest, train, monitor, pipeline, step.
     name
         Of the dataset, model or monitor.
     state
@@ -44,8 +46,9 @@ def list_runs(
     with options.open() as project:
         project.ledger.mark_killed()
         runs = project.ledger.list_runs(
-            kind=kind, name=name, state=None if state is None else RunState(state), limit=limit or None
-        )
+            kind=kind, name=name, state=None if state is None else RunState(state), limit=limit or None,
+            with_steps=kind is not None or name is not None,
+        )  # fmt: skip
     if options.json:
         screen.json(runs)
         return
@@ -80,7 +83,7 @@ def show_run(run: Annotated[str, Parameter(name="RUN")], /, *, options: Options 
 
     with options.open() as project:
         ledger = project.ledger
-        found = ledger.get_run(_whole_id(run, [each.id for each in ledger.list_runs()]))
+        found = project.runs.get(run)
         cause = None if found.cause is None else ledger.get_event(found.cause)
         edges = ledger.list_edges(run=found.id)
         versions = [(edge.role, ledger.get_version_by_id(edge.version)) for edge in edges]
@@ -110,17 +113,6 @@ def show_run(run: Annotated[str, Parameter(name="RUN")], /, *, options: Options 
         screen.heading("Lineage")
         rows = [(role, each.kind, each.ref, screen.digest(each.sha256)) for role, each in versions]
         screen.table(["", "kind", "version", "sha256"], rows)
-
-
-def _whole_id(given: str, ids: list[str]) -> str:
-    from noria.errors import Conflict, NotFound
-
-    fitting = [each for each in ids if each.startswith(given)] if given else []
-    if not fitting:
-        raise NotFound("run", given)
-    if len(fitting) > 1 and given not in fitting:
-        raise Conflict(f"{len(fitting)} runs begin with {given!r}; write more of the id")
-    return fitting[0]
 
 
 def _took(run: "Run") -> str:

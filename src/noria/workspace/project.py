@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from noria.clock import Clock, ReplayClock, WallClock, parse_instant
-from noria.config import EnvironmentSettings, find_project, read_settings
+from noria.clock import parse_instant
+from noria.config import EnvironmentSettings, find_project
 from noria.errors import ConfigError, NotFound
 from noria.records import VersionRef
+from noria.workspace.opened import Opened
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
     from noria.audit.trace import Trace
     from noria.audit.why import Chain
+    from noria.deploy.declarations import Gate
     from noria.deploy.environments import Deployment, Move
     from noria.deploy.supervisor import Supervisor
     from noria.lake.store import Lake
-    from noria.ledger.store import Ledger
+    from noria.pipelines.declarations import Pipeline, Step
+    from noria.pipelines.engine import Engine
+    from noria.pipelines.records import PipelineResult, Plan, Progress
     from noria.records import Version
-    from noria.registry.store import Registry
     from noria.replay.declarations import Replay
-    from noria.replay.records import DayDone, Stores
+    from noria.replay.records import DayDone
     from noria.replay.report import Report
-    from noria.storage.contract import Storage
-    from noria.workspace.scanning import Declarations
+    from noria.workspace.runs import Runs
 
 __all__ = ["Project", "open"]
 
@@ -58,17 +59,7 @@ def open(path: str | os.PathLike[str] | None = None) -> Project:
     return Project(find_project(None if path is None else Path(path)))
 
 
-class _ProjectClock:
-    """The wall, until a replay takes over."""
-
-    def __init__(self) -> None:
-        self.inner: Clock = WallClock()
-
-    def now(self) -> datetime:
-        return self.inner.now()
-
-
-class Project:
+class Project(Opened):
     """A folder with a `noria.toml`. Stores are opened when first needed and closed with the project.
 
     Examples
@@ -78,95 +69,6 @@ class Project:
         with noria.open("flights") as project:
             late = project.query("select avg(late) from landings")
     """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.settings = read_settings(root)
-        self._opened = ExitStack()
-        self._clock = _ProjectClock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what was opened."""
-        self._opened.close()
-
-    @property
-    def name(self) -> str:
-        """The project's name."""
-        return self.settings.project.name
-
-    @property
-    def state(self) -> Path:
-        """The folder `.noria`, where the embedded stores live."""
-        return self.root / ".noria"
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything was ever recorded here."""
-        url = self.settings.stores.database
-        return not url.startswith("sqlite:///") or self._below(url.removeprefix("sqlite:///")).exists()
-
-    @cached_property
-    def declarations(self) -> Declarations:
-        """What the project's modules declare. Raises `ConfigError` if one cannot be loaded."""
-        from noria.workspace.scanning import scan
-
-        return scan(self.root, self.settings.project.modules)
-
-    # -- stores
-
-    @property
-    def clock(self) -> Clock:
-        """The project's clock: where a replay stands, else the wall."""
-        return self._clock
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The record of everything."""
-        from noria.database.store import Database
-        from noria.ledger.store import Ledger
-
-        url = self.settings.stores.database
-        if url.startswith("sqlite:///"):
-            path = self._below(url.removeprefix("sqlite:///"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{path}"
-        database = Database.open(url)
-        self._opened.callback(database.close)
-        return Ledger(database, storage=self.storage, clock=self.clock, code_root=self.root)
-
-    @cached_property
-    def storage(self) -> Storage:
-        """Bytes by digest."""
-        from noria.storage.opening import open_storage
-
-        url = self.settings.stores.storage
-        return open_storage(url if "://" in url else str(self._below(url)))
-
-    @cached_property
-    def lake(self) -> Lake:
-        """The tables."""
-        from noria.lake.store import Lake
-
-        url = self.settings.stores.storage
-        place = f"{url.rstrip('/')}/tables" if "://" in url else str(self._below(url) / "tables")
-        lake = Lake(place, ledger=self.ledger, clock=self.clock)
-        self._opened.callback(lake.close)
-        return lake
-
-    @cached_property
-    def registry(self) -> Registry:
-        """The model versions."""
-        from noria.registry.store import Registry
-
-        return Registry(self.ledger, self.storage)
 
     # -- environments
 
@@ -229,7 +131,83 @@ class Project:
             raise NotFound("deployment", reference)
         return standing.model
 
+    @cached_property
+    def engine(self) -> Engine:
+        """What runs and plans pipelines."""
+        from noria.workspace.steps import open_engine
+
+        engine = open_engine(self)
+        self._opened.callback(engine.close)
+        return engine
+
+    @property
+    def runs(self) -> Runs:
+        """What ran: find, follow, cancel, retry, reproduce."""
+        from noria.workspace.runs import Runs
+
+        return Runs(self)
+
     # -- verbs
+
+    def run_pipeline(
+        self,
+        target: str | Pipeline[Any, Any] | Step[Any, Any],
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        cause: str | None = None,
+        force: Collection[str] = (),
+        executor: str | None = None,
+        tell: Callable[[Progress], None] | None = None,
+    ) -> PipelineResult:
+        """Run what is stale of a pipeline, and give what it returned.
+
+        Parameters
+        ----------
+        target
+            A pipeline or a step, by name or itself; `PIPELINE/STEP`: what this step needs, and the step.
+        params
+            Of the pipeline's function; texts are read as its annotations say.
+        key
+            Names this very run: called again with it, a run that has finished is given as it is.
+        cause
+            The event that started it.
+        force
+            Steps that run, with all that depend on them, whatever is kept.
+        executor
+            Where steps run that do not say otherwise: `inline`, `processes`, `ray`, `ray://HOST:PORT`.
+        tell
+            Called now and then with how far it is.
+
+        Raises
+        ------
+        NotFound
+            If there is no such pipeline or step; says what exists.
+        ConfigError
+            If it cannot run: an argument is missing or wrong, steps go in a circle, there is not enough room.
+        StepFailed
+            If a step failed for good; whatever did not need it has run.
+        RunCancelled
+            If somebody cancelled it.
+        """
+        from noria.workspace.steps import drawn, working_on
+
+        with working_on(self):
+            graph = drawn(self, target, params or {})
+            return self.engine.run(graph, key=key, cause=cause, force=force, executor=executor, tell=tell)
+
+    def plan_pipeline(
+        self,
+        target: str | Pipeline[Any, Any] | Step[Any, Any],
+        params: Mapping[str, Any] | None = None,
+        *,
+        force: Collection[str] = (),
+    ) -> Plan:
+        """Tell what `run_pipeline` would run, and why; nothing is run. Raises like it."""
+        from noria.workspace.steps import drawn, working_on
+
+        with working_on(self):
+            return self.engine.plan(drawn(self, target, params or {}), force=force)
 
     def query(self, sql: str) -> pa.Table:
         """Answer one SELECT over every table: datasets, features, predictions, outcomes, the ledger's own.
@@ -336,10 +314,11 @@ class Project:
             If another process replays it right now.
         """
         from noria.replay.loop import ReplayLoop
+        from noria.workspace.replaying import replaying
 
         declared = self.find_replay(name)
         last = parse_instant(until) if isinstance(until, str) else until
-        with self._held(f"replay:{declared.name}") as renew, self._replaying(declared) as stores:
+        with self._held(f"replay:{declared.name}") as renew, replaying(self, declared) as stores:
             for day in ReplayLoop(declared, stores, until=last).run():
                 renew()
                 if tell is not None:
@@ -366,64 +345,8 @@ class Project:
             )
         return next(iter(found.values()))
 
-    @contextmanager
-    def _replaying(self, replay: Replay) -> Iterator[Stores]:
-        from noria.features.online import open_online_store
-        from noria.monitoring.outcomes import OutcomeLog
-        from noria.replay.records import Stores
-        from noria.triggers.challenge import Bench
-        from noria.workspace.endpoints import make_probe
-
-        for environment in (replay.environment, replay.staging):
-            if self.environment(environment).clock != "replay":
-                raise ConfigError(
-                    f"environment {environment!r} goes by the wall clock, and a replay asks at instants of "
-                    f'its own; set [environments.{environment}] clock = "replay" in noria.toml'
-                )
-        training = replay.training
-        clock = ReplayClock(replay.starts_at)
-        self._clock.inner = clock
-        server = self.supervisor(replay.environment, training.name)
-        staging = self.supervisor(replay.staging, training.name)
-        with ExitStack() as stack:
-            stack.callback(server.stop)
-            stack.callback(staging.stop)
-            online = open_online_store(self.settings.stores.online, root=self.root)
-            stack.callback(online.close)
-            outcomes = stack.enter_context(
-                OutcomeLog(
-                    self._streams_path() / "outcomes", deployment=f"{replay.environment}/{training.name}"
-                )
-            )
-            bench = Bench(
-                ledger=self.ledger,
-                registry=self.registry,
-                threads=self.settings.compute.threads,
-                staging=self.deployment(replay.staging, training.name, supervisor=staging),
-                staging_gate=self._gate(replay.staging),
-                production=self.deployment(replay.environment, training.name, supervisor=server),
-                production_gate=self._gate(replay.environment),
-                probe=make_probe(staging, self.lake, app_id=f"predictions/{replay.staging}/{training.name}"),
-            )
-            needed = {each.name for each in replay.datasets}
-            yield Stores(
-                root=self.root,
-                clock=clock,
-                ledger=self.ledger,
-                lake=self.lake,
-                registry=self.registry,
-                online=online,
-                outcomes=outcomes,
-                bench=bench,
-                server=server,
-                references=tuple(
-                    each
-                    for name, each in self.declarations.datasets.items()
-                    if name not in needed and each.source
-                ),
-            )
-
-    def _gate(self, environment: str) -> Any:
+    def gate_of(self, environment: str) -> Gate:
+        """Give the gate of an environment. Raises `ConfigError` if it has none."""
         name = self.environment(environment).gate
         if name is None:
             raise ConfigError(
@@ -445,17 +368,6 @@ class Project:
             yield renew
         finally:
             self.ledger.release_lease(lease)
-
-    def _below(self, path: str) -> Path:
-        return self.root / path
-
-    def _online_path(self) -> Path:
-        _, _, where = self.settings.stores.online.partition(":")
-        return self._below(where)
-
-    def _streams_path(self) -> Path:
-        _, _, where = self.settings.stores.stream.partition(":")
-        return self._below(where)
 
 
 def _reader(lake: Lake, name: str) -> Callable[[], Any]:

@@ -3,8 +3,7 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,8 @@ from noria.errors import ConfigError, NotFound
 from noria.features.declarations import FeatureView
 from noria.lake.declarations import Dataset
 from noria.monitoring.declarations import Monitor
+from noria.pipelines.declarations import Pipeline, Step
+from noria.pipelines.loading import changed_modules, forget_modules, importing_from
 from noria.replay.declarations import Replay
 from noria.training.declarations import Training
 from noria.triggers.declarations import Trigger
@@ -23,6 +24,20 @@ from noria.value.declarations import Objective
 __all__ = ["Declarations", "scan"]
 
 T = TypeVar("T")
+
+# What a module raises when it is wrong.
+_MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,9 @@ class Declarations:
     triggers: dict[str, Trigger] = field(default_factory=dict)
     replays: dict[str, Replay] = field(default_factory=dict)
     objectives: dict[str, Objective] = field(default_factory=dict)
+    pipelines: dict[str, Pipeline[Any, Any]] = field(default_factory=dict)
+    steps: dict[str, Step[Any, Any]] = field(default_factory=dict)
+    modules: dict[str, ModuleType] = field(default_factory=dict)  # that were looked into
 
     def training(self, name: str) -> Training:
         """Give a training. Raises `NotFound`, which says what exists."""
@@ -57,11 +75,18 @@ def _get(kind: str, found: Mapping[str, T], name: str) -> T:
     return found[name]
 
 
+def is_current(found: Declarations, folder: Path) -> bool:
+    """Tell whether the modules below `folder`, and their files, are still those that were looked into."""
+    loaded = all(sys.modules.get(name) is module for name, module in found.modules.items())
+    return loaded and not changed_modules(folder)
+
+
 def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
     """Import `modules` from `folder` and collect what they declare.
 
     An object may be seen under several variables and in several modules; two different ones of a kind may
-    not have one name.
+    not have one name. If a module below `folder` was changed since this process has loaded it, all of them
+    are loaded anew, for what they hold of one another is old as well.
 
     Raises
     ------
@@ -69,9 +94,13 @@ def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
         If a module is missing or fails (names file and line), or two declarations clash.
     """
     found = Declarations()
-    with _importing_from(folder):
+    if changed_modules(folder):
+        forget_modules(folder)
+    _forget_other_projects(folder)
+    with importing_from(folder):
         for name in modules:
-            for variable, thing in vars(_load(folder, name)).items():
+            found.modules[name] = _load(folder, name)
+            for variable, thing in vars(found.modules[name]).items():
                 if not variable.startswith("_"):
                     _collect(found, variable, thing, module=name)
     return found
@@ -96,6 +125,10 @@ def _collect(found: Declarations, variable: str, thing: Any, *, module: str) -> 
             _add(found.replays, thing.name, thing, kind="replay", module=module)
         case Objective():
             _add(found.objectives, variable, thing, kind="objective", module=module)
+        case Pipeline():
+            _add(found.pipelines, thing.name, thing, kind="pipeline", module=module)
+        case Step():
+            _add(found.steps, thing.name, thing, kind="step", module=module)
         case _:
             pass
 
@@ -109,18 +142,8 @@ def _add(found: dict[str, T], name: str, thing: T, *, kind: str, module: str) ->
     found[name] = thing
 
 
-@contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    place = str(folder)
-    sys.path.insert(0, place)
-    try:
-        yield
-    finally:
-        sys.path.remove(place)
-
-
 def _load(folder: Path, name: str) -> ModuleType:
-    _forget_other_projects(folder, name)
+    _refuse_namesakes(folder, name.partition(".")[0])
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as err:
@@ -136,26 +159,39 @@ def _load(folder: Path, name: str) -> ModuleType:
         raise ConfigError(f"{_where(err, folder)}: {err}") from err
     except SyntaxError as err:
         raise ConfigError(f"{err.filename}, line {err.lineno}: {err.msg}") from err
-    except (TypeError, ValueError, AttributeError, NameError, ImportError, KeyError, OSError) as err:
+    except _MISTAKES as err:
         raise ConfigError(f"{_where(err, folder)}: {type(err).__name__}: {err}") from err
 
 
-def _forget_other_projects(folder: Path, name: str) -> None:
-    """Drop a module of the same name, and what lay beside it, that was loaded for another project."""
+def _refuse_namesakes(folder: Path, name: str) -> None:
     loaded = sys.modules.get(name)
-    origin = getattr(loaded, "__file__", None)
-    if loaded is None or (origin is not None and Path(origin).parent == folder):
-        return
-    if origin is None or not (Path(origin).parent / "noria.toml").exists():
+    if loaded is not None and not _is_below(loaded, folder):
+        origin = getattr(loaded, "__file__", None) or "built in"
         raise ConfigError(
             f"the project's module {name!r} has the name of a module that Python has loaded already "
-            f"({origin or 'built in'}); rename {name}.py and correct [project] modules"
+            f"({origin}); rename {name}.py and correct [project] modules"
         )
-    beside = Path(origin).parent
-    for other, module in list(sys.modules.items()):
-        place = getattr(module, "__file__", None)
-        if place is not None and Path(place).parent == beside and "." not in other:
-            del sys.modules[other]
+
+
+def _forget_other_projects(folder: Path) -> None:
+    """Drop what was loaded for other projects under names that stand for modules of this one."""
+    roots = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if "." in name or not isinstance(file, str) or _is_below(module, folder):
+            continue
+        place = Path(file).parent.parent if Path(file).stem == "__init__" else Path(file).parent
+        here = folder / name
+        if (here.with_name(f"{name}.py").is_file() or here.is_dir()) and (place / "noria.toml").is_file():
+            roots.add(place)
+    for root in roots:
+        forget_modules(root)
+
+
+def _is_below(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    places = [file] if isinstance(file, str) else list(getattr(module, "__path__", ()))
+    return any(Path(each).is_relative_to(folder) for each in places)
 
 
 def _where(err: BaseException, folder: Path) -> str:

@@ -1,0 +1,265 @@
+"""Reproducing a run: its recorded code in a folder of its own, its recorded inputs, and a fresh process."""
+
+import ast
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from noria.errors import ConfigError, NotFound
+from noria.pipelines.changes import first_change
+from noria.pipelines.executor import Executor, Place, open_executor
+from noria.pipelines.keys import told_runtime
+from noria.pipelines.recipes import Recipe, read_recipe
+from noria.pipelines.reproduction import (
+    Difference,
+    Reproduction,
+    compare_values,
+    describe,
+    differing,
+    parts_of,
+    perform,
+    verdict_of,
+)
+from noria.pipelines.signatures import read_signature
+from noria.pipelines.store import PipelineStore
+from noria.pipelines.trees import Absent, Recorded, Stored, Tree, filled
+from noria.pipelines.work import Bench
+from noria.records import Run, RunId, RunState, Version, new_id
+from noria.workspace.restoring import restored
+
+if TYPE_CHECKING:
+    from noria.workspace.project import Project
+
+__all__ = ["reproduce"]
+
+
+@dataclass(slots=True)
+class _Comparison:
+    """What came out so far."""
+
+    steps: int = 0
+    differences: list[Difference] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+def reproduce(
+    project: "Project", run: Run, *, tolerance: float = 1e-9, current: bool = False
+) -> Reproduction:
+    """Run a recorded run again and compare what it gives with what is on record.
+
+    Parameters
+    ----------
+    run
+        Of a step, of a pipeline (then every step that it ran), or of a training.
+    tolerance
+        How far figures may differ, relative, to count as equal where bits are not.
+    current
+        Run the project's code as it is now instead of the recorded one.
+
+    Raises
+    ------
+    ConfigError
+        If its code cannot be restored, or a step works on the project itself: running it again would change
+        what is on record.
+    NotFound
+        If the record does not hold how it was called.
+    StepFailed
+        If a step fails now.
+    """
+    steps = _steps_of(project, run)
+    found = _Comparison()
+    with ExitStack() as stack:
+        root = project.root
+        if not current:
+            place = stack.enter_context(restored(project, steps[0]))
+            root = place.root
+            found.notes[place.told] = None
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="noria-reproduce-"))
+        again = _Again(project, root, Path(scratch), tolerance)
+        executor = stack.enter_context(again.executor())
+        for step in steps:
+            acts_on = again.acts_on(step)
+            if acts_on is None:
+                again.compare(executor, step, found)
+            elif len(steps) == 1:
+                raise ConfigError(f"{acts_on}; reproduce steps that compute")
+            else:
+                found.notes[f"left out: {acts_on}"] = None
+    _note_runtime(project, steps[0], found)
+    verdict = verdict_of(found.differences)
+    what = f"{run.kind} {run.name} ({run.id[:16]})"
+    told = {
+        "bit-equal": f"{what} is reproduced: bit-equal.",
+        "equal within tolerance": f"{what} is reproduced: equal within {tolerance:g}.",
+        "different": f"{what} comes out differently.",
+    }[verdict]
+    return Reproduction(
+        run=run.id,
+        verdict=verdict,
+        steps=found.steps,
+        told=told,
+        differences=tuple(found.differences),
+        notes=tuple(found.notes),
+    )
+
+
+def _steps_of(project: "Project", run: Run) -> list[Run]:
+    """Give the runs of steps that a run consists of."""
+    ledger = project.ledger
+    if run.kind == "train":
+        if "step_run" not in run.params:
+            raise NotFound("recipe", f"of run {run.id}: it was not fitted as a step of a pipeline")
+        return [ledger.get_run(RunId(run.params["step_run"]))]
+    steps = [run] if run.kind == "step" else project.runs.steps(run)
+    done = [each for each in steps if each.kind == "step" and each.state is RunState.FINISHED]
+    if not done:
+        raise ConfigError(
+            f"run {run.id} ({run.kind} {run.name}, {run.state}) has run no step to its end; what it "
+            "found kept was made by earlier runs: reproduce those"
+        )
+    return done
+
+
+class _Again:
+    """Runs steps again below `root` and compares."""
+
+    def __init__(self, project: "Project", root: Path, scratch: Path, tolerance: float) -> None:
+        self._project, self._root, self._scratch, self._tolerance = project, root, scratch, tolerance
+        ledger = project.ledger
+        self._store = PipelineStore(ledger.database, ledger.scope)
+        now = project.engine.place
+        path = [str(root) if each == str(project.root) else each for each in now.path]
+        self._place: Place = msgspec.structs.replace(
+            now,
+            root=str(root),
+            scratch=str(scratch),
+            path=tuple(dict.fromkeys([str(root), *path])),
+            keep=str(scratch / "kept"),
+        )
+
+    @contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """Open one worker process."""
+        executor = open_executor("processes", self._place, workers=1)
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+    def compare(self, executor: Executor, step: Run, found: _Comparison) -> None:
+        """Run one step again."""
+        recipe = read_recipe(step, self._project.storage)
+        self._note_code(recipe, step, found)
+        task = step.name.partition("/")[2]
+        recipe = msgspec.structs.replace(
+            recipe, arguments={name: filled(tree, self._data_of) for name, tree in recipe.arguments.items()}
+        )
+        done = perform(executor, recipe, run=new_id(), task=step.name, scratch=str(self._scratch))
+        assert done.output is not None
+        found.steps += 1
+        made = self._recorded(step)
+        recorded = {name: version.sha256 for name, version in made.items()}
+        entry = self._store.find([step.params["key"]]).get(step.params["key"])
+        before = None if entry is None or entry.run != step.id else parts_of(entry.output)
+        for name, tree in differing(recorded, done.output):
+            where = task + (f".{name}" if name else "")
+            found.differences.extend(
+                self._differences(where, made.get(name), None if before is None else before.get(name), tree)
+            )
+        for name, value in done.metrics.items():
+            if name in step.metrics:
+                found.differences.extend(
+                    compare_values(step.metrics[name], value, f"{task} metric {name}", self._tolerance)
+                )
+
+    def _differences(
+        self, where: str, version: Version | None, before: Tree | None, after: Tree | None
+    ) -> list[Difference]:
+        if before is not None and after is not None and not isinstance(before, Recorded | Absent):
+            old = self._value(self._project.engine.place, before)
+            new = self._value(self._place, after)
+            found = compare_values(old, new, where, self._tolerance)
+            if found:
+                return found
+        told = "nothing" if version is None else str(version.facts.get("told", version.ref))
+        return [describe(where, told, after)]
+
+    def _value(self, place: Place, tree: Tree) -> Any:
+        folder = self._scratch / "compared"
+        folder.mkdir(exist_ok=True)
+        reading = msgspec.structs.replace(place, storage=place.keep or place.storage)
+        return Bench(reading).load(filled(tree, self._data_of), Any, folder)
+
+    def _recorded(self, step: Run) -> Mapping[str, Version]:
+        """Give the versions that a run made, by the part of the result that each is."""
+        ledger = self._project.ledger
+        edges = ledger.list_edges(run=step.id)
+        versions = [ledger.get_version_by_id(each.version) for each in edges if each.role == "output"]
+        node = step.name.partition("[")[0]
+        return {each.name.removeprefix(node).removeprefix("."): each for each in versions}
+
+    def _data_of(self, stored: Stored) -> bytes:
+        values = self._store.values([stored.sha256])
+        if stored.sha256 not in values:
+            raise NotFound("kept value", f"{stored.told} ({stored.sha256[:16]}…)")
+        return values[stored.sha256]
+
+    def acts_on(self, step: Run) -> str | None:
+        """Tell that a step works on the project itself, if it does."""
+        recipe = read_recipe(step, self._project.storage)
+        function = _function_of(self._project, recipe)
+        if function is None:
+            return None
+        signature = read_signature(function, provided=tuple(self._place.providers))
+        taken = [each for each in signature.parameters.values() if each.provided not in (None, "run")]
+        if not taken:
+            return None
+        return (
+            f"step {step.name} works on the project itself (its {taken[0].name!r}): running it again would "
+            "change what is on record"
+        )
+
+    def _note_code(self, recipe: Recipe, step: Run, found: _Comparison) -> None:
+        """Say whether the code that runs now is the recorded one, and if not, which line differs."""
+        known = self._store.known_code(recipe.code)
+        if not known:
+            return
+        places = {self._root: "restored", self._project.root: "the project's"}
+        for root, what in places.items():
+            for name, (_, source) in known.items():
+                told = _change(root / name, name, self._project.storage.get(source))
+                if told is not None:
+                    found.notes[f"{what} code differs from the recorded: {told}"] = None
+
+
+def _function_of(project: "Project", recipe: Recipe) -> Any:
+    steps: Sequence[Any] = list(project.declarations.steps.values())
+    return next((each.function for each in steps if each.target == recipe.target), None)
+
+
+def _change(path: Path, name: str, before: bytes) -> str | None:
+    """Tell how a file differs from what it said then; None if it says the same."""
+    if not path.is_file():
+        return f"{name} is not there" if path.suffix else None  # else a module that lies elsewhere
+    now = path.read_bytes()
+    if before == now or (name.endswith(".py") and _says(before) == _says(now)):
+        return None
+    return first_change(name, before, now)
+
+
+def _says(source: bytes) -> str:
+    try:
+        return ast.dump(ast.parse(source))
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+
+
+def _note_runtime(project: "Project", step: Run, found: _Comparison) -> None:
+    now = project.ledger.code_state().runtime
+    if step.runtime != now:
+        found.notes[told_runtime(step.runtime, now, project.storage)] = None

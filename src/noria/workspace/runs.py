@@ -1,0 +1,169 @@
+"""What can be asked of runs and done with them: find, follow, cancel, retry, read logs, reproduce."""
+
+import getpass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from noria.errors import ConfigError, Conflict, NotFound
+from noria.pipelines.executor import log_path
+from noria.pipelines.records import PipelineResult, Progress
+from noria.pipelines.store import PipelineStore
+from noria.records import Event, Run, RunState
+
+if TYPE_CHECKING:
+    from noria.pipelines.reproduction import Reproduction
+    from noria.workspace.project import Project
+
+__all__ = ["Runs"]
+
+_LOOK_EVERY_S = 0.3
+
+
+class Runs:
+    """The runs of a project; `project.runs` gives it."""
+
+    def __init__(self, project: "Project") -> None:
+        self._project = project
+
+    @property
+    def _store(self) -> PipelineStore:
+        ledger = self._project.ledger
+        return PipelineStore(ledger.database, ledger.scope)
+
+    def get(self, reference: str) -> Run:
+        """Give the run whose id begins like this, or the newest run of a pipeline of this name.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        Conflict
+            If several ids begin so.
+        """
+        ledger = self._project.ledger
+        found = ledger.find_runs(reference) if reference else []
+        if len(found) > 1 and reference not in {each.id for each in found}:
+            raise Conflict(f"several runs begin with {reference!r}; write more of the id")
+        if found:
+            return found[0]
+        newest = ledger.list_runs(kind="pipeline", name=reference, limit=1)
+        if newest:
+            return newest[0]
+        raise NotFound("run", reference)
+
+    def steps(self, run: Run) -> list[Run]:
+        """List the runs of a pipeline run's steps, oldest first."""
+        return self._project.ledger.list_runs(parent=run.id, newest_first=False)
+
+    def progress(self, run: Run) -> Progress | None:
+        """Tell how far a run of a pipeline is, or was last; None if it was over before anything was told."""
+        found = self._store.find_progress(run.id)
+        return None if found is None else msgspec.json.decode(found[0], type=Progress)
+
+    def watch(self, reference: str) -> Iterator[Progress | Run]:
+        """Give how far a run is, again and again, and in the end the run as it was closed."""
+        run, shown = self.get(reference), None
+        while True:
+            self._project.ledger.mark_killed()
+            progress = self.progress(run)
+            if progress is not None and progress != shown:
+                shown = progress
+                yield progress
+            run = self._project.ledger.get_run(run.id)
+            if run.state is not RunState.RUNNING:
+                yield run
+                return
+            time.sleep(_LOOK_EVERY_S)
+
+    def cancel(self, reference: str, *, reason: str = "") -> Event:
+        """Ask for a run to end. The process that runs it ends its steps and closes it within seconds.
+
+        Raises
+        ------
+        Conflict
+            If it has ended already, or is no run of a pipeline.
+        """
+        run, ledger = self.get(reference), self._project.ledger
+        if run.parent is not None and run.kind == "step":
+            run = ledger.get_run(run.parent)
+        if run.kind != "pipeline":
+            raise Conflict(f"run {run.id} is a {run.kind}; only runs of pipelines can be cancelled")
+        if run.state is not RunState.RUNNING:
+            raise Conflict(f"run {run.id} is already {run.state}; there is nothing to cancel")
+        return ledger.append(
+            "run.cancel_requested",
+            subject=f"run/{run.id}",
+            payload={"reason": reason or "asked for"},
+            actor=f"person:{getpass.getuser()}",
+            key=f"cancel:{run.id}",
+        )
+
+    def log(self, run: Run) -> bytes:
+        """Give what a step has printed: so far, where it is still at work."""
+        found = self._store.find_log(run.id)
+        if found is None:
+            live = log_path(str(self._project.state / "pipelines"), run.id)
+            return live.read_bytes() if live.exists() else b""
+        sha256, _ = found
+        small = self._store.values([sha256])
+        return small[sha256] if sha256 in small else self._project.storage.get(sha256)
+
+    def retry(
+        self,
+        reference: str,
+        *,
+        from_step: str | None = None,
+        executor: str | None = None,
+        tell: Callable[[Progress], None] | None = None,
+    ) -> PipelineResult:
+        """Run the pipeline of a run again, with its parameters: what did not finish, or all from a step on.
+
+        Parameters
+        ----------
+        from_step
+            This step and all that depend on it run again, whatever is kept.
+
+        Raises
+        ------
+        ConfigError
+            If the run is of no pipeline, or its parameters cannot be read back from the record.
+        """
+        run = self.get(reference)
+        if run.kind != "pipeline":
+            raise ConfigError(f"run {run.id} is a {run.kind}; `noria run retry` takes runs of pipelines")
+        return self._project.run_pipeline(
+            run.params.get("target", run.name),
+            read_params(run),
+            force=[] if from_step is None else [from_step],
+            executor=executor,
+            tell=tell,
+        )
+
+    def reproduce(self, reference: str, *, tolerance: float = 1e-9, current: bool = False) -> "Reproduction":
+        """Run a recorded run again in its recorded code with its recorded inputs, and compare.
+
+        Parameters
+        ----------
+        tolerance
+            How far figures may differ, relative, to count as equal where bits are not.
+        current
+            Run the project's code as it is now instead of the recorded one.
+        """
+        from noria.workspace.reproducing import reproduce
+
+        return reproduce(self._project, self.get(reference), tolerance=tolerance, current=current)
+
+
+def read_params(run: Run) -> Mapping[str, Any]:
+    """Give the parameters of a pipeline's run from its record. Raises `ConfigError` if they were not kept."""
+    unkept = run.params.get("unkept", [])
+    if unkept:
+        raise ConfigError(
+            f"parameters {', '.join(unkept)} of run {run.id} are no JSON and were not kept; run the pipeline "
+            "from Python with them"
+        )
+    params: Mapping[str, Any] = run.params["params"]
+    return params

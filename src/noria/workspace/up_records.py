@@ -1,0 +1,92 @@
+"""What `noria up` tells, and where it stands, as values."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from noria.records import EventId
+
+__all__ = ["Job", "Notice", "NoticeKind", "Outcome", "Role", "Serving", "UpState", "Working"]
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about."""
+
+    STARTED = "started"
+    TRIGGER = "trigger"
+    ROLE = "role"
+    DECISION = "decision"
+    RUN = "run"
+    ENDED = "ended"
+    SERVING = "serving"
+    DATABASE = "database"
+    WARNING = "warning"
+    STOPPED = "stopped"
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is told, as it happens."""
+
+    at: datetime
+    kind: NoticeKind
+    message: str
+    facts: dict[str, Any] = {}
+
+
+class Role(StrEnum):
+    """Of several processes over one database, one leads: it alone acts."""
+
+    LEADER = "leader"
+    FOLLOWER = "follower"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a pipeline that is wanted, because of a decision or a request."""
+
+    key: str  # of the run: the same job again gives the same run
+    pipeline: str
+    because: EventId
+    reason: str
+    params: dict[str, Any] = {}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How the process of a job ended."""
+
+    outcome: str  # finished, failed or cancelled
+    reason: str
+    run: str | None = None
+    may_be_repeated: bool = False  # it was ended from outside, or the database was away
+
+
+class Working(msgspec.Struct, frozen=True, kw_only=True):
+    """A job whose process runs."""
+
+    pipeline: str
+    key: str
+    pid: int
+    since: datetime
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment that is served by this process, or ought to be."""
+
+    environment: str
+    deployment: str
+    address: str | None
+    route: int | None
+    error: str | None = None
+
+
+class UpState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a process of `noria up` stands."""
+
+    role: Role
+    since: datetime  # it has the role
+    leader: str | None  # who leads, as far as is known
+    working: tuple[Working, ...] = ()
+    waiting: int = 0  # jobs whose turn has not come
+    serving: tuple[Serving, ...] = ()
+    database: str = "ok"  # or why it cannot be used
