@@ -1,0 +1,80 @@
+"""From errors to answers: the one place that knows status codes.
+
+An answer that tells of an error is `{"error": {"kind": ..., "message": ...}}`.
+"""
+
+import logging
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from noria.api.answers import answer
+from noria.errors import (
+    ConfigError,
+    Conflict,
+    LeaseHeld,
+    NoriaError,
+    NotFound,
+    ProjectNotFound,
+    StoreError,
+)
+
+__all__ = ["HANDLERS", "BadRequest", "status_of"]
+
+_LOG = logging.getLogger(__name__)
+_STATUS: tuple[tuple[type[NoriaError], HTTPStatus], ...] = (
+    (NotFound, HTTPStatus.NOT_FOUND),
+    (ProjectNotFound, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (LeaseHeld, HTTPStatus.CONFLICT),
+    (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+
+class BadRequest(NoriaError, ValueError):
+    """A request that cannot be read; says what is expected."""
+
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def status_of(error: NoriaError) -> HTTPStatus:
+    """Give the status that an error is answered with."""
+    if isinstance(error, BadRequest):
+        return error.status
+    found = (status for kind, status in _STATUS if isinstance(error, kind))
+    return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _told(request: Request, error: Exception) -> Response:
+    """Answer for an error that noria raises on purpose."""
+    assert isinstance(error, NoriaError)
+    status = status_of(error)
+    headers = {"retry-after": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return _answer(type(error).__name__, str(error), status, headers)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    """Answer for a path or a method that there is not."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    message = f"{request.method} {request.url.path}: {status.phrase.lower()}; GET /health is where to begin"
+    return _answer("BadRequest", message, status, dict(error.headers or {}))
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """Answer for a fault; the server's log says where it came from."""
+    _LOG.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    message = "the control plane failed; what `noria up` printed says where"
+    return _answer(type(error).__name__, message, HTTPStatus.INTERNAL_SERVER_ERROR, {})
+
+
+def _answer(kind: str, message: str, status: HTTPStatus, headers: dict[str, str]) -> Response:
+    return answer({"error": {"kind": kind, "message": message}}, status, headers)
+
+
+HANDLERS = {NoriaError: _told, HTTPException: _refused, Exception: _failed}
