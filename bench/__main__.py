@@ -10,7 +10,19 @@ from pathlib import Path
 
 from bench.measuring import Line
 
-BENCHES = ("starting", "ledger", "lake", "queries", "scores", "offline", "online", "serving")
+BENCHES = (
+    "starting",
+    "ledger",
+    "lake",
+    "queries",
+    "scores",
+    "offline",
+    "online",
+    "serving",
+    "pipelines_steps",
+    "pipelines_deciding",
+    "pipelines_naps",
+)
 _HEAD = ("what", "noria", "floor or peer, same run", "its figure", "ratio", "goal", "")
 _WIDTHS = (46, 8, 25, 10, 6, 10, 7)
 _RIGHT = (1, 3, 4)
@@ -28,8 +40,9 @@ def main() -> int:
     for line in measured(names):
         print(_row(_cells(line)), flush=True)
     print(
-        "\nCPU of all threads, medians; ours and the floor take turns. Peers that are not in this environment"
-        "\n(MLflow, Feast, FastAPI, BentoML, ...) are not installed here; none of their figures is shown."
+        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Peers of pipelines"
+        "\nare installed into .bench-peers, each for itself; others (MLflow, Feast, FastAPI, BentoML) are"
+        "\nnot there, and none of their figures is shown."
     )
     return 0
 
@@ -49,7 +62,7 @@ def _cells(line: Line) -> tuple[str, ...]:
         _shown(line.figure, line.unit),
         line.floor,
         "" if line.floor_figure is None else _shown(line.floor_figure, line.unit),
-        "" if line.ratio is None else f"{line.ratio:.2f}",
+        "" if line.ratio is None else f"{line.ratio:.3g}",
         line.goal,
         {None: "", True: "reached", False: "MISSED"}[line.reached],
     )
