@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.errors import ConfigError, NotFound, SourceError
-from noria.pipelines.code import ProjectCode, StepCode
-from noria.pipelines.imports import read_python
+from noria.pipelines.code.imports import read_python
+from noria.pipelines.code.project import ProjectCode, StepCode
 
 Write = Callable[..., Path]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.pipelines.changes import first_change
+from noria.pipelines.code.changes import first_change
 
 BASE = '''"""Steps."""
 

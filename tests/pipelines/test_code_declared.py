@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from noria.errors import ConfigError
-from noria.pipelines.code import ProjectCode
+from noria.pipelines.code.project import ProjectCode
 
 FILES = [
     "conf.json",

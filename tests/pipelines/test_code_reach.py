@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from noria.pipelines.code import ProjectCode, StepCode
+from noria.pipelines.code.project import ProjectCode, StepCode
 
 Project = dict[str, str]  # "a/b.py" -> its text
 DRIVER = Path(__file__).parent / "import_driver.py"

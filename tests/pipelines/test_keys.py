@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from tests.pipelines.conftest import write_files
 
-from noria.pipelines.code import ProjectCode
+from noria.pipelines.code.project import ProjectCode
 from noria.pipelines.declarations import Step, step
 from noria.pipelines.graph import Graph, Node, Result
 from noria.pipelines.keys import KeyMaker, Literals, NoResolver

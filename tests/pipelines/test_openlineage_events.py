@@ -13,7 +13,7 @@ from tests.pipelines.openlineage.published import KEYS, faults
 from noria.clock import WallClock
 from noria.database.store import Database
 from noria.ledger.store import Ledger
-from noria.pipelines.openlineage import Lineage, end_event, start_event
+from noria.pipelines.openlineage.emitter import Lineage, end_event, start_event
 from noria.records import RunId, RunState
 
 Event = dict[str, Any]

@@ -12,14 +12,14 @@ from tests.pipelines.openlineage.made import NAMESPACE, a_run
 from tests.pipelines.openlineage.published import faults
 
 from noria.errors import ConfigError, DiskFull, StoreError
-from noria.pipelines.openlineage import Lineage, LineageEmitter
-from noria.pipelines.openlineage_files import FileSink, append_line
+from noria.pipelines.openlineage.emitter import Lineage, LineageEmitter
+from noria.pipelines.openlineage.files import FileSink, append_line
 from noria.records import RunState
 
 _WRITER = """
 import itertools, os, sys
 from pathlib import Path
-from noria.pipelines.openlineage import LineageEmitter
+from noria.pipelines.openlineage.emitter import LineageEmitter
 name, count = sys.argv[2], int(sys.argv[3])
 with LineageEmitter.open(sys.argv[1], root=Path(), namespace="noria://x") as out:
     for number in range(count) if count else itertools.count():
@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path: Path) -> None:
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from noria.errors import DiskFull\n"
-        "from noria.pipelines.openlineage_files import append_line\n"
+        "from noria.pipelines.openlineage.files import append_line\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try: append_line(Path(sys.argv[1]), b'{\"eventType\":\"' + b'x' * 200 + b'\"}\\n')\n"
         "except DiskFull: sys.exit(9)\n"

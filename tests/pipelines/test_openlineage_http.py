@@ -16,15 +16,15 @@ from tests.pipelines.openlineage.made import NAMESPACE, a_run
 from tests.pipelines.openlineage.published import faults
 
 from noria.errors import ConfigError, StoreError
-from noria.pipelines.openlineage import Lineage, LineageEmitter
-from noria.pipelines.openlineage_http import Endpoint, HttpSink
-from noria.pipelines.openlineage_spool import EventSpool
+from noria.pipelines.openlineage.emitter import Lineage, LineageEmitter
+from noria.pipelines.openlineage.http import Endpoint, HttpSink
+from noria.pipelines.openlineage.spool import EventSpool
 from noria.records import RunState
 
 _WRITER = """
 import os, sys
 from pathlib import Path
-from noria.pipelines.openlineage import LineageEmitter
+from noria.pipelines.openlineage.emitter import LineageEmitter
 out = LineageEmitter.open(sys.argv[1], root=Path(sys.argv[2]), namespace="noria://x")
 for number in range(int(sys.argv[4])):
     out.emit({"eventType": "OTHER", "by": sys.argv[3], "number": number})

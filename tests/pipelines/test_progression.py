@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.pipelines.code import ProjectCode, StepCode
+from noria.pipelines.code.project import ProjectCode, StepCode
 from noria.pipelines.deciding import Decider, Skip, Stale
 from noria.pipelines.declarations import Step, step
 from noria.pipelines.graph import Argument, Graph, Listed, Literal, Node, Result, results_of
@@ -17,7 +17,7 @@ from noria.pipelines.progression import Progression, State, Task
 from noria.pipelines.store import PipelineStore
 from noria.pipelines.trees import Listed as ListedTree
 from noria.pipelines.trees import Stored, Tree
-from noria.pipelines.values import dump
+from noria.pipelines.values.codec import dump
 from noria.storage.contract import Storage
 
 

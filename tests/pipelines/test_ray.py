@@ -39,7 +39,7 @@ from noria.pipelines.executor import (
     open_executor,
 )
 from noria.pipelines.trees import Stored, Tree
-from noria.pipelines.values import dump
+from noria.pipelines.values.codec import dump
 from noria.records import new_id
 
 if find_spec("ray") is None:

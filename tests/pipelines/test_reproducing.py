@@ -84,7 +84,7 @@ def test_from_git_with_what_was_not_committed(folder: Path) -> None:
         assert told.steps == 2
         assert any("commit" in each and "uncommitted changes of then" in each for each in told.notes), told
         assert any("`RATE = 3.0` became `RATE = 4.0`" in each for each in told.notes), told
-        assert any("note works on the project itself" in each for each in told.notes)
+        assert any("left out: sums/note" in each for each in told.notes), told
         now = project.runs.reproduce(run, current=True)
         assert now.verdict == "different"
         assert [each.where for each in now.differences] == ["total"]
@@ -126,12 +126,46 @@ def test_what_cannot_be_reproduced_says_why(folder: Path) -> None:
     again = run_it(folder)
     with noria.open(folder) as project:
         steps = {each.name: each for each in project.ledger.list_runs(kind="step")}
-        with pytest.raises(ConfigError, match="works on the project itself"):
+        with pytest.raises(ConfigError, match="declared with cache=False, so that would do it again"):
             project.runs.reproduce(steps["sums/note"].id)
         with pytest.raises(NotFound, match="no run named 'nothing'"):
             project.runs.reproduce("nothing")
         told = project.runs.get(again)
         assert told.metrics["tasks_cached"] == 2
+
+
+def test_steps_of_several_modules_and_of_the_project_itself(tmp_path: Path) -> None:
+    files = {
+        "a.py": "import noria\n\n\n@noria.step\ndef one(x: int) -> int:\n    return x + 1\n",
+        "b.py": "import noria\n\n\n@noria.step\ndef two(x: int) -> int:\n    return x * 10**400\n",
+        "c.py": (
+            "import noria\n\n\n@noria.step\n"
+            "def act(x: int, project: noria.Project = noria.given) -> int:\n"
+            "    project.ledger.append('thing.happened')\n    return 1\n"
+        ),
+        "work.py": (
+            "import noria\nfrom a import one\nfrom b import two\nfrom c import act\n\n\n@noria.pipeline\n"
+            "def both(x: int = 1) -> int:\n    found = two(one(x))\n    act(found)\n    return found\n"
+        ),
+        "noria.toml": '[project]\nname = "both"\nmodules = ["work"]\n',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with noria.open(tmp_path) as project:
+        run = project.run_pipeline("both").run.id
+        acting = next(each for each in project.ledger.list_runs(kind="step") if each.name == "both/act")
+    (tmp_path / "c.py").write_text(files["c.py"].replace("def act(", "def acts("))
+    (tmp_path / "work.py").write_text("import c\n")
+    (tmp_path / "b.py").write_text(files["b.py"].replace("10**400", "(10**400 + 1)"))
+    with noria.open(tmp_path) as project:
+        happened = len(project.ledger.list_events(verb="thing.happened"))
+        told = project.runs.reproduce(run)
+        assert (told.verdict, told.steps) == ("bit-equal", 2), told
+        assert any("works on the project itself (its 'project')" in each for each in told.notes)
+        with pytest.raises(ConfigError, match="works on the project itself"):
+            project.runs.reproduce(acting.id)
+        assert project.runs.reproduce(run, current=True).verdict == "different"
+        assert len(project.ledger.list_events(verb="thing.happened")) == happened == 1
 
 
 def test_values_are_compared_figure_by_figure() -> None:
@@ -143,3 +177,5 @@ def test_values_are_compared_figure_by_figure() -> None:
     assert verdict_of(far) == "different"
     assert {each.where for each in far} == {"x['auc']", "x['names'][1]"}
     assert compare_values(float("nan"), float("nan"), "x", 0.0) == []
+    assert verdict_of(compare_values(10**400, 10**400 + 1, "x", 1e-9)) == "different"
+    assert verdict_of(compare_values(1, 1.0 + 1e-12, "x", 1e-9)) == "equal within tolerance"

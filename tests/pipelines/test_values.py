@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.pipelines.values_shapes import VALUES, VERSION, Colour, Frozen, Locked, Plain, Plan, Point
 
 from noria.errors import ConfigError
-from noria.pipelines.values import Format, Payload, Unreadable, Unstorable, digest, dump, load, summary
+from noria.pipelines.values.codec import Format, Payload, Unreadable, Unstorable, digest, dump, load, summary
 from noria.records import sha256_hex
 
 NOWHERE = Path("/nowhere")  # values need no scratch
@@ -241,7 +241,7 @@ def test_a_class_that_others_do_not_find_is_refused() -> None:
     code = (
         "from dataclasses import dataclass\n"
         "from pathlib import Path\n"
-        "from noria.pipelines.values import Unstorable, digest\n"
+        "from noria.pipelines.values.codec import Unstorable, digest\n"
         "@dataclass\n"
         "class Mine:\n"
         "    n: int\n"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import types
 
-from noria.pipelines.values import Format, Payload, Unreadable, Unstorable, digest, dump, load, summary
+from noria.pipelines.values.codec import Format, Payload, Unreadable, Unstorable, digest, dump, load, summary
 from noria.records import sha256_hex
 
 NOWHERE = Path("/nowhere")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from noria.errors import StoreError
-from noria.pipelines.values import Format, Unreadable, Unstorable, digest, dump, load
+from noria.pipelines.values.codec import Format, Unreadable, Unstorable, digest, dump, load
 from noria.records import sha256_hex
 
 
@@ -159,7 +159,7 @@ import resource
 from pathlib import Path
 import pyarrow
 from noria.errors import DiskFull
-from noria.pipelines.values import dump
+from noria.pipelines.values.codec import dump
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {resource.RLIM_INFINITY}))
 try:
     dump({what}, scratch=Path("scratch"), where="w")

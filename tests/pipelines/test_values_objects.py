@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.pipelines.values_shapes import Plain, Point, models
 
-from noria.pipelines.values import Format, Unstorable, digest, dump, load, summary
+from noria.pipelines.values.codec import Format, Unstorable, digest, dump, load, summary
 
 NOWHERE = Path("/nowhere")
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from noria.pipelines.values import digest
+from noria.pipelines.values.codec import digest
 from noria.records import Version
 
 

@@ -101,6 +101,7 @@ def run_pipeline(
     executor: str | None = None,
     key: str | None = None,
     cause: str | None = None,
+    params_json: Annotated[str | None, Parameter(name="--params-json")] = None,
     options: Options = DEFAULT,
 ) -> int:
     """Run what is stale of a pipeline.
@@ -121,12 +122,14 @@ def run_pipeline(
         Names this very run: again with the same key gives the run that finished, or goes on with it.
     cause
         The event that started it.
+    params_json
+        More parameters as one JSON object, with their types: for programs.
     """
     from noria.cli import screen
     from noria.cli.pipeline_display import PipelineDisplay, tell_result
     from noria.errors import StepFailed
 
-    given = read_pairs(params)
+    given = read_pairs(params) | _read_object(params_json)
     with options.open() as project:
         if plan:
             _tell_plan(project.plan_pipeline(target, given, force=force or ()), json=options.json)
@@ -168,6 +171,20 @@ def read_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise ConfigError(f"the parameter {name!r} is given twice")
         found[name] = value
     return found
+
+
+def _read_object(text: str | None) -> dict[str, Any]:
+    """Read parameters that were given as JSON: a text among them stays one."""
+    import msgspec
+
+    from noria.errors import ConfigError
+
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"--params-json is {text!r}, wanted is a JSON object: {error}") from error
 
 
 def _tell_plan(plan: "Plan", *, json: bool) -> None:

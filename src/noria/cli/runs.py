@@ -104,13 +104,17 @@ def logs(run: Annotated[str, RUN], /, *, step: str | None = None, options: Optio
         Only of this step.
     """
     from noria.cli import screen
+    from noria.errors import NotFound
 
     with options.open() as project:
         found = project.runs.get(run)
         steps = project.runs.steps(found) if found.kind == "pipeline" else [found]
         if step is not None:
             names = {f"{found.name}/{step}", step}
+            known = [each.name.removeprefix(f"{found.name}/") for each in steps]
             steps = [each for each in steps if each.name in names or each.name.partition("[")[0] in names]
+            if not steps:
+                raise NotFound("step", step, known)
         told = [(each, project.runs.log(each)) for each in steps]
     if options.json:
         screen.json(

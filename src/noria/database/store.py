@@ -111,8 +111,9 @@ class Database:
                 raise
             finally:
                 local.writing = None
-        while local.after:
-            local.after.pop(0)()
+        told, local.after = local.after, []
+        for tell in told:
+            tell()
 
     def after_commit(self, tell: Callable[[], None]) -> None:
         """Call `tell` once what is being written is committed; at once outside of a write."""

@@ -67,7 +67,14 @@ def start_run(
     code: CodeState,
     id: str | None = None,
 ) -> Run:
-    """Record that a run begins; with a key, a finished run of that key is given instead."""
+    """Record that a run begins; with a key, a finished run of that key is given instead.
+
+    With an id that is on record already, that run is given: a commit may succeed and report an error.
+    """
+    if id is not None:
+        known = change.connection.execute(_BY_ID, {"id": id}).mappings().first()
+        if known is not None:
+            return to_run(known)
     attempt = 1
     if key is not None:
         latest = _latest_attempt(change, kind=kind, name=name, key=key)

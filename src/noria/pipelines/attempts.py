@@ -38,6 +38,7 @@ class Attempt:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = math.inf  # monotonic; of one that its executor has queued, once it says that it has begun
     is_open: bool = False  # whether its run is on record already
+    is_unsure: bool = False  # whether it may be, for all that recording it has failed
     overdue: bool = False
     done: float | None = None
     total: float | None = None

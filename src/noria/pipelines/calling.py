@@ -72,18 +72,22 @@ class _AtOnce:
 class _InTurn(_AtOnce):
     """Runs the steps of a pipeline; what gets nothing of a step that was not run is not run either."""
 
+    _skipped = 0  # calls so far that were not run
+
     def call(
         self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], items: Mapping[str, Any]
     ) -> Any:
         if any(values is None for values in items.values()):
             return None
+        before = self._skipped
         results = super().call(step, args, kwargs, items)
-        return None if items and results and all(each is None for each in results) else results
+        return None if items and results and self._skipped - before == len(results) else results
 
     def run(self, step: Step[Any, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         signature = read_signature(step.function)
         given = signature.inner.bind_partial(*args, **kwargs).arguments
         if any(_lacks(value, signature.parameters[name].annotation) for name, value in given.items()):
+            self._skipped += 1
             return None
         token = DRAWING.set(None)
         try:

@@ -12,7 +12,7 @@ from noria.pipelines.progression import UNKNOWN, Progression, Task, Unknown
 from noria.pipelines.signatures import admits_none, item_of, read_signature
 from noria.pipelines.store import CacheEntry, Latest, PipelineStore
 from noria.pipelines.trees import Absent, Fields, Keyed, Listed, Stored, Tree, recorded_in, stored_in, told_of
-from noria.pipelines.values import Format, load
+from noria.pipelines.values.codec import Format, load
 from noria.storage.contract import Storage
 
 __all__ = ["Cached", "Decider", "Open", "Skip", "SmallValues", "Stale", "Verdict", "damaged"]

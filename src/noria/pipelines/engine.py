@@ -1,31 +1,32 @@
 """The engine: runs a graph to its end, once for each thing that is stale, whatever happens on the way."""
 
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from noria.errors import ConfigError, StepFailed, StoreError
+from noria.errors import ConfigError, Conflict, StepFailed, StoreError
 from noria.ledger.store import Ledger
-from noria.pipelines.code import ProjectCode
-from noria.pipelines.deciding import Decider
-from noria.pipelines.executor import Executor, Place, open_executor
+from noria.pipelines.code.project import ProjectCode
+from noria.pipelines.deciding import Decider, SmallValues
+from noria.pipelines.executor import Place, open_executor
 from noria.pipelines.executor_pool import ExecutorPool
 from noria.pipelines.graph import Graph
 from noria.pipelines.holding import held
 from noria.pipelines.keys import KeyMaker, Literals, NoResolver, Resolver
 from noria.pipelines.planning import make_plan
 from noria.pipelines.progression import Progression
-from noria.pipelines.records import PipelineResult, Plan, Progress
+from noria.pipelines.records import PipelineResult, Plan, Progress, StepFailure
+from noria.pipelines.results import Outcome, keep_outcome, read_outcome, value_of
 from noria.pipelines.run_loop import ArtifactsGone, RunLoop
 from noria.pipelines.store import PipelineStore
-from noria.pipelines.values import digest, summary
+from noria.pipelines.values.codec import digest, summary
 from noria.records import Run, RunId, RunState, canonical_json, digest_of, new_id
 from noria.storage.contract import Storage
 
@@ -62,7 +63,7 @@ class Engine:
     @cached_property
     def pool(self) -> ExecutorPool:
         """Executors that are kept open between runs."""
-        pool = ExecutorPool(self.open)
+        pool = ExecutorPool(partial(open_executor, place=self.place, workers=self.workers))
         weakref.finalize(self, pool.close)  # a project that nobody closes leaves no process behind either
         return pool
 
@@ -79,6 +80,11 @@ class Engine:
     def store(self) -> PipelineStore:
         """The kept results."""
         return PipelineStore(self.ledger.database, self.ledger.scope)
+
+    @property
+    def scratch(self) -> Path:
+        """A local folder for files on their way."""
+        return Path(self.place.scratch)
 
     @property
     def root(self) -> Path:
@@ -151,7 +157,7 @@ class Engine:
             running = self.ledger.running("pipeline", graph.name, cause=cause, params=params, key=name, at=at)
             with running:
                 if running.is_done:
-                    return self._finished(graph, running.run, name)
+                    return self._finished(graph, running.run)
                 loop = self._looped(
                     graph, running.run, key=name, force=force, tell=tell, executor=executor, renew=renew
                 )
@@ -162,7 +168,10 @@ class Engine:
                         running.run.id,
                         [f"{each.task}: {each.kind}: {each.message}" for each in loop.failures],
                     )
-            return loop.result(running.run)
+                outcome = loop.outcome()
+                if key is not None:  # else nobody can ask for this very run again
+                    running.params.update(keep_outcome(outcome, self))
+            return self._result(running.run, outcome, loop.failures, loop.values)
 
     def _looped(
         self,
@@ -199,24 +208,32 @@ class Engine:
             f"kept results of pipeline {graph.name!r} are gone as soon as they are made; check the storage"
         )
 
-    def _finished(self, graph: Graph, run: Run, key: str) -> PipelineResult:
-        """Give what a run gave that had finished before."""
-        loop = RunLoop(
-            engine=self, graph=graph, run=run, once=key, forced=frozenset(), executor="inline", tell=None,
-            renew=lambda: None,
-        )  # fmt: skip
-        loop.look_only()
-        return loop.result(run)
+    def _finished(self, graph: Graph, run: Run) -> PipelineResult:
+        """Give what a run gave that had finished before, as its record has it."""
+        if run.params.get("params") != _kept_params(graph.params)["params"]:
+            raise Conflict(
+                f"the key {run.key!r} is that of run {run.id}, which had other parameters; give this one a "
+                "key of its own"
+            )
+        return self._result(run, read_outcome(run, self), (), SmallValues(self.store))
+
+    def _result(
+        self, run: Run, outcome: Outcome, failures: Sequence[StepFailure], values: SmallValues
+    ) -> PipelineResult:
+        return PipelineResult(
+            run=run,
+            counts=outcome.counts,
+            outputs=outcome.outputs,
+            runs=outcome.runs,
+            failures=tuple(failures),
+            value=value_of(outcome.value, self, values),
+        )
 
     # -- what runs and plans share
 
     def keys_for(self, progression: Progression, code: ProjectCode, *, once: str) -> KeyMaker:
         """Make what makes keys, for a run."""
         return self._keys(progression, code, once=once, keep=True)
-
-    def open(self, url: str) -> Executor:
-        """Open an executor."""
-        return open_executor(url, self.place, workers=self.workers)
 
     def _keys(self, progression: Progression, code: ProjectCode, *, once: str, keep: bool) -> KeyMaker:
         scratch = Path(self.place.scratch)

@@ -406,7 +406,11 @@ def _field_annotation(annotation: Any, index: int, name: str) -> Any:
 
 
 def stands_for_version(value: Any) -> bool:
-    """Tell whether a value is a version, or declares what has versions: a step gets what that holds."""
+    """Tell whether a value is a version, declares what has versions, or is a list or dict with one inside."""
+    if type(value) in (list, tuple):
+        return any(map(stands_for_version, value))
+    if type(value) is dict:
+        return any(map(stands_for_version, value.values()))
     return isinstance(value, Version) or getattr(type(value), "stands_for_version", False)
 
 

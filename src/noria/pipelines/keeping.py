@@ -6,15 +6,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from noria.errors import NotFound, StoreError
+from noria.ledger.store import Ledger
 from noria.ledger.whole_runs import OutputOf, WholeRun
 from noria.pipelines.attempts import Attempt
 from noria.pipelines.executor import Done
-from noria.pipelines.graph import Graph, results_of
+from noria.pipelines.graph import Graph, Node, results_of
 from noria.pipelines.keys import KeyMaker
 from noria.pipelines.progression import Progression
 from noria.pipelines.recipes import keep_recipe
-from noria.pipelines.recording import Finished, parts_of
-from noria.pipelines.trees import Tree, recorded_in
+from noria.pipelines.recording import Finished
+from noria.pipelines.signatures import read_signature
+from noria.pipelines.trees import Tree, parts_of, recorded_in
 from noria.records import Cost, RunId, RunState, VersionId
 from noria.storage.contract import Storage
 
@@ -41,6 +44,7 @@ class Keeper:
     storage: Storage
     run: RunId
     cause: str | None
+    ledger: Ledger
     versions: dict[str, Versions] = field(default_factory=dict)  # of tasks
 
     def finished(
@@ -73,7 +77,8 @@ class Keeper:
             "arguments": {name: told for name, (_, told, _) in made.ingredients.arguments.items()},
         }
         if attempt.work is not None:
-            params |= keep_recipe(attempt.work, code.digest, self.storage)
+            acts = self._acts(task.node)
+            params |= keep_recipe(attempt.work, code.digest, self.storage, acts=acts, output=output)
         whole = WholeRun(
             id=attempt.run,
             kind="step",
@@ -90,7 +95,7 @@ class Keeper:
             error=error,
             cost=cost,
             inputs=tuple(self._inputs(attempt)),
-            is_open=attempt.is_open,
+            is_open=attempt.is_open or (attempt.is_unsure and self._is_on_record(attempt.run)),
         )
         if output is not None:
             made_now = enumerate(parts_of(output))
@@ -104,6 +109,24 @@ class Keeper:
             log=None if attempt.work is None else Path(attempt.work.log),
             code=code,
         )
+
+    def _is_on_record(self, run: RunId) -> bool:
+        """Tell whether a run was started although that was reported as failed."""
+        try:
+            self.ledger.get_run(run)
+        except (NotFound, StoreError):
+            return False
+        return True
+
+    def _acts(self, node: Node) -> str | None:
+        """Tell that a step does something rather than compute it."""
+        if not node.step.cache:
+            return "it is declared with cache=False"
+        signature = read_signature(node.step.function, provided=self.graph.provided)
+        for each in signature.parameters.values():
+            if each.provided not in (None, "run"):
+                return f"it works on the project itself (its {each.name!r})"
+        return None
 
     def note_versions(self, task: str, versions: dict[str, VersionId]) -> None:
         """Note what a task's versions are called, now that they are on record."""

@@ -10,12 +10,12 @@ from importlib.machinery import SOURCE_SUFFIXES
 from pathlib import Path
 from typing import Any, Protocol
 
-from noria.pipelines.changes import first_change
-from noria.pipelines.code import ProjectCode, StepCode
+from noria.pipelines.code.changes import first_change
+from noria.pipelines.code.project import ProjectCode, StepCode
 from noria.pipelines.declarations import Step
 from noria.pipelines.graph import Literal, Node, results_of
 from noria.pipelines.progression import UNKNOWN, Progression, Task, Unknown
-from noria.pipelines.signatures import read_signature
+from noria.pipelines.signatures import mentions, read_signature
 from noria.pipelines.store import Ingredients, Latest, PipelineStore
 from noria.pipelines.trees import (
     INLINE_BYTES,
@@ -30,7 +30,7 @@ from noria.pipelines.trees import (
     stored_in,
     told_of,
 )
-from noria.pipelines.values import Format, dump, summary
+from noria.pipelines.values.codec import Format, dump, summary
 from noria.records import Version, digest_of
 from noria.storage.contract import Storage
 
@@ -270,7 +270,7 @@ def _digest(tree: Tree, annotation: Any) -> str:
     """Give the digest of an argument: what it says, and whatever else the step may see of it."""
     digest = digest_of_tree(tree)
     formats = [each.format for each in stored_in(tree) if each.format != Format.VALUE]
-    is_version = annotation is Any or annotation is Version or not isinstance(tree, Recorded)
+    is_version = annotation is Any or mentions(annotation, Version) or not isinstance(tree, Recorded)
     ids = [each.id for each in recorded_in(tree)] if is_version else []  # else it is given what that holds
     return digest_of({"content": digest, "formats": formats, "versions": ids}) if formats or ids else digest
 

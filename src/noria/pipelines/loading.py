@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from noria.pipelines.modules import ModuleFinder
+from noria.pipelines.code.modules import ModuleFinder
 from noria.records import sha256_hex
 
 __all__ = [

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from noria.pipelines.code import ProjectCode
+from noria.pipelines.code.project import ProjectCode
 from noria.pipelines.deciding import Cached, Decider, Open, Skip, Stale, Verdict
 from noria.pipelines.graph import Node, results_of
 from noria.pipelines.keys import KeyMaker, explain

@@ -6,7 +6,7 @@ import msgspec
 
 from noria.errors import NotFound
 from noria.pipelines.executor import Work
-from noria.pipelines.trees import Tree, without_data
+from noria.pipelines.trees import Tree, digest_of_tree, parts_of, without_data
 from noria.records import Run
 from noria.storage.contract import Storage
 
@@ -23,12 +23,23 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, Tree]
     split: tuple[str, ...]  # parts whose items are kept apart
     seed: int
+    acts: str | None = None  # why it may not run again just to compare: it does something
+    outputs: dict[str, str] = {}  # digests of what it gave, by part; "" is the whole
 
 
-def keep_recipe(work: Work, code: str, storage: Storage) -> dict[str, Any]:
+def keep_recipe(
+    work: Work, code: str, storage: Storage, *, acts: str | None, output: Tree | None
+) -> dict[str, Any]:
     """Give the parameters of a step's run that hold its recipe; a long one goes into the storage."""
-    arguments = {name: without_data(tree) for name, tree in work.arguments.items()}
-    recipe = Recipe(target=work.target, code=code, arguments=arguments, split=work.split, seed=work.seed)
+    recipe = Recipe(
+        target=work.target,
+        code=code,
+        arguments={name: without_data(tree) for name, tree in work.arguments.items()},
+        split=work.split,
+        seed=work.seed,
+        acts=acts,
+        outputs={name: digest_of_tree(tree) for name, tree in parts_of(output)},
+    )
     body = msgspec.json.encode(recipe)
     if len(body) <= _INLINE_BYTES:
         return {"recipe": msgspec.json.decode(body)}

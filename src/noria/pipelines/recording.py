@@ -15,18 +15,16 @@ import msgspec
 from noria.errors import DiskFull, NotFound, StoreError
 from noria.ledger.store import Ledger
 from noria.ledger.whole_runs import NewVersion, OutputOf, WholeRun
-from noria.pipelines.code import ProjectCode, StepCode
+from noria.pipelines.code.project import ProjectCode, StepCode
 from noria.pipelines.keys import Made
 from noria.pipelines.store import CacheEntry, PipelineStore, Written
 from noria.pipelines.trees import (
     INLINE_BYTES,
-    Absent,
-    Fields,
-    Listed,
     Recorded,
     Stored,
     Tree,
     digest_of_tree,
+    parts_of,
     stored_in,
     told_of,
     without_data,
@@ -34,7 +32,7 @@ from noria.pipelines.trees import (
 from noria.records import RunId, VersionId, sha256_hex
 from noria.storage.contract import Storage
 
-__all__ = ["Finished", "Patience", "Recorder", "parts_of"]
+__all__ = ["Finished", "Patience", "Recorder"]
 
 _FLUSH_EVERY_S = 0.02  # at most; less often where it takes long, but no less than that
 _FLUSH_AT_LEAST_EVERY_S = 0.1
@@ -266,19 +264,6 @@ class Recorder:
             }
             self.store.put_code(code.digest, files)
         self._known_code.add(code.digest)
-
-
-def parts_of(output: Tree | None) -> list[tuple[str, Tree]]:
-    """Give the parts of a result that are versions of their own: its fields, or the whole."""
-    match output:
-        case None | Absent():
-            return []
-        case Fields(names=names, items=items):
-            return list(zip(names, items, strict=True))
-        case Listed(items=items) if items and all(isinstance(each, Recorded) for each in items):
-            return [(str(number), each) for number, each in enumerate(items)]
-        case _:
-            return [("", output)]
 
 
 def _with_outputs(

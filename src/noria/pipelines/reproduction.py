@@ -13,7 +13,7 @@ from noria.errors import StepFailed
 from noria.pipelines.declarations import Resources
 from noria.pipelines.executor import Done, Executor, Lost, Work, log_path
 from noria.pipelines.recipes import Recipe
-from noria.pipelines.trees import Fields, Stored, Tree, digest_of_tree, told_of
+from noria.pipelines.trees import Stored, Tree, digest_of_tree, parts_of, told_of
 
 __all__ = ["Difference", "Reproduction", "Verdict", "compare_values", "perform", "verdict_of"]
 
@@ -70,23 +70,16 @@ def perform(executor: Executor, recipe: Recipe, *, run: str, task: str, scratch:
         time.sleep(0)
 
 
-def parts_of(tree: Tree) -> dict[str, Tree]:
-    """Give the parts of a result by name; "" is the whole."""
-    if isinstance(tree, Fields):
-        return dict(zip(tree.names, tree.items, strict=True))
-    return {"": tree}
-
-
 def differing(recorded: Mapping[str, str], made: Tree) -> Iterator[tuple[str, Tree | None]]:
     """Give the parts whose digest is not the recorded one; None where a part is not there any more."""
-    parts = parts_of(made)
+    parts = dict(parts_of(made))
     for name, sha256 in recorded.items():
         tree = parts.get(name)
         if tree is None or digest_of_tree(tree) != sha256:
             yield name, tree
-    for name in parts:
+    for name, tree in parts.items():
         if name not in recorded:
-            yield name, parts[name]
+            yield name, tree
 
 
 def describe(where: str, before: str, after: Tree | None) -> Difference:
@@ -110,9 +103,7 @@ def _compare(before: Any, after: Any, where: str, tolerance: float) -> Iterator[
     elif isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
         yield from _compare_arrays(before, after, where, tolerance)
     elif _is_number(before) and _is_number(after):
-        if not _equal(float(before), float(after)):
-            within = math.isclose(before, after, rel_tol=tolerance, abs_tol=0.0)
-            yield Difference(where=where, told=f"{before!r} became {after!r}", within=within)
+        yield from _compare_numbers(before, after, where, tolerance)
     elif isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in [*before, *(each for each in after if each not in before)]:
             place = f"{where}[{key!r}]"
@@ -131,6 +122,13 @@ def _compare(before: Any, after: Any, where: str, tolerance: float) -> Iterator[
     elif type(before) is not type(after) or before != after:
         told = f"{_short(before)} became {_short(after)}"
         yield Difference(where=where, told=told, within=False)
+
+
+def _compare_numbers(before: Any, after: Any, where: str, tolerance: float) -> Iterator[Difference]:
+    whole = isinstance(before, int) and isinstance(after, int)  # these may be larger than a float can be
+    if before != after and not (not whole and math.isnan(before) and math.isnan(after)):
+        within = not whole and math.isclose(before, after, rel_tol=tolerance, abs_tol=0.0)
+        yield Difference(where=where, told=f"{_short(before)} became {_short(after)}", within=within)
 
 
 def _compare_tables(before: pa.Table, after: pa.Table, where: str, tolerance: float) -> Iterator[Difference]:
@@ -180,10 +178,6 @@ def verdict_of(differences: Sequence[Difference]) -> Verdict:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
-
-
-def _equal(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def _short(value: Any) -> str:

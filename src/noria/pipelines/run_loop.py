@@ -5,28 +5,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from noria.errors import NoriaError, RunCancelled, StoreError
 from noria.pipelines.attempts import Attempt, Attempts, backoff_s
-from noria.pipelines.code import ProjectCode
-from noria.pipelines.deciding import Cached, Decider, Open, Skip, Stale, damaged
+from noria.pipelines.code.project import ProjectCode
+from noria.pipelines.deciding import Cached, Decider, Open, Skip, SmallValues, Stale, damaged
 from noria.pipelines.declarations import Resources
-from noria.pipelines.executor import Done, Executor, Failure, Lost, Progressed, Report, Work
+from noria.pipelines.executor import Done, Executor, Failure, Lost, Progressed, Report, Started, Work
 from noria.pipelines.graph import Graph
 from noria.pipelines.keeping import Keeper
 from noria.pipelines.keys import Made
-from noria.pipelines.loading import importing_from
 from noria.pipelines.progress import Board, tally
 from noria.pipelines.progression import ENDED, UNKNOWN, Progression, State
 from noria.pipelines.recording import Patience, Recorder
-from noria.pipelines.records import PipelineResult, Progress, StepFailure
-from noria.pipelines.scratch import Desk, own_folder, working_below
+from noria.pipelines.records import Progress, StepFailure
+from noria.pipelines.results import Outcome
+from noria.pipelines.scratch import Desk, working_below
 from noria.pipelines.store import Ingredients
-from noria.pipelines.trees import Recorded, Tree, digest_of_tree, filled, stored_in
-from noria.pipelines.values import Format
+from noria.pipelines.trees import Tree, digest_of_tree, filled, stored_in
 from noria.pipelines.watching import Watch
-from noria.pipelines.work import Bench
 from noria.records import Run, RunId, RunState, new_id
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class RunLoop:
         self._attempts = Attempts(self._borrow, self._give_back, self._wanted())
         self._keeper = Keeper(
             self.graph, self._progression, self._keys, engine.storage, self.run.id,
-            engine.ledger.find_start(self.run.id),
+            engine.ledger.find_start(self.run.id), engine.ledger,
         )  # fmt: skip
         self._deciding, self._handing = Patience(self._note_waiting), Patience(self._note_waiting)
         self._recorder = Recorder(
@@ -159,21 +157,6 @@ class RunLoop:
                 self._see_to_long_steps()
                 self._board.show()
 
-    def look_only(self) -> None:
-        """Go through what is kept, without running anything."""
-        while self._progression.ready:
-            tasks = list(self._progression.ready)
-            self._progression.ready.clear()
-            for task, verdict in zip(tasks, self._decider.decide(tasks), strict=True):
-                match verdict:
-                    case Cached(entry=entry):
-                        self._runs[task.id] = RunId(entry.run)
-                        self._progression.complete(task, entry.output, State.CACHED)
-                    case Skip(because=because):
-                        self._progression.skip(task, because)
-                    case _:
-                        self._progression.complete(task, UNKNOWN, State.RAN)
-
     def _wait_s(self) -> float:
         """Tell how long to wait for a report."""
         wait = _POLL_S
@@ -251,7 +234,8 @@ class RunLoop:
         attempt = self._attempts.at_work.get(report.run)
         if attempt is not None:
             attempt.begin()
-            attempt.done, attempt.total, attempt.note = report.done, report.total, report.note
+            if not isinstance(report, Started):
+                attempt.done, attempt.total, attempt.note = report.done, report.total, report.note
 
     def _ended(self, attempt: Attempt, done: Done) -> None:
         self._cpu_s += done.cpu_s
@@ -388,6 +372,8 @@ class RunLoop:
                 self._beaten = now
                 ledger.heartbeat_all([each.run for each in at_work if each.is_open])
         except StoreError as error:
+            for attempt in opening:
+                attempt.is_unsure = not attempt.is_open
             self._not_before = now + _BEAT_EVERY_S / 5
             self._note_waiting(f"the database is away ({error}); the run goes on")
 
@@ -458,34 +444,24 @@ class RunLoop:
             stopping=self._stopping, waiting_for=self._waiting_for, cpu_s=self._cpu_s,
         )  # fmt: skip
 
-    def result(self, run: Run) -> PipelineResult:
-        """Give what became of the run."""
+    def outcome(self) -> Outcome:
+        """Give what became of the run, by digests."""
         outputs = {
             task.id: digest_of_tree(task.output)
             for task in self._progression.all_tasks()
             if task.state in ENDED and task.output is not None and task.output is not UNKNOWN
         }
-        return PipelineResult(
-            run=run,
-            counts=self.counts(),
+        value = None
+        if self.graph.result is not None:
+            value = self._progression.argument(self.graph.result, self._keys.literals)
+        return Outcome(
             outputs=outputs,
             runs=dict(self._runs),
-            failures=tuple(self.failures),
-            value=self._value(),
+            counts=self.counts(),
+            value=None if value is UNKNOWN else value,
         )
 
-    def _value(self) -> Any:
-        if self.graph.result is None:
-            return None
-        tree = self._progression.argument(self.graph.result, self._keys.literals)
-        if tree is UNKNOWN:
-            return None
-        if isinstance(tree, Recorded):
-            return self.engine.ledger.get_version_by_id(tree.id)
-        self._decider.values.fill([tree])
-        folder = Path(self.engine.place.scratch)
-        if any(each.format == Format.FOLDER for each in stored_in(tree)):
-            folder = own_folder(folder)  # it is the caller's, and is swept away once this process has ended
-        # Classes in it may be in modules that only workers have loaded.
-        with importing_from(self.engine.root):
-            return Bench(self.engine.place).load(filled(tree, self._decider.values.get), Any, folder)
+    @property
+    def values(self) -> SmallValues:
+        """The bytes of small values that it has met."""
+        return self._decider.values

@@ -16,9 +16,11 @@ __all__ = [
     "Parameter",
     "Signature",
     "admits_none",
+    "asks_for",
     "field_names",
     "fits",
     "item_of",
+    "mentions",
     "read_signature",
     "show",
     "takes",
@@ -232,6 +234,18 @@ def _all(verdicts: typing.Iterable[bool | None]) -> bool | None:
 def _any(verdicts: typing.Iterable[bool | None]) -> bool | None:
     found = list(verdicts)
     return True if True in found else None if None in found else False
+
+
+def asks_for(annotation: Any, kind: type) -> bool:
+    """Tell whether an annotation names a class, alone or as one of several: `Version | None`."""
+    return annotation is kind or (
+        _is_union(annotation) and any(each is kind for each in get_args(annotation))
+    )
+
+
+def mentions(annotation: Any, kind: type) -> bool:
+    """Tell whether an annotation names a class anywhere: `list[Version]`."""
+    return annotation is kind or any(mentions(each, kind) for each in get_args(annotation))
 
 
 def item_of(annotation: Any) -> Any:

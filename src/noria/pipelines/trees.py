@@ -20,6 +20,7 @@ __all__ = [
     "filled",
     "modules_in",
     "part",
+    "parts_of",
     "recorded_in",
     "stored_in",
     "told_of",
@@ -32,7 +33,7 @@ INLINE_BYTES = 16_384  # values up to this are kept in the database
 class Stored(msgspec.Struct, frozen=True, tag="stored", omit_defaults=True):
     """A value as bytes, in the database or in the storage."""
 
-    format: str  # of `noria.pipelines.values.Format`
+    format: str  # of `noria.pipelines.values.codec.Format`
     sha256: str
     size_bytes: int
     told: str  # in a few words, for people
@@ -183,6 +184,19 @@ def without_data(tree: Tree) -> Tree:
 
 def _bare(items: Sequence[Tree]) -> tuple[Tree, ...]:
     return tuple(without_data(each) for each in items)
+
+
+def parts_of(output: Tree | None) -> list[tuple[str, Tree]]:
+    """Give the parts of a result that are versions of their own: its fields, or the whole."""
+    match output:
+        case None | Absent():
+            return []
+        case Fields(names=names, items=items):
+            return list(zip(names, items, strict=True))
+        case Listed(items=items) if items and all(isinstance(each, Recorded) for each in items):
+            return [(str(number), each) for number, each in enumerate(items)]
+        case _:
+            return [("", output)]
 
 
 def filled(tree: Tree, data_of: Callable[[Stored], bytes | None]) -> Tree:

@@ -26,7 +26,7 @@ from noria.errors import ConfigError, DigestMismatch, NoriaError, NotFound
 from noria.pipelines.declarations import DRAWING, Step
 from noria.pipelines.executor import Done, Failure, Place, Progressed, Work
 from noria.pipelines.loading import count_loads, loaded_sources, watch_imports
-from noria.pipelines.signatures import field_names, fits, read_signature, show
+from noria.pipelines.signatures import field_names, fits, item_of, read_signature, show
 from noria.pipelines.surroundings import Surroundings
 from noria.pipelines.trees import (
     INLINE_BYTES,
@@ -39,7 +39,7 @@ from noria.pipelines.trees import (
     Tree,
     stored_in,
 )
-from noria.pipelines.values import Format, dump, load, summary
+from noria.pipelines.values.codec import Format, dump, load, summary
 from noria.records import Version
 from noria.storage.contract import Storage
 from noria.storage.opening import open_storage
@@ -196,15 +196,18 @@ class Bench:
             case Stored():
                 return self._fetch(tree, folder)
             case Listed(items=items, is_tuple=is_tuple):
-                values = [self.load(each, Any, folder) for each in items]
+                inner = annotation if annotation is Version else item_of(annotation)
+                values = [self.load(each, inner, folder) for each in items]
                 return tuple(values) if is_tuple else values
             case Keyed(keys=keys, items=items):
-                names = self.load(keys, Any, folder)
-                return dict(zip(names, (self.load(each, Any, folder) for each in items), strict=True))
+                names, inner = self.load(keys, Any, folder), item_of(annotation)
+                inner = annotation if annotation is Version else inner
+                return dict(zip(names, (self.load(each, inner, folder) for each in items), strict=True))
             case Recorded():
                 return self._load_version(tree, annotation)
             case Fields(kind=kind, names=names, items=items):
-                parts = [self.load(each, Any, folder) for each in items]
+                inner = annotation if annotation is Version else Any
+                parts = [self.load(each, inner, folder) for each in items]
                 if kind == "tuple":
                     return tuple(parts)
                 return _made_of(find_target(kind), names, parts)

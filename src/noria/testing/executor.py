@@ -18,7 +18,7 @@ from noria.errors import ConfigError
 from noria.pipelines.declarations import Resources, StepRun, step
 from noria.pipelines.executor import Done, Executor, Lost, Place, Progressed, Report, Work
 from noria.pipelines.trees import Stored, Tree, stored_in
-from noria.pipelines.values import Format, dump
+from noria.pipelines.values.codec import Format, dump
 from noria.pipelines.work import Bench
 from noria.storage.opening import open_storage
 

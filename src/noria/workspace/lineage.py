@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from noria.errors import StoreError
 from noria.ledger.store import Ledger
-from noria.pipelines.openlineage import Lineage, LineageEmitter
+from noria.pipelines.openlineage.emitter import Lineage, LineageEmitter
 from noria.records import Run, RunId, RunState, Version
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ def observe(project: "Opened", ledger: Ledger) -> LineageEmitter:
     )
 
     def tell(run_id: RunId) -> None:
-        run = ledger.get_run(run_id)
-        parent = None if run.parent is None else ledger.get_run(run.parent)
         try:
+            run = ledger.get_run(run_id)
+            parent = None if run.parent is None else ledger.get_run(run.parent)
             if run.state is RunState.RUNNING:
                 emitter.started(Lineage(run=run, parent=parent, inputs=(), outputs=()))
                 return
             inputs, outputs = _versions(ledger, run)
             emitter.ended(Lineage(run=run, parent=parent, inputs=inputs, outputs=outputs))
         except StoreError as error:  # a full disk of the events must not end the work that they tell of
-            _LOG.warning("no lineage event of run %s: %s", run.id, error)
+            _LOG.warning("no lineage event of run %s: %s", run_id, error)
 
     ledger.observer = tell
     return emitter

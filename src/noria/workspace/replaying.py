@@ -56,6 +56,8 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
             probe=make_probe(staging, project.lake, app_id=f"predictions/{replay.staging}/{training.name}"),
             fitter=make_fitter(project),
         )
+        engine = project.engine.with_providers(PROVIDERS)
+        stack.callback(engine.close)
         needed = {each.name for each in replay.datasets}
         yield Stores(
             root=project.root,
@@ -67,7 +69,7 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
             outcomes=outcomes,
             bench=bench,
             server=server,
-            engine=project.engine.with_providers(PROVIDERS),
+            engine=engine,
             references=tuple(
                 each
                 for name, each in project.declarations.datasets.items()

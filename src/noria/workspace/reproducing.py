@@ -2,7 +2,7 @@
 
 import ast
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from noria.errors import ConfigError, NotFound
-from noria.pipelines.changes import first_change
+from noria.pipelines.code.changes import first_change
 from noria.pipelines.executor import Executor, Place, open_executor
 from noria.pipelines.keys import told_runtime
 from noria.pipelines.recipes import Recipe, read_recipe
@@ -21,15 +21,13 @@ from noria.pipelines.reproduction import (
     compare_values,
     describe,
     differing,
-    parts_of,
     perform,
     verdict_of,
 )
-from noria.pipelines.signatures import read_signature
 from noria.pipelines.store import PipelineStore
-from noria.pipelines.trees import Absent, Recorded, Stored, Tree, filled
+from noria.pipelines.trees import Absent, Recorded, Stored, Tree, filled, parts_of, told_of
 from noria.pipelines.work import Bench
-from noria.records import Run, RunId, RunState, Version, new_id
+from noria.records import Run, RunId, RunState, new_id
 from noria.workspace.restoring import restored
 
 if TYPE_CHECKING:
@@ -76,20 +74,23 @@ def reproduce(
     with ExitStack() as stack:
         root = project.root
         if not current:
-            place = stack.enter_context(restored(project, steps[0]))
+            place = stack.enter_context(restored(project, steps))
             root = place.root
             found.notes[place.told] = None
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="noria-reproduce-"))
         again = _Again(project, root, Path(scratch), tolerance)
         executor = stack.enter_context(again.executor())
         for step in steps:
-            acts_on = again.acts_on(step)
-            if acts_on is None:
+            acts = read_recipe(step, project.storage).acts
+            if acts is None:
                 again.compare(executor, step, found)
             elif len(steps) == 1:
-                raise ConfigError(f"{acts_on}; reproduce steps that compute")
+                raise ConfigError(
+                    f"step {step.name} is not run again: {acts}, so that would do it again; reproduce steps "
+                    "that compute"
+                )
             else:
-                found.notes[f"left out: {acts_on}"] = None
+                found.notes[f"left out: {step.name}, for {acts}"] = None
     _note_runtime(project, steps[0], found)
     verdict = verdict_of(found.differences)
     what = f"{run.kind} {run.name} ({run.id[:16]})"
@@ -162,32 +163,25 @@ class _Again:
         done = perform(executor, recipe, run=new_id(), task=step.name, scratch=str(self._scratch))
         assert done.output is not None
         found.steps += 1
-        made = self._recorded(step)
-        recorded = {name: version.sha256 for name, version in made.items()}
         entry = self._store.find([step.params["key"]]).get(step.params["key"])
-        before = None if entry is None or entry.run != step.id else parts_of(entry.output)
-        for name, tree in differing(recorded, done.output):
+        before = {} if entry is None or entry.run != step.id else dict(parts_of(entry.output))
+        for name, tree in differing(recipe.outputs, done.output):
             where = task + (f".{name}" if name else "")
-            found.differences.extend(
-                self._differences(where, made.get(name), None if before is None else before.get(name), tree)
-            )
+            found.differences.extend(self._differences(where, before.get(name), tree))
         for name, value in done.metrics.items():
             if name in step.metrics:
                 found.differences.extend(
                     compare_values(step.metrics[name], value, f"{task} metric {name}", self._tolerance)
                 )
 
-    def _differences(
-        self, where: str, version: Version | None, before: Tree | None, after: Tree | None
-    ) -> list[Difference]:
+    def _differences(self, where: str, before: Tree | None, after: Tree | None) -> list[Difference]:
         if before is not None and after is not None and not isinstance(before, Recorded | Absent):
             old = self._value(self._project.engine.place, before)
             new = self._value(self._place, after)
             found = compare_values(old, new, where, self._tolerance)
             if found:
                 return found
-        told = "nothing" if version is None else str(version.facts.get("told", version.ref))
-        return [describe(where, told, after)]
+        return [describe(where, "what it was" if before is None else told_of(before), after)]
 
     def _value(self, place: Place, tree: Tree) -> Any:
         folder = self._scratch / "compared"
@@ -195,34 +189,11 @@ class _Again:
         reading = msgspec.structs.replace(place, storage=place.keep or place.storage)
         return Bench(reading).load(filled(tree, self._data_of), Any, folder)
 
-    def _recorded(self, step: Run) -> Mapping[str, Version]:
-        """Give the versions that a run made, by the part of the result that each is."""
-        ledger = self._project.ledger
-        edges = ledger.list_edges(run=step.id)
-        versions = [ledger.get_version_by_id(each.version) for each in edges if each.role == "output"]
-        node = step.name.partition("[")[0]
-        return {each.name.removeprefix(node).removeprefix("."): each for each in versions}
-
     def _data_of(self, stored: Stored) -> bytes:
         values = self._store.values([stored.sha256])
         if stored.sha256 not in values:
             raise NotFound("kept value", f"{stored.told} ({stored.sha256[:16]}…)")
         return values[stored.sha256]
-
-    def acts_on(self, step: Run) -> str | None:
-        """Tell that a step works on the project itself, if it does."""
-        recipe = read_recipe(step, self._project.storage)
-        function = _function_of(self._project, recipe)
-        if function is None:
-            return None
-        signature = read_signature(function, provided=tuple(self._place.providers))
-        taken = [each for each in signature.parameters.values() if each.provided not in (None, "run")]
-        if not taken:
-            return None
-        return (
-            f"step {step.name} works on the project itself (its {taken[0].name!r}): running it again would "
-            "change what is on record"
-        )
 
     def _note_code(self, recipe: Recipe, step: Run, found: _Comparison) -> None:
         """Say whether the code that runs now is the recorded one, and if not, which line differs."""
@@ -235,11 +206,6 @@ class _Again:
                 told = _change(root / name, name, self._project.storage.get(source))
                 if told is not None:
                     found.notes[f"{what} code differs from the recorded: {told}"] = None
-
-
-def _function_of(project: "Project", recipe: Recipe) -> Any:
-    steps: Sequence[Any] = list(project.declarations.steps.values())
-    return next((each.function for each in steps if each.target == recipe.target), None)
 
 
 def _change(path: Path, name: str, before: bytes) -> str | None:

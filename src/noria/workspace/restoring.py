@@ -7,7 +7,7 @@ with the step, which are all that it reached.
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +36,17 @@ class Restored:
 
 
 @contextmanager
-def restored(project: "Project", step: Run) -> Iterator[Restored]:
-    """Put the code of a step's run into a temporary folder for the block; its stores are the project's.
+def restored(project: "Project", steps: Sequence[Run]) -> Iterator[Restored]:
+    """Put the code of steps of one run into a temporary folder for the block; its stores are the project's.
 
     Raises
     ------
     ConfigError
         If neither git nor the record has it.
     """
-    files = _kept_files(project, step)
+    files = {name: source for step in steps for name, source in _kept_files(project, step).items()}
     with tempfile.TemporaryDirectory(prefix="noria-code-") as folder, ExitStack() as stack:
-        made = _from_git(project, step, Path(folder) / "code", stack)
+        made = _from_git(project, steps[0], Path(folder) / "code", stack)
         if made is None or not _is_as_kept(project, made.root, files):
             why = "no commit is on record" if made is None else "the recorded commit says something else"
             made = _from_record(project, files, Path(folder) / "kept", why)
@@ -60,14 +60,16 @@ def _from_git(project: "Project", step: Run, place: Path, stack: ExitStack) -> R
         return None
     prefix = (_git(project.root, "rev-parse", "--show-prefix") or b"").decode().strip()
     root = place / prefix
-    _must(project.root, "worktree", "add", "--detach", "--force", str(place), step.code)
     stack.callback(_git, project.root, "worktree", "prune")
     stack.callback(_git, project.root, "worktree", "remove", "--force", str(place))
+    if _git(project.root, "worktree", "add", "--detach", "--force", str(place), step.code) is None:
+        return None
     told = f"code: commit {step.code[:12]}"
     if step.code_diff is not None:
         patch = project.storage.get(step.code_diff)
         below = [f"--directory={prefix}"] if prefix else []  # the patch speaks of paths below the project
-        _must(place, "apply", "--whitespace=nowarn", *below, "-", given=patch)
+        if _git(place, "apply", "--whitespace=nowarn", *below, "-", given=patch) is None:
+            return None
         told += f" with the uncommitted changes of then ({len(patch):,} bytes)"
     return Restored(root, told) if (root / "noria.toml").is_file() else None
 
@@ -135,19 +137,11 @@ def _git(root: Path, *arguments: str, given: bytes | None = None) -> bytes | Non
         return None
 
 
-def _must(root: Path, *arguments: str, given: bytes | None = None) -> bytes:
-    try:
-        return _run(root, arguments, given)
-    except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", b"") or b"").decode(errors="replace").strip()
-        raise ConfigError(f"the recorded code cannot be restored: git {arguments[0]} says {said}") from error
-
-
 def _run(root: Path, arguments: tuple[str, ...], given: bytes | None) -> bytes:
     # GIT_DIR and its like are set inside of hooks and would lead to another repository than that of `root`
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(
-        ["git", "-C", str(root), *arguments],
+        ["git", "-c", "core.hooksPath=/dev/null", "-C", str(root), *arguments],
         input=given,
         capture_output=True,
         check=True,

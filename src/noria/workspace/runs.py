@@ -137,6 +137,7 @@ class Runs:
         return self._project.run_pipeline(
             run.params.get("target", run.name),
             read_params(run),
+            key=None if run.state is RunState.FINISHED else run.key,
             force=[] if from_step is None else [from_step],
             executor=executor,
             tell=tell,

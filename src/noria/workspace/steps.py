@@ -22,7 +22,7 @@ from noria.pipelines.engine import Engine
 from noria.pipelines.executor import Place
 from noria.pipelines.graph import Graph
 from noria.pipelines.loading import importing_from
-from noria.pipelines.signatures import fits, read_signature, show
+from noria.pipelines.signatures import asks_for, fits, read_signature, show
 from noria.pipelines.tracing import draw, draw_step
 from noria.pipelines.trees import Recorded
 from noria.records import Version
@@ -65,7 +65,7 @@ def load_version(root: str) -> Iterator[Callable[[str, Any], Any]]:
 
         def load(id: str, annotation: Any) -> Any:
             version = project.ledger.get_version_by_id(id)
-            if annotation is Version:
+            if asks_for(annotation, Version):
                 return version
             match version.kind:
                 case "dataset" | "features":

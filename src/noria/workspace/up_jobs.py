@@ -36,7 +36,7 @@ def pipeline_argv(root: Path) -> Argv:
     """Give what starts a job: `noria pipeline run`, which is idempotent by its key."""
 
     def argv(job: Job) -> Sequence[str]:
-        params = [f"{name}={_typed(value)}" for name, value in job.params.items()]
+        params = ["--params-json", msgspec.json.encode(job.params).decode()]
         options = ["--project", str(root), "--key", job.key, "--cause", job.because, "--json"]
         # -P: the project's folder, where the child begins, does not hide modules of Python's own
         return [sys.executable, "-P", "-m", "noria", "pipeline", "run", job.pipeline, *params, *options]
@@ -122,10 +122,6 @@ class Runner:
     def __len__(self) -> int:
         return len(self._children)
 
-    def has(self, job: Job) -> bool:
-        """Whether a job's process lives."""
-        return job.key in self._children
-
     def has_pipeline(self, name: str) -> bool:
         """Whether a run of that pipeline is at work."""
         return any(child.job.pipeline == name for child in self._children.values())
@@ -168,11 +164,6 @@ class Runner:
             if child.process.poll() is None:
                 child.end(signal.SIGKILL)
                 child.process.wait()
-
-
-def _typed(value: object) -> str:
-    """Write a parameter as people type it: a text as it is, all else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _read(file: IO[bytes]) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from noria.pipelines.openlineage import Lineage
+from noria.pipelines.openlineage.emitter import Lineage
 from noria.records import Cost, EventId, Run, RunId, RunState, Version, VersionId, new_id
 
 NAMESPACE = "noria://shop"

@@ -290,6 +290,8 @@ class ProcessExecutor:
         worker.work, worker.limit_bytes = None, None
         if worker.reason is None:
             self._idle.append(worker)
+        else:
+            self._ending.append(worker)  # its end was asked for while its answer was on the way
 
     def _bury(self, worker: _Worker) -> list[Report]:
         if worker.is_lost:

@@ -22,7 +22,7 @@ from msgspec.msgpack import Ext
 from pyarrow import types
 
 from noria.errors import Unreadable
-from noria.pipelines.values_coding import Code, Encode, Reader, Refused, Writer, pack
+from noria.pipelines.values.coding import Code, Encode, Reader, Refused, Writer, pack
 
 __all__ = ["read_arrow", "read_table", "resolve_arrow", "resolve_frame", "write_table"]
 

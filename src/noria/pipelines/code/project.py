@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from noria.errors import ConfigError, NotFound, SourceError
-from noria.pipelines.imports import PythonSource
-from noria.pipelines.modules import Module, ModuleFinder
-from noria.pipelines.patterns import match_files
-from noria.pipelines.reach import ModuleReach
+from noria.pipelines.code.imports import PythonSource
+from noria.pipelines.code.modules import Module, ModuleFinder
+from noria.pipelines.code.patterns import match_files
+from noria.pipelines.code.reach import ModuleReach
 from noria.records import digest_of, sha256_hex
 
 __all__ = ["ProjectCode", "StepCode"]

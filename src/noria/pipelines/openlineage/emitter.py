@@ -23,7 +23,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from noria.clock import format_instant
-from noria.pipelines.openlineage_facets import (
+from noria.pipelines.openlineage.facets import (
     CORE,
     datasets,
     described_job,
@@ -155,10 +155,10 @@ class LineageEmitter:
             If the file cannot be written.
         """
         if url.lower().startswith(("http:", "https:")):
-            from noria.pipelines.openlineage_http import HttpSink
+            from noria.pipelines.openlineage.http import HttpSink
 
             return cls(HttpSink.open(url, root=root), namespace=namespace)
-        from noria.pipelines.openlineage_files import FileSink
+        from noria.pipelines.openlineage.files import FileSink
 
         return cls(FileSink.open(url, root=root), namespace=namespace)
 

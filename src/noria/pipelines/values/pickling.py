@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec.msgpack import Ext
 
-from noria.pipelines.values_coding import SCALARS, Code, Reader, Refused, Writer, pack
+from noria.pipelines.values.coding import SCALARS, Code, Reader, Refused, Writer, pack
 
 __all__ = ["MET", "name_met", "pickled", "read_pickle"]
 

@@ -9,7 +9,7 @@ What is kept how:
 
 value
     None, numbers, texts, bytes, containers, dates, enums, dataclasses, named tuples, `msgspec.Struct`, arrays
-    of numpy, parts of Arrow, and what pickle knows, as in `values_coding` and its neighbours.
+    of numpy, parts of Arrow, and what pickle knows, as in `coding` and its neighbours.
 arrow
     A table, a record batch, or a frame of pandas or polars: an Arrow IPC file, mapped when it is read.
 file, folder
@@ -35,8 +35,8 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from noria.errors import DiskFull, StoreError, Unreadable, Unstorable
-from noria.pipelines.values_classes import CLASS_DECODERS, resolve_class
-from noria.pipelines.values_coding import (
+from noria.pipelines.values.classes import CLASS_DECODERS, resolve_class
+from noria.pipelines.values.coding import (
     PLAIN_DECODERS,
     PLAIN_ENCODERS,
     Code,
@@ -45,8 +45,8 @@ from noria.pipelines.values_coding import (
     Encode,
     Refused,
 )
-from noria.pipelines.values_files import HashingSink, hash_file, is_folder, unpack_folder, write_folder
-from noria.pipelines.values_pickle import MET
+from noria.pipelines.values.files import HashingSink, hash_file, is_folder, unpack_folder, write_folder
+from noria.pipelines.values.pickling import MET
 from noria.records import Version, sha256_hex
 
 __all__ = ["Format", "Payload", "Unreadable", "Unstorable", "digest", "dump", "load", "summary"]
@@ -311,15 +311,15 @@ def _map(path: Path) -> memoryview:
 
 
 def _arrays() -> ModuleType:
-    from noria.pipelines import values_arrays
+    from noria.pipelines.values import arrays
 
-    return values_arrays
+    return arrays
 
 
 def _arrow() -> ModuleType:
-    from noria.pipelines import values_arrow
+    from noria.pipelines.values import arrow
 
-    return values_arrow
+    return arrow
 
 
 def _resolve(kind: type) -> Encode:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from noria.errors import ConfigError
-from noria.pipelines.modules import ModuleFinder
+from noria.pipelines.code.modules import ModuleFinder
 
 __all__ = ["match_files"]
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from noria.errors import Unreadable
-from noria.pipelines.values_coding import Refused
+from noria.pipelines.values.coding import Refused
 
 __all__ = ["HashingSink", "hash_file", "is_folder", "unpack_folder", "write_folder"]
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from noria.pipelines.openlineage_files import append_line, locked, mend, translated
+from noria.pipelines.openlineage.files import append_line, locked, mend, translated
 
 __all__ = ["EventSpool", "SpooledEvent"]
 

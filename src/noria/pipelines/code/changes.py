@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from noria.pipelines.imports import write_tree
+from noria.pipelines.code.imports import write_tree
 
 __all__ = ["first_change"]
 

@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.msgpack import Ext
 
-from noria.pipelines.values_coding import Code, Decode, Encode, Reader, Refused, Writer, pack
-from noria.pipelines.values_pickle import name_met, pickled, read_pickle
+from noria.pipelines.values.coding import Code, Decode, Encode, Reader, Refused, Writer, pack
+from noria.pipelines.values.pickling import name_met, pickled, read_pickle
 
 __all__ = ["CLASS_DECODERS", "resolve_class"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from noria.errors import ConfigError, StoreError
-from noria.pipelines.openlineage_spool import EventSpool
+from noria.pipelines.openlineage.spool import EventSpool
 from noria.records import sha256_hex
 
 __all__ = ["Endpoint", "HttpSink"]

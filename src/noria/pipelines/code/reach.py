@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from noria.pipelines.imports import Chain, PythonSource, Unseen, read_python
-from noria.pipelines.modules import Module, ModuleFinder
+from noria.pipelines.code.imports import Chain, PythonSource, Unseen, read_python
+from noria.pipelines.code.modules import Module, ModuleFinder
 
 __all__ = ["Broken", "ModuleReach", "Reach"]
 

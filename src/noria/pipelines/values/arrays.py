@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from msgspec.msgpack import Ext
 
-from noria.pipelines.values_coding import Code, Encode, Reader, Refused, Writer, pack
+from noria.pipelines.values.coding import Code, Encode, Reader, Refused, Writer, pack
 
 __all__ = ["read_array", "read_dtype", "read_objects", "read_scalar", "resolve_numpy"]
 
