@@ -1,4 +1,5 @@
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,22 @@ def test_the_list_of_distributions_is_that_of_the_metadata() -> None:
     wanted = {re.sub(r"[-_.]+", "-", each.name).lower() for each in distributions()}
     listed = capture_code(None).distributions.decode().splitlines()
     assert {line.partition("==")[0] for line in listed} - {"python"} == wanted
+
+
+def test_what_a_distribution_puts_on_the_path_for_itself_is_no_part_of_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "site-packages" / "big" / "third_party"
+    (inner / "small-1.0.dist-info").mkdir(parents=True)
+    capture_code.cache_clear()
+    before = capture_code(None).state.runtime
+    monkeypatch.setattr(sys, "path", [*sys.path, str(inner)])
+    capture_code.cache_clear()
+    assert capture_code(None).state.runtime == before
+    outer = tmp_path / "libraries"
+    (outer / "small-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(outer)])
+    capture_code.cache_clear()
+    assert b"small==1.0\n" in capture_code(None).distributions
+    monkeypatch.undo()
+    capture_code.cache_clear()

@@ -175,7 +175,10 @@ def test_what_is_not_kept_runs_each_time(plan: Planned, run: Callable[..., Any])
     run("stamped")
     assert plan("stamped") == {
         "stamp": ("run", "it is declared with cache=False: each run runs it"),
-        "shout": ("open", "it runs unless that is as it was before: input 'x' comes from stamp, which runs"),
+        "shout": (
+            "open",
+            "it runs only if something else comes of that: input 'x' comes from stamp, which runs",
+        ),
     }
     assert run("stamped").counts == {"ran": 1, "cached": 1}
 

@@ -100,7 +100,7 @@ def test_without_git_from_the_sources_that_were_kept(folder: Path) -> None:
     with noria.open(folder) as project:
         told = project.runs.reproduce(run)
         assert told.verdict == "bit-equal", told
-        assert any("files that were kept" in each for each in told.notes)
+        assert any("sources that were kept" in each for each in told.notes)
 
 
 def test_a_commit_that_git_has_forgotten_is_taken_from_the_record(folder: Path) -> None:

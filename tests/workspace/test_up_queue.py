@@ -61,6 +61,21 @@ def test_decisions_of_these_triggers_and_requests_wait_in_their_order(ledger: Le
     assert ready(queue, most=1) == ["load"]
 
 
+def test_what_a_newer_decision_does_as_well_is_overtaken(ledger: Ledger) -> None:
+    queue = Queue(ledger, {"clean", "train"})
+    for hours in (1, 2, 3):
+        decide(ledger, hours)
+        queue.read_new()
+    jobs = queue.ready(is_busy=lambda _: False, most=10)
+    begun = next(job for job in jobs if job.pipeline == "clean")
+    found = queue.overtaken(is_at_work=lambda job: job.key == begun.key, keep={"train"})
+    assert [job.pipeline for job in found] == ["clean"]
+    queue.settle(found[0], Outcome(outcome="overtaken", reason="a newer one"), at=START)
+    assert queue.overtaken(is_at_work=lambda job: job.key == begun.key, keep={"train"}) == []
+    assert len(queue) == 5
+    assert len(queue.overtaken(is_at_work=lambda job: job.key == begun.key)) == 2
+
+
 def test_a_pipeline_runs_once_at_a_time(ledger: Ledger) -> None:
     decide(ledger, 1)
     decide(ledger, 2)
@@ -134,7 +149,7 @@ def test_a_job_is_started_as_people_would_start_it(tmp_path: Path) -> None:
     words = pipeline_argv(tmp_path)(job)
     assert words[0] == sys.executable
     assert words[4:] == [
-        *("pipeline", "run", "load", "month=2024-02", "n=3", "days=[1,2]"),
+        *("pipeline", "run", "load", "--params-json", '{"month":"2024-02","n":3,"days":[1,2]}'),
         *("--project", str(tmp_path), "--key", "request:project:7", "--cause", "project:7", "--json"),
     ]
 

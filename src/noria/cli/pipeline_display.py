@@ -17,6 +17,7 @@ __all__ = ["PipelineDisplay", "tell_result"]
 
 _SAY_EVERY_S = 10.0
 _BAR = 20
+_SKIPPED_SHOWN = 5
 _STYLES = {
     "cached": "cyan",
     "ran": "green",
@@ -128,6 +129,8 @@ def tell_result(result: PipelineResult) -> None:
     run = result.run
     took = "" if run.cost is None else f" in {run.cost.wall_s:.2f} s"
     screen.line(f"{run.name} is done{took}: {_counts(result.counts) or 'nothing to do'}.")
+    for task, because in list(result.skipped.items())[:_SKIPPED_SHOWN]:
+        screen.line(f"{task} was skipped: {because}.")
     if result.value is not None:
         text = repr(result.value)
         screen.line(f"It gave {text if len(text) <= 200 else text[:197] + '...'}")

@@ -196,14 +196,19 @@ def _tell_plan(plan: "Plan", *, json: bool) -> None:
     stale = plan.stale
     kept = sum(each.state == "cached" for each in plan.items)
     skipped = sum(each.state == "skip" for each in plan.items)
-    told = f"{screen.count(len(stale), 'step')} of {len(plan.items)} would run, {kept} are up to date"
+    certain = sum(each.state == "run" for each in stale)
+    told = f"{screen.count(certain, 'step')} of {len(plan.items)} would run, "
+    told += f"{len(stale) - certain} may, " if certain < len(stale) else ""
+    told += f"{kept} are up to date"
     screen.line(told + (f", {skipped} would be skipped." if skipped else "."))
     if not stale:
         return
     screen.line()
-    rows = [
-        (each.task, "may run" if each.state == "open" else "runs", each.reason) for each in stale[:_SHOWN]
-    ]
+    rows, before = [], ""
+    for each in stale[:_SHOWN]:
+        told = "the same" if each.reason == before else each.reason
+        rows.append((each.task, "may run" if each.state == "open" else "runs", told))
+        before = each.reason
     screen.table(["step", "", "because"], rows, wrap="because")
     if len(stale) > _SHOWN:
         screen.line(f"and {len(stale) - _SHOWN} more; --json gives all")

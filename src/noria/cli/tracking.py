@@ -42,7 +42,7 @@ def list_runs(
     from noria.records import RunState
 
     if state is not None and state not in set(RunState):
-        raise NotFound("state", state, set(RunState))
+        raise NotFound("state", state, map(str, RunState))
     with options.open() as project:
         project.ledger.mark_killed()
         runs = project.ledger.list_runs(

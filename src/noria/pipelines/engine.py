@@ -15,7 +15,7 @@ from noria.errors import ConfigError, Conflict, StepFailed, StoreError
 from noria.ledger.store import Ledger
 from noria.pipelines.code.project import ProjectCode
 from noria.pipelines.deciding import Decider, SmallValues
-from noria.pipelines.executor import Place, open_executor
+from noria.pipelines.executor import Place, check_executor, open_executor
 from noria.pipelines.executor_pool import ExecutorPool
 from noria.pipelines.graph import Graph
 from noria.pipelines.holding import held
@@ -149,6 +149,12 @@ class Engine:
         RunCancelled
             If somebody cancelled it.
         """
+        self._forced(graph, force)
+        for url in {each.step.executor for each in graph.nodes} | {
+            executor or graph.executor or self.executor
+        }:
+            if url is not None:
+                check_executor(url)
         with self._alone(graph, tell) as renew:
             name = key or self._key_of(graph)
             params = {**_kept_params(graph.params), "executor": executor or graph.executor or self.executor}
@@ -169,8 +175,7 @@ class Engine:
                         [f"{each.task}: {each.kind}: {each.message}" for each in loop.failures],
                     )
                 outcome = loop.outcome()
-                if key is not None:  # else nobody can ask for this very run again
-                    running.params.update(keep_outcome(outcome, self))
+                running.params.update(keep_outcome(outcome, self))
             return self._result(running.run, outcome, loop.failures, loop.values)
 
     def _looped(
@@ -223,6 +228,7 @@ class Engine:
         return PipelineResult(
             run=run,
             counts=outcome.counts,
+            skipped=outcome.skipped,
             outputs=outcome.outputs,
             runs=outcome.runs,
             failures=tuple(failures),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ __all__ = [
     "Report",
     "Started",
     "Work",
+    "check_executor",
     "open_executor",
 ]
 
@@ -169,17 +170,27 @@ def open_executor(url: str, place: Place, *, workers: int = 0) -> Executor:
         If there is no such executor, or its library is not installed.
     """
     scheme = url.partition(":")[0]
-    found = {each.name: each for each in entry_points(group=_GROUP)}
-    if scheme not in found:
-        raise ConfigError(f"there is no executor {url!r}; there is {', '.join(sorted(found))}")
     try:
-        opener = found[scheme].load()
+        opener = _entry_point(url).load()
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"executor {url!r} needs the package {error.name!r}; install noria[{scheme}]"
         ) from error
     executor: Executor = opener(url, place, workers=workers)
     return executor
+
+
+def check_executor(url: str) -> None:
+    """Raise `ConfigError` if there is no executor of that name; nothing is loaded."""
+    _entry_point(url)
+
+
+def _entry_point(url: str) -> EntryPoint:
+    found = {each.name: each for each in entry_points(group=_GROUP)}
+    scheme = url.partition(":")[0]
+    if scheme not in found:
+        raise ConfigError(f"there is no executor {url!r}; there is {', '.join(sorted(found))}")
+    return found[scheme]
 
 
 def log_path(scratch: str, run: str) -> Path:

@@ -86,7 +86,7 @@ class _Planning:
         known = {name: tree for name, tree in arguments.items() if tree is not UNKNOWN}
         now = self.keys.ingredients(task, known)
         told = self._reason(task, now, known, arguments.keys() - known.keys())
-        reason = f"{told}; {because}" if told else f"it runs unless that is as it was before: {because}"
+        reason = f"{told}; {because}" if told else f"it runs only if something else comes of that: {because}"
         return "run" if told and self._is_certain(task, now) else "open", reason
 
     def _is_certain(self, task: Task, now: Ingredients) -> bool:

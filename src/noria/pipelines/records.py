@@ -86,6 +86,8 @@ class PipelineResult(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     counts
         By state of tasks: `ran`, `cached`, `skipped`, `failed`, `blocked`.
+    skipped
+        By task that was not run: why.
     outputs
         By task: the digest of what it gave.
     runs
@@ -97,6 +99,7 @@ class PipelineResult(msgspec.Struct, frozen=True, kw_only=True):
 
     run: Run
     counts: dict[str, int]
+    skipped: dict[str, str]
     outputs: dict[str, str]
     runs: dict[str, RunId]
     failures: tuple[StepFailure, ...]

@@ -26,6 +26,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, str]
     runs: dict[str, RunId]
     counts: dict[str, int]
+    skipped: dict[str, str]
     value: Tree | None
 
 

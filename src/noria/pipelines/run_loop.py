@@ -458,6 +458,11 @@ class RunLoop:
             outputs=outputs,
             runs=dict(self._runs),
             counts=self.counts(),
+            skipped={
+                task.id: task.because or "it is not needed"
+                for task in self._progression.all_tasks()
+                if task.state is State.SKIPPED
+            },
             value=None if value is UNKNOWN else value,
         )
 

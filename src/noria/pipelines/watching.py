@@ -85,7 +85,8 @@ class Watch:
         if self.reason is None:
             asked = self._ledger.find_event(key=self._key)
             if asked is not None:
-                self.cancelled_by = asked.actor
+                reason = asked.payload.get("reason")
+                self.cancelled_by = asked.actor + (f" ({reason})" if reason else "")
                 self._order_end(f"cancelled by {asked.actor}")
         self._renew()
         self._attend()

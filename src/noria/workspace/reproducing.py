@@ -94,9 +94,10 @@ def reproduce(
     _note_runtime(project, steps[0], found)
     verdict = verdict_of(found.differences)
     what = f"{run.kind} {run.name} ({run.id[:16]})"
+    count = _counted(found.steps)
     told = {
-        "bit-equal": f"{what} is reproduced: bit-equal.",
-        "equal within tolerance": f"{what} is reproduced: equal within {tolerance:g}.",
+        "bit-equal": f"{what} is reproduced: {count} bit-equal.",
+        "equal within tolerance": f"{what} is reproduced: {count} equal within {tolerance:g}.",
         "different": f"{what} comes out differently.",
     }[verdict]
     return Reproduction(
@@ -206,6 +207,10 @@ class _Again:
                 told = _change(root / name, name, self._project.storage.get(source))
                 if told is not None:
                     found.notes[f"{what} code differs from the recorded: {told}"] = None
+
+
+def _counted(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _change(path: Path, name: str, before: bytes) -> str | None:

@@ -110,7 +110,7 @@ def _from_record(project: "Project", files: Mapping[str, str], place: Path, why:
     settings = place / "noria.toml"
     if not settings.exists():
         settings.write_bytes((project.root / "noria.toml").read_bytes())
-    return Restored(place, f"code: the {len(files)} files that were kept with the step ({why})")
+    return Restored(place, f"code: the sources that were kept with the steps, {len(files)} in all ({why})")
 
 
 def _link_stores(project: "Project", root: Path) -> None:

@@ -215,4 +215,5 @@ def _counted(runs: list[Run]) -> dict[str, dict[str, int]]:
 def _killed(runs: list[Run]) -> tuple[Run, ...]:
     """Give the killed runs that no later attempt has made good."""
     done = {run.key for run in runs if run.key and run.state is RunState.FINISHED}
-    return tuple(run for run in runs if run.state is RunState.KILLED and run.key not in done)
+    killed = (run for run in runs if run.state is RunState.KILLED and run.kind != "step")
+    return tuple(run for run in killed if run.key not in done)

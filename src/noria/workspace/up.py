@@ -14,7 +14,8 @@ import msgspec
 
 from noria.clock import format_instant
 from noria.errors import ConfigError, StoreError
-from noria.triggers.declarations import Decay, Trigger, leaves
+from noria.pipelines.schedules import CatchUp
+from noria.triggers.declarations import Decay, Scheduled, Trigger, leaves
 from noria.triggers.reconcile import Decision, reconcile
 from noria.workspace.up_jobs import Argv, Runner, pipeline_argv
 from noria.workspace.up_leadership import Leadership
@@ -65,6 +66,7 @@ class Up:
         self.environments = _wall_environments(project, environments)
         self._leadership = Leadership(project.ledger, ttl_s=self._settings.lease_s)
         self._queue = Queue(project.ledger, {each.name for each in self.triggers})
+        self._ticks_that_count = {each.name for each in self.triggers if _counts_each(each)}
         self._runner = Runner(project.root, argv or pipeline_argv(project.root))
         self._servers = Servers(
             project,
@@ -187,6 +189,7 @@ class Up:
             self._tell_decision(decision)
         self._queue.read_new()
         self._settle()
+        self._settle_overtaken()
         if time.monotonic() > self._mark_at:
             self._mark_at = time.monotonic() + _MARK_EVERY_S
             self._project.ledger.mark_killed()
@@ -222,6 +225,13 @@ class Up:
             self._say(NoticeKind.WARNING, told, pipeline=job.pipeline, key=job.key)
         else:
             self._ended.append((job, outcome))
+
+    def _settle_overtaken(self) -> None:
+        """Settle what was not begun before its trigger decided again: runs take longer than their period."""
+        for job in self._queue.overtaken(is_at_work=self._runner.is_at_work, keep=self._ticks_that_count):
+            told = "its trigger decided again before it could begin; the newer run does for both"
+            self._queue.settle(job, Outcome(outcome="overtaken", reason=told), at=self._now())
+            self._say(NoticeKind.WARNING, f"{job.pipeline} is overtaken: {told}", pipeline=job.pipeline)
 
     def _settle(self) -> None:
         """Put on record how runs ended."""
@@ -290,6 +300,12 @@ class Up:
 
     def _now(self) -> datetime:
         return self._project.clock.now()
+
+
+def _counts_each(trigger: Trigger) -> bool:
+    """Tell whether each tick of a trigger's schedule is to be run, however late."""
+    schedules = [each.schedule for each in leaves(trigger.on) if isinstance(each, Scheduled)]
+    return any(each.catch_up is CatchUp.ALL for each in schedules)
 
 
 def _wall_environments(project: "Project", names: Sequence[str] | None) -> list[str]:

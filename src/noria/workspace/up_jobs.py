@@ -122,6 +122,10 @@ class Runner:
     def __len__(self) -> int:
         return len(self._children)
 
+    def is_at_work(self, job: Job) -> bool:
+        """Whether a job's process lives."""
+        return job.key in self._children
+
     def has_pipeline(self, name: str) -> bool:
         """Whether a run of that pipeline is at work."""
         return any(child.job.pipeline == name for child in self._children.values())

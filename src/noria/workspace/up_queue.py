@@ -94,6 +94,26 @@ class Queue:
                 found[job.pipeline] = job
         return list(found.values())
 
+    def overtaken(self, *, is_at_work: Callable[[Job], bool], keep: Collection[str] = ()) -> list[Job]:
+        """Give jobs of triggers that have decided again before these were begun: the newest does for all.
+
+        Parameters
+        ----------
+        keep
+            Triggers each of whose decisions is to be run, however late.
+        """
+        newest: dict[str, Job] = {}
+        found = []
+        for key, decision in self._decisions.items():  # in their order
+            job = self._jobs[key]
+            if decision.trigger in keep or is_at_work(job):
+                continue
+            before = newest.get(decision.trigger)
+            if before is not None:
+                found.append(before)
+            newest[decision.trigger] = job
+        return found
+
     def put_off(self, job: Job) -> bool:
         """Let a job that was ended from outside be started again later; False if that was tried enough."""
         starts = self._put_off.get(job.key, (0, 0.0))[0] + 1

@@ -55,7 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How the process of a job ended."""
 
-    outcome: str  # finished, failed or cancelled
+    outcome: str  # finished, failed, cancelled or overtaken
     reason: str
     run: str | None = None
     may_be_repeated: bool = False  # it was ended from outside, or the database was away
