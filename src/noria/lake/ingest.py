@@ -46,6 +46,9 @@ class Ingestor:
                 self._settle(table)
                 last = table.transaction(INGEST)
                 if _has_landed(table, batch.number):
+                    if last == batch.number:  # another process may be about to record it
+                        self._settled.discard(table.name)
+                        self._settle(table)
                     return self._landed_before(batch, as_table(frame, name=dataset.name).num_rows)
             rows = as_table(frame, name=dataset.name)
             if rows.num_rows == 0:
