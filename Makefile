@@ -32,6 +32,10 @@ servers:
 	  echo "installing postgresql, which tests start for themselves"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
 	  echo "no postgresql: tests that need it are skipped"
+	@command -v chromium >/dev/null || { \
+	  echo "installing chromium, in which tests look at pages"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "no chromium: tests that need it are skipped"
 
 demo: install
 	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
