@@ -310,3 +310,20 @@ def test_a_forked_child_has_connections_of_its_own(notes: Database) -> None:
         _note(connection)
     with notes.read() as connection:
         assert _count(connection) == 3
+
+
+def test_a_look_sees_what_is_committed_and_inside_of_a_write_what_that_has_written(notes: Database) -> None:
+    count = text("SELECT count(*) FROM notes")
+    with notes.write() as connection:
+        _note(connection)
+        assert notes.look(count, {}) == 1
+        elsewhere: list[object] = []
+        other = threading.Thread(target=lambda: elsewhere.append(notes.look(count, {})))
+        other.start()
+        other.join()
+        assert elsewhere == [0]
+    assert notes.look(count, {}) == 1
+    assert notes.look(text("SELECT note FROM notes WHERE note = :note"), {"note": "b"}) is None
+    with notes.write() as connection:  # it left nothing open
+        _note(connection)
+    assert notes.look(count, {}) == 2

@@ -4,13 +4,13 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Executable, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
 from noria.database.faults import is_busy, translated_faults
@@ -133,6 +133,17 @@ class Database:
         with translated_faults(self.location), opened.reader.connect() as connection:
             yield connection
 
+    def look(self, statement: Executable, parameters: Mapping[str, object]) -> Any:
+        """Give the first value of one statement's first row, None if there is none; no transaction is begun.
+
+        A third cheaper than `read`, where one statement is all.
+        """
+        opened = self._here()
+        if opened.local.writing is not None:
+            return opened.local.writing.execute(statement, parameters).scalar()
+        with translated_faults(self.location), opened.looker.connect() as connection:
+            return connection.execute(statement, parameters).scalar()
+
     def close(self) -> None:
         """Close the connections of this process."""
         self._here().engine.dispose()
@@ -186,6 +197,7 @@ class _Opened:
         event.listen(self.engine, "begin", _begin_sqlite if _is_sqlite(url) else _begin_postgresql)
         self.reader = self.engine.execution_options(noria_writes=False)
         self.writer = self.engine.execution_options(noria_writes=True)
+        self.looker = self.engine.execution_options(noria_writes=None)
 
 
 @contextmanager
@@ -229,11 +241,15 @@ def _set_wal(connection: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     is_writer = connection.get_execution_options().get("noria_writes", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+    if is_writer is not None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
 
 
 def _begin_postgresql(connection: Connection) -> None:
-    if connection.get_execution_options().get("noria_writes", True):
+    is_writer = connection.get_execution_options().get("noria_writes", True)
+    if is_writer is None:
+        return
+    if is_writer:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_KEY})")
     else:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -193,6 +192,6 @@ def _entry_point(url: str) -> EntryPoint:
     return found[scheme]
 
 
-def log_path(scratch: str, run: str) -> Path:
+def log_path(scratch: str, run: str) -> str:
     """Give the file that takes what a run prints while it runs."""
-    return Path(scratch) / "logs" / f"{run}.log"
+    return f"{scratch}/logs/{run}.log"

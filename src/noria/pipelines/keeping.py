@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -106,7 +105,7 @@ class Keeper:
             run=whole,
             made=made if output is not None else None,
             output=output,
-            log=None if attempt.work is None else Path(attempt.work.log),
+            log=None if attempt.work is None else attempt.work.log,
             code=code,
         )
 

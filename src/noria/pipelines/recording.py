@@ -4,6 +4,7 @@ Steps that end close to one another are one transaction. A result is found again
 a kill before that repeats the step, and a kill after it never does. While the database is away they wait.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ class Finished:
     run: WholeRun  # without its outputs
     made: Made | None = None  # with an output: keep it under this key
     output: Tree | None = None
-    log: Path | None = None
+    log: str | None = None
     code: StepCode | None = None
 
 
@@ -175,8 +176,8 @@ class Recorder:
         for task, names in given:
             self.on_versions(task, names)
         for each in found:
-            if each.log is not None:
-                each.log.unlink(missing_ok=True)
+            if each.log is not None and os.path.exists(each.log):  # noqa: PTH110
+                Path(each.log).unlink(missing_ok=True)
 
     def _write(
         self, found: list[Finished], logs: list[tuple[str, str, int, bytes | None]]
@@ -248,8 +249,10 @@ class Recorder:
         return made
 
     def _keep_log(self, finished: Finished) -> tuple[str, str, int, bytes | None] | None:
-        log = finished.log
-        if log is None or not log.exists() or not (size := log.stat().st_size):
+        if finished.log is None or not os.path.exists(finished.log):  # noqa: PTH110 - asked after every step
+            return None
+        log = Path(finished.log)
+        if not (size := log.stat().st_size):
             return None
         if size <= INLINE_BYTES:
             data = log.read_bytes()

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -52,7 +53,7 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
 
 def perform(executor: Executor, recipe: Recipe, *, run: str, task: str, scratch: str) -> Done:
     """Make a recorded call again. Raises `StepFailed` if it fails now."""
-    log = log_path(scratch, run)
+    log = Path(log_path(scratch, run))
     log.parent.mkdir(parents=True, exist_ok=True)
     work = Work(
         run=run, task=task, target=recipe.target, arguments=recipe.arguments, split=recipe.split,

@@ -211,7 +211,7 @@ class RunLoop:
             split=made.ingredients.split,
             seed=int(made.key[:8], 16),
             attempt=attempt.number,
-            log=str(self._desk.log_of(attempt.run)),
+            log=self._desk.log_of(attempt.run),
             timeout_s=attempt.timeout_s,
         )
 

@@ -29,13 +29,13 @@ class Desk:
     def __init__(self, scratch: Path) -> None:
         self.folder = own_folder(scratch)
         (scratch / "logs").mkdir(exist_ok=True)
-        self._scratch = scratch
+        self._scratch, self._scratch_text = scratch, str(scratch)
         self._runs = os.open(self.folder / _RUNS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def log_of(self, run: str) -> Path:
+    def log_of(self, run: str) -> str:
         """Give the file for the log of a run, which is removed if this process dies."""
         os.write(self._runs, f"{run}\n".encode())
-        return log_path(str(self._scratch), run)
+        return log_path(self._scratch_text, run)
 
     def clear(self) -> None:
         """Remove all that is left of it."""
@@ -85,7 +85,7 @@ def _remove_loop(scratch: Path, folder: Path) -> None:
     except FileNotFoundError:
         runs = []  # of an executor, or another process removes it as well
     for run in runs:
-        log_path(str(scratch), run).unlink(missing_ok=True)
+        Path(log_path(str(scratch), run)).unlink(missing_ok=True)
     remove_folder(folder)
 
 

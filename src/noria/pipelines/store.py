@@ -24,6 +24,9 @@ _AT_ONCE = 500
 _CACHED = select(step_cache).where(
     step_cache.c.scope == bindparam("scope"), step_cache.c.key.in_(bindparam("some", expanding=True))
 )
+_CACHED_ONE = select(step_cache.c.output).where(
+    step_cache.c.scope == bindparam("scope"), step_cache.c.key == bindparam("key")
+)
 _LATEST = (
     select(step_latest.c.task, step_latest.c.key, step_latest.c.ingredients, step_cache.c.output)
     .select_from(
@@ -123,6 +126,9 @@ class PipelineStore:
 
     def find(self, keys: Sequence[str]) -> dict[str, CacheEntry]:
         """Give kept results by key."""
+        if len(keys) == 1:  # a step of a chain: a list in SQL takes twice as long
+            text = self.database.look(_CACHED_ONE, {"scope": self.scope, "key": keys[0]})
+            return {} if text is None else {keys[0]: _ENTRY.decode(text)}
         found: dict[str, CacheEntry] = {}
         with self.database.read() as connection:
             for some in _batches(keys):

@@ -1,16 +1,18 @@
 """What a step may change of the process that it runs in, put back when it has ended."""
 
-import inspect
+import importlib
 import os
 import random
 import signal
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 __all__ = ["Surroundings"]
+
+# That of `signal` makes enums of numbers, which takes longer.
+_getsignal = importlib.import_module("_signal").getsignal
 
 _SIGNALS = tuple(
     number
@@ -28,9 +30,6 @@ _SIGNALS = tuple(
     )
     if (number := getattr(signal, name, None)) is not None
 )
-
-
-_getsignal = inspect.unwrap(signal.getsignal)  # without what makes enums of numbers, which takes longer
 
 
 class Surroundings:
@@ -98,9 +97,9 @@ def _environment() -> dict[bytes, bytes]:
     return data
 
 
-def _folder() -> Path | None:
+def _folder() -> str | None:
     try:
-        return Path.cwd()
+        return os.getcwd()  # noqa: PTH109 - asked around every step
     except FileNotFoundError:
         return None
 

@@ -148,6 +148,8 @@ class Bench:
         if self._folder is None:
             return
         try:
+            if not os.listdir(self._folder):  # noqa: PTH208 - after every step
+                return
             for each in self._folder.iterdir():
                 if each.is_dir() and not each.is_symlink():
                     shutil.rmtree(each)

@@ -3,6 +3,7 @@
 import getpass
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -105,7 +106,7 @@ class Runs:
         """Give what a step has printed: so far, where it is still at work."""
         found = self._store.find_log(run.id)
         if found is None:
-            live = log_path(str(self._project.state / "pipelines"), run.id)
+            live = Path(log_path(str(self._project.state / "pipelines"), run.id))
             return live.read_bytes() if live.exists() else b""
         sha256, _ = found
         small = self._store.values([sha256])

@@ -88,7 +88,7 @@ class InlineExecutor:
 
     def _performed(self, work: Work) -> Report:
         try:
-            with self._output.kept(Path(work.log)), self._interrupted(work):
+            with self._output.kept(work.log), self._interrupted(work):
                 done = self._bench.perform(work)
         except _Overdue as late:  # it came when the step had just ended
             return Lost(run=work.run, reason=str(late))

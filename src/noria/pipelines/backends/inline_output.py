@@ -7,7 +7,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO, Any, TextIO
 
 __all__ = ["Output"]
@@ -27,10 +26,10 @@ class Output:
         self._spools = [_Spool(number) for number in (1, 2)]
         self._lock = threading.RLock()
         self._log: IO[bytes] | None = None
-        self._path: Path | None = None
+        self._path: str | None = None
 
     @contextmanager
-    def kept(self, log: Path) -> Iterator[None]:
+    def kept(self, log: str) -> Iterator[None]:
         """Keep what is printed in the block. The log is made when something comes."""
         before = sys.stdout, sys.stderr
         self._path = log
@@ -81,7 +80,7 @@ class Output:
         if self._path is None:
             return
         if self._log is None:
-            self._log = self._path.open("ab", buffering=0)
+            self._log = open(self._path, "ab", buffering=0)  # noqa: PTH123, SIM115  # closed by `kept`
         self._log.write(data)
 
 
