@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 import noria.ledger.tables
+import noria.pipelines.tables
 import noria.tracking.tables
 from noria.database import revisions
 from noria.database.metadata import metadata
@@ -43,7 +44,8 @@ def _note(connection: Connection, note: str = "a") -> None:
 
 
 def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
-    assert noria.ledger.tables.runs.metadata is noria.tracking.tables.experiments.metadata is metadata
+    tables = noria.ledger.tables.runs, noria.tracking.tables.experiments, noria.pipelines.tables.step_cache
+    assert {each.metadata for each in tables} == {metadata}
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
