@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
+from tests.servers.s3 import s3_server, s3_url
 
 from noria.errors import ConfigError, DigestMismatch, DiskFull, NotFound, SourceError, StoreError
 from noria.records import sha256_hex
@@ -19,11 +20,16 @@ from noria.storage.contract import blob_key
 from noria.storage.local import LocalStorage
 from noria.storage.objects import ObjectStorage
 
+__all__ = ["s3_server", "s3_url"]  # fixtures
 
-@pytest.fixture(params=["local", "objects"])
+
+@pytest.fixture(params=["local", "objects", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "local":
         return open_storage(str(tmp_path / "blobs"))
+    if request.param == "s3":
+        url: str = request.getfixturevalue("s3_url")
+        return open_storage(f"{url}/blobs", cache=tmp_path / "cache")
     return ObjectStorage(MemoryStore(), location="memory://", cache=tmp_path / "cache")
 
 

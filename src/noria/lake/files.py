@@ -118,7 +118,7 @@ class ObjectFiles:
 
     def __init__(self, url: str) -> None:
         self.root = url.rstrip("/")
-        self._store = from_url(self.root)
+        self._store = from_url(self.root, client_options={"allow_http": True})  # if the endpoint is such
         self._arrow, self._prefix = pafs.FileSystem.from_uri(self.root)
 
     def put(self, path: str, data: bytes) -> None:

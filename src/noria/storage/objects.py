@@ -61,7 +61,9 @@ class ObjectStorage:
         """Open the object store of a URL; see `open_storage`."""
         # obstore panics if it meets one of the client's settings among those of the store
         plain = {name.lower().removeprefix("aws_"): value for name, value in options.items()}
-        client = {name: plain.pop(name) for name in _CLIENT_OPTIONS & plain.keys()}
+        # an endpoint of plain HTTP is one that the user has named: there is no other way to come by one
+        client = {"allow_http": "true"}
+        client |= {name: plain.pop(name) for name in _CLIENT_OPTIONS & plain.keys()}
         try:
             store = from_url(url, config=plain, client_options=client)  # type: ignore[call-overload]
         except (BaseError, ValueError) as err:
