@@ -1,7 +1,8 @@
 """Everything noria raises on purpose.
 
 Each error says what was found, what was wanted and what to do next, keeps its facts as attributes, and
-inherits the builtin that callers expect.
+inherits the builtin that callers expect. What ends a run is on record as that run's error: what to do next is
+then a note (`BaseException.add_note`), which screens and tracebacks show and records do not.
 
 ::
 
@@ -50,6 +51,8 @@ __all__ = [
     "Unreadable",
     "Unstorable",
 ]
+
+_LINES = 8  # of what a step said, in the error of its pipeline
 
 
 class NoriaError(Exception):
@@ -207,12 +210,22 @@ class StepFailed(NoriaError, RuntimeError):
 
     def __init__(self, pipeline: str, run: str, reasons: Iterable[str]) -> None:
         self.pipeline, self.run, self.reasons = pipeline, run, tuple(reasons)
-        shown = "; ".join(self.reasons[:3])
-        more = f"; and {len(self.reasons) - 3} more" if len(self.reasons) > 3 else ""
-        super().__init__(
-            f"pipeline {pipeline!r} failed: {shown}{more}. `noria run logs {run[:16]}` shows what the steps "
-            "printed; the same command goes on with what is left"
+        shown = [_head(each) for each in self.reasons[:3]]
+        if len(self.reasons) > 3:
+            shown.append(f"and {len(self.reasons) - 3} more")
+        between = "\n" if any("\n" in each for each in self.reasons[:3]) else "; "
+        super().__init__(f"pipeline {pipeline!r} failed: {between.join(shown)}")
+        self.add_note(
+            f"`noria run logs {run[:16]}` shows what the steps printed; the same command goes on with what "
+            "is left."
         )
+
+
+def _head(text: str) -> str:
+    """Give the first lines of a message that may hold a whole table."""
+    lines = text.splitlines()
+    more = [f"... {len(lines) - _LINES} more lines"] if len(lines) > _LINES else []
+    return "\n".join([*lines[:_LINES], *more])
 
 
 class RunCancelled(NoriaError, RuntimeError):
@@ -222,7 +235,8 @@ class RunCancelled(NoriaError, RuntimeError):
 
     def __init__(self, what: str, by: str) -> None:
         self.what, self.by = what, by
-        super().__init__(f"{what} was cancelled by {by}; the same command goes on with what is left")
+        super().__init__(f"{what} was cancelled by {by}")
+        self.add_note("The same command goes on with what is left.")
 
 
 class Unstorable(ConfigError):

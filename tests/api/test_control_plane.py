@@ -31,6 +31,10 @@ import noria
 def clean(month: str = "2024-01", limit: int = 3) -> None: ...
 
 
+@noria.pipeline
+def needy(day: str) -> None: ...
+
+
 nightly = noria.Trigger(noria.schedule("0 3 * * *", tz="Europe/Vienna"), run=clean, name="nightly")
 """
 
@@ -91,6 +95,9 @@ def test_status_is_that_of_the_project_and_of_the_process(asker: Asker) -> None:
     status, answer = asker.ask("GET", "/api/noria/status")
     assert status == 200
     assert answer["project"]["declared"]["triggers"] == ["nightly"]
+    clean, needy = answer["project"]["pipelines"]
+    assert (clean["name"], clean["last"], clean["next"]["trigger"]) == ("clean", None, "nightly")
+    assert (needy["name"], needy["next"]) == ("needy", None)
     assert (answer["up"]["role"], answer["up"]["waiting"], answer["up"]["serving"]) == ("follower", 0, [])
 
 
@@ -162,10 +169,35 @@ def test_a_run_of_a_pipeline_is_asked_for_once(asker: Asker) -> None:
     assert len(asker.project.ledger.list_events(verb="pipeline.requested")) == 3
 
 
-def test_what_a_pipeline_does_not_take_is_refused(asker: Asker) -> None:
-    status, answer = asker.ask("POST", "/api/noria/pipelines/clean/runs", {"params": {"moon": 1}})
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"moon": 1}, "pipeline 'clean' has no parameter 'moon'; it has month, limit"),
+        ({"limit": [1]}, "pipeline 'clean': 'limit' is [1] (list), wanted is int"),
+        ({"limit": "three"}, "clean: the parameter 'limit' is 'three', wanted is int"),
+        ({"month": 3}, "pipeline 'clean': 'month' is 3 (int), wanted is str"),
+    ],
+)
+def test_what_a_pipeline_does_not_take_is_refused_as_the_command_line_does(
+    asker: Asker, params: dict[str, Any], told: str
+) -> None:
+    status, answer = asker.ask("POST", "/api/noria/pipelines/clean/runs", {"params": params})
     assert (status, answer["error"]["kind"]) == (422, "ConfigError")
-    assert answer["error"]["message"] == "pipeline 'clean' takes no 'moon'; it takes month, limit"
+    assert answer["error"]["message"] == told
+    with pytest.raises(ConfigError) as caught:
+        asker.project.run_pipeline("clean", params)
+    assert str(caught.value) == told
+    assert asker.project.ledger.list_events(verb="pipeline.requested") == []
+
+
+def test_a_parameter_that_a_pipeline_needs_is_named(asker: Asker) -> None:
+    status, answer = asker.ask("POST", "/api/noria/pipelines/needy/runs")
+    assert (status, answer["error"]["kind"]) == (422, "ConfigError")
+    assert "'needy': the parameter 'day' is missing" in answer["error"]["message"]
+
+
+def test_a_text_is_read_as_the_pipeline_wants_it(asker: Asker) -> None:
+    assert asker.ask("POST", "/api/noria/pipelines/clean/runs", {"params": {"limit": "3"}})[0] == 202
 
 
 def test_a_run_is_asked_to_end_once(asker: Asker) -> None:

@@ -22,7 +22,7 @@ def fits(text: str) -> bool:
         ("status", "events are on record; `noria ledger verify` proves them"),
         ("run list", "ingest"),
         ("run list --kind train --limit 1", "train"),
-        ("run list --kind nothing", "There is no such run."),
+        ("run list --kind train --state running", "There is no such run."),
         ("model list", "refit of late_parcel:4 on all rows"),
         ("model list", "drill: shuffled labels"),
         ("model show late_parcel:3", "gate refused"),

@@ -159,6 +159,8 @@ def test_what_is_printed_says_where_and_what(site: Path, say: Say) -> None:
     )
     process.process.send_signal(signal.SIGINT)
     assert process.wait() == 0
+    last = "stopped; nothing was at work; handed back to the next `noria up`: the lead\n"
+    assert process.told[-1]["text"].endswith(last)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,9 @@ def test_deployments_are_served_follow_their_pointers_and_are_logged(
         after = infer(serving["address"], "late_parcel", columns)
         assert after["version"] == 2
         assert up.stop() == 0
-        assert up.told[-1]["message"] == "production/late_parcel stopped: noria up stops"
+        assert up.told[-2]["message"] == "production/late_parcel stopped: noria up stops"
+        assert up.told[-1]["message"] == (
+            "stopped; servers of production/late_parcel stopped; handed back to the next `noria up`: the lead"
+        )
     traced = noria("trace", after["prediction_id"], "--json", cwd=lived_copy)
     assert json.loads(traced.stdout)["prediction"]["model"] == "late_parcel:2"

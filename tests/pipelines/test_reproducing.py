@@ -7,7 +7,8 @@ import pytest
 
 import noria
 from noria.errors import ConfigError, NotFound
-from noria.pipelines.reproduction import compare_values, verdict_of
+from noria.pipelines.comparing import compare_values
+from noria.pipelines.reproduction import verdict_of
 
 WORK = """
 import numpy as np

@@ -1,6 +1,10 @@
 import sqlite3
 from pathlib import Path
 
+import pytest
+
+import noria
+from noria.pipelines.kept import look_at_kept
 from noria.workspace.doctor import Finding, Health, examine
 
 
@@ -18,7 +22,8 @@ def test_a_sound_project_has_nothing_to_do(tiny_lived: Path) -> None:
     found = findings(tiny_lived)
     assert {each.health for each in found.values()} == {Health.OK}
     wanted = {"clock", "database", "disk", "lake", "modules", "noria.toml", "online store", "packages"}
-    assert wanted | {"ports", "python", "runs", "storage"} == set(found)
+    assert wanted | {"ports", "python", "results", "runs", "storage"} == set(found)
+    assert "pipelines 0, steps 0" in found["modules"].found
 
 
 def test_without_a_project_the_machine_is_looked_at(tmp_path: Path) -> None:
@@ -65,3 +70,60 @@ def test_a_gate_that_nobody_declares_is_told(tiny: Path) -> None:
     found = findings(tiny)["modules"]
     assert found.health is Health.FAIL
     assert "names the gate 'another_gate', which no module declares" in found.found
+
+
+STEPS = """
+import noria
+
+
+@noria.step
+def small(n: int) -> int:
+    return n
+
+
+@noria.step
+def large(n: int) -> bytes:
+    return bytes([n]) * 40_000
+
+
+@noria.pipeline
+def both(n: int = 1) -> bytes:
+    return large(small(n))
+"""
+
+
+@pytest.fixture
+def stepping(tmp_path: Path) -> Path:
+    """Give a project whose pipeline ran twice."""
+    (tmp_path / "noria.toml").write_text(
+        '[project]\nname = "stepping"\nmodules = ["doctor_steps"]\n[compute]\nexecutor = "inline"\n'
+    )
+    (tmp_path / "doctor_steps.py").write_text(STEPS)
+    with noria.open(tmp_path) as project:
+        for n in (1, 2):
+            project.run_pipeline("both", {"n": n})
+    return tmp_path
+
+
+def test_pipelines_and_what_they_keep_are_counted(stepping: Path) -> None:
+    found = findings(stepping)
+    assert "pipelines 1, steps 2" in found["modules"].found
+    assert found["results"].health is Health.OK
+    assert found["results"].found.startswith("4 kept, 78.")
+    assert found["results"].found.endswith("KiB; the bytes of these are there")
+
+
+def test_kept_results_whose_bytes_are_gone_are_named(stepping: Path) -> None:
+    with noria.open(stepping) as project:
+        (made,) = project.ledger.list_versions(name="both/large")[:1]
+    (stepping / ".noria" / "storage" / "sha256" / made.sha256[:2] / made.sha256).unlink()
+    found = findings(stepping)["results"]
+    assert found.health is Health.WARN
+    assert found.found.endswith("of these the bytes of 1 are gone, such as of both/large")
+    assert "makes them again" in found.todo
+
+
+def test_of_many_kept_results_the_newest_are_looked_for(stepping: Path) -> None:
+    with noria.open(stepping) as project:
+        kept = look_at_kept(project.engine.store, project.storage, most=3)
+    assert (kept.results, kept.looked_at, kept.gone) == (4, 3, ())

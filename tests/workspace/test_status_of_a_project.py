@@ -1,9 +1,15 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
+import msgspec
+import pytest
+
 import noria
+from noria.errors import StepFailed
+from noria.pipelines.records import AtWork, Progress
 from noria.workspace.status import project_status
 from noria.workspace.tables import ledger_tables
 
@@ -85,3 +91,89 @@ def test_the_ledger_answers_to_sql(tiny_lived: Path) -> None:
     assert [row["number"] for row in joined] == [1, 2, 3, 4, 5]
     assert {row["state"] for row in joined} == {"finished"}
     assert "production_gate" in reasons[0]["told"]
+
+
+PIPELINES = """
+import noria
+
+
+@noria.step
+def fetch(n: int) -> int:
+    return n
+
+
+@noria.step
+def check(n: int, most: int) -> int:
+    if n > most:
+        raise ValueError("too much")
+    return n
+
+
+@noria.pipeline
+def weekly(n: int = 3, most: int = 5) -> int:
+    return check(fetch(n), most)
+
+
+by_week = noria.Trigger(noria.schedule("0 6 * * 1"), run=weekly)
+by_day = noria.Trigger(noria.schedule("30 2 * * *"), run=weekly, name="by_day")
+"""
+
+
+@pytest.fixture
+def weekly(tmp_path: Path) -> Path:
+    (tmp_path / "noria.toml").write_text(
+        '[project]\nname = "weekly"\nmodules = ["status_steps"]\n[compute]\nexecutor = "inline"\n'
+    )
+    (tmp_path / "status_steps.py").write_text(PIPELINES)
+    return tmp_path
+
+
+def test_a_pipeline_that_has_not_run_is_told_with_its_next_tick(weekly: Path) -> None:
+    with noria.open(weekly) as project:
+        found = project_status(project)
+        at = project.clock.now()
+    (state,) = found.pipelines
+    assert (state.name, state.is_declared, state.last) == ("weekly", True, None)
+    assert state.next is not None
+    assert state.next.trigger in {"by_day", "weekly"}
+    assert at < state.next.at <= at + timedelta(days=1)
+    assert found.declared["pipelines"] == ("weekly",)
+    assert not (weekly / ".noria").exists()
+
+
+def test_the_last_run_of_a_pipeline_is_told_with_its_steps(weekly: Path) -> None:
+    with noria.open(weekly) as project:
+        project.run_pipeline("weekly")
+        project.run_pipeline("fetch", {"n": 3})
+        first, second = {each.name: each.last for each in project_status(project).pipelines}.items()
+        assert (first[0], second[0]) == ("weekly", "fetch")
+        assert first[1] is not None and second[1] is not None
+        assert (first[1].state, first[1].steps) == ("finished", {"ran": 2})
+        assert second[1].steps == {"cached": 1}
+        with pytest.raises(StepFailed):
+            project.run_pipeline("weekly", {"most": 1})
+        last = project_status(project).pipelines[0].last
+        assert last is not None
+        assert (last.state, last.steps, last.at_work) == ("failed", {"cached": 1, "failed": 1}, ())
+
+
+def test_what_a_pipeline_is_at_is_told(weekly: Path) -> None:
+    with noria.open(weekly) as project:
+        with project.ledger.running("pipeline", "weekly") as run:
+            at_work = AtWork(task="fetch", run=run.id, since=run.run.started_at, attempt=1, done=3, total=10)
+            shown = Progress(
+                run=run.id,
+                pipeline="weekly",
+                state="running",
+                started_at=run.run.started_at,
+                counts={"running": 1, "waiting": 1},
+                nodes=(),
+                at_work=(at_work,),
+            )
+            project.engine.store.put_progress(run.id, msgspec.json.encode(shown))
+            last = project_status(project).pipelines[0].last
+            assert last is not None
+            assert (last.state, last.steps, last.at_work) == ("running", shown.counts, (at_work,))
+        ended = project_status(project).pipelines[0].last
+        assert ended is not None
+        assert (ended.state, ended.at_work) == ("finished", ())

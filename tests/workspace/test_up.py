@@ -164,6 +164,10 @@ def test_a_stop_ends_what_runs_and_the_next_one_takes_it_up(sqlite_site: Site, n
         assert up.wait() == 0
         assert time.monotonic() - began < 4  # one second for the one that does not listen
         assert up.errors == ""
+        last = up.told[-1]
+        assert (last["kind"], last["facts"]["finished"], last["facts"]["waiting"]) == ("stopped", [], 0)
+        assert sorted(last["facts"]["ended"]) == ["slow", "stubborn"]
+        assert last["message"].endswith("handed back to the next `noria up`: the lead and 2 runs")
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     with sqlite_site.up() as up:
         assert up.wait_for_role("leader")["message"] == "this process leads; left to do: 2 runs"

@@ -63,6 +63,7 @@ COMMANDS = (
     Command("why", "MODEL@ENVIRONMENT", "audit:why", "Tell what put a model where it is.", "Ask why"),
     Command("ledger verify", "", "ledger:verify", "Prove that no record was changed.", "Ask why"),
     Command("pipeline run", "TARGET", "pipelines:run_pipeline", "Run what is stale of a pipeline.", "Act"),
+    Command("pipeline prune", "", "pruning:prune", "Forget kept results that no run needs.", "Act"),
     Command("run retry", "RUN", "runs:retry", "Run it again: what is left, or from a step on.", "Act"),
     Command("run cancel", "RUN", "runs:cancel", "End a run of a pipeline.", "Act"),
     Command("run reproduce", "RUN", "runs:reproduce", "Run it again as recorded; compare.", "Act"),

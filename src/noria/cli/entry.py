@@ -133,13 +133,17 @@ def _explain(error: "CycloptsError") -> str:
 
 def _tell(words: Sequence[str], error: BaseException, message: str, code: int) -> int:
     """Tell of an error: a line for people, or JSON where JSON was asked for."""
+    notes = getattr(error, "__notes__", [])
     if "--json" in words and words[0] not in _PROGRESS:
         import msgspec
 
-        told = {"error": {"kind": type(error).__name__, "message": message, "exit_code": code}}
-        text = msgspec.json.encode(told).decode()
+        told: dict[str, object] = {"kind": type(error).__name__, "message": message, "exit_code": code}
+        if notes:
+            told["notes"] = notes
+        text = msgspec.json.encode({"error": told}).decode()
     else:
         text = message if isinstance(error, KeyboardInterrupt) else f"error: {message}"
+        text = "\n".join([text, *notes])
     print(text, file=sys.stderr)
     return code
 

@@ -1,7 +1,6 @@
-"""A run of a pipeline as it goes: a tree on a terminal, a line now and then elsewhere."""
+"""A run of a pipeline as it goes: a tree on a terminal, lines as steps end elsewhere."""
 
 import sys
-import time
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -11,13 +10,14 @@ from rich.live import Live
 from rich.text import Text
 
 from noria.cli import screen
-from noria.pipelines.records import PipelineResult, Progress, TaskTally
+from noria.cli.pipeline_lines import ENDED, PipelineLines, retry_told, waiting_told
+from noria.cli.run_screens import at_work_told, counts_told
+from noria.pipelines.records import Progress, TaskTally
 
-__all__ = ["PipelineDisplay", "tell_result"]
+__all__ = ["PipelineDisplay", "render"]
 
-_SAY_EVERY_S = 10.0
 _BAR = 20
-_SKIPPED_SHOWN = 5
+_AT_WORK_SHOWN = 4  # of each step
 _STYLES = {
     "cached": "cyan",
     "ran": "green",
@@ -43,7 +43,7 @@ class PipelineDisplay:
         self._console = screen.console(stderr=True)
         self._live: Live | None = None
         self._last: Progress | None = None
-        self._said = time.monotonic()
+        self._lines = PipelineLines(self.say)
 
     def __enter__(self) -> Self:
         """Begin to show."""
@@ -61,19 +61,16 @@ class PipelineDisplay:
         if self._live is not None:
             self._live.stop()
 
+    def say(self, text: str) -> None:
+        """Write a line where there is no tree."""
+        if not self._quiet and self._live is None:
+            print(text, file=sys.stderr, flush=True)
+
     def tell(self, progress: Progress) -> None:
         """Take up how far the run is."""
-        waits = progress.waiting_for is not None and (
-            self._last is None or progress.waiting_for != self._last.waiting_for
-        )
         self._last = progress
-        if self._quiet or self._live is not None:
-            return
-        if waits:
-            print(_waiting(progress), file=sys.stderr, flush=True)
-        elif time.monotonic() - self._said > _SAY_EVERY_S:
-            self._said = time.monotonic()
-            print(f"{progress.pipeline}: {_counts(progress.counts)}", file=sys.stderr, flush=True)
+        if not self._quiet and self._live is None:
+            self._lines.take(progress)
 
     def _render(self) -> RenderableType:
         return Text("drawing ...") if self._last is None else render(self._last)
@@ -85,20 +82,20 @@ def render(progress: Progress) -> RenderableType:
     head = Text(f"{progress.pipeline}  {progress.run[:16]}  {seconds:.0f} s", style="bold")
     lines: list[RenderableType] = [head]
     if progress.waiting_for is not None:
-        lines.append(Text(_waiting(progress), style="yellow"))
-    working: dict[str, list[Text]] = {}
-    now = datetime.now(UTC)
+        lines.append(Text(waiting_told(progress), style="yellow"))
+    below: dict[str, list[Text]] = {}
     for each in progress.at_work:
-        share = ""
-        if each.done is not None:
-            share = f" {each.done:g}" + (f"/{each.total:g}" if each.total else "")
-        told = f"{each.task}  {(now - each.since).total_seconds():.0f} s{share} {each.note}"
-        again = f"  attempt {each.attempt}" if each.attempt > 1 else ""
-        working.setdefault(each.task.partition("[")[0], []).append(Text(f"    {told}{again}", style="yellow"))
+        below.setdefault(_node(each.task), []).append(Text(f"    {at_work_told(each)}", style="yellow"))
+    for again in progress.retrying:
+        below.setdefault(_node(again.task), []).append(Text(f"    {retry_told(again)}", style="yellow"))
     for node in progress.nodes:
         lines.append(_line(node))
-        lines.extend(working.get(node.node, [])[:4])
+        lines.extend(below.get(node.node, [])[:_AT_WORK_SHOWN])
     return Group(*lines)
+
+
+def _node(task: str) -> str:
+    return task.partition("[")[0]
 
 
 def _line(node: TaskTally) -> Text:
@@ -109,29 +106,8 @@ def _line(node: TaskTally) -> Text:
     mark = {"ran": "✓", "cached": "=", "failed": "✗", "blocked": "✗", "skipped": "-"}.get(main, "·")
     line = Text(f"  {mark} {node.node}", style=_STYLES.get(main, "dim"))
     if node.total > 1:
-        done = sum(node.counts.get(each, 0) for each in ("ran", "cached", "skipped", "failed", "blocked"))
+        done = sum(node.counts.get(each, 0) for each in ENDED)
         filled = round(_BAR * done / node.total)
         line.append(f"  {'━' * filled}{'─' * (_BAR - filled)} {done}/{node.total}", style="default")
-    line.append(f"  {_counts(node.counts)}", style="dim")
+    line.append(f"  {counts_told(node.counts)}", style="dim")
     return line
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{counts[each]} {each}" for each in (*_ORDER, "waiting", "ready") if counts.get(each))
-
-
-def _waiting(progress: Progress) -> str:
-    return f"{progress.pipeline}: waiting for {progress.waiting_for}"
-
-
-def tell_result(result: PipelineResult) -> None:
-    """Tell what became of a run."""
-    run = result.run
-    took = "" if run.cost is None else f" in {run.cost.wall_s:.2f} s"
-    screen.line(f"{run.name} is done{took}: {_counts(result.counts) or 'nothing to do'}.")
-    for task, because in list(result.skipped.items())[:_SKIPPED_SHOWN]:
-        screen.line(f"{task} was skipped: {because}.")
-    if result.value is not None:
-        text = repr(result.value)
-        screen.line(f"It gave {text if len(text) <= 200 else text[:197] + '...'}")
-    screen.line(f"run {run.id[:16]}")

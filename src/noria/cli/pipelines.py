@@ -126,7 +126,8 @@ def run_pipeline(
         More parameters as one JSON object, with their types: for programs.
     """
     from noria.cli import screen
-    from noria.cli.pipeline_display import PipelineDisplay, tell_result
+    from noria.cli.pipeline_display import PipelineDisplay
+    from noria.cli.run_screens import tell_result
     from noria.errors import StepFailed
 
     given = read_pairs(params) | _read_object(params_json)

@@ -22,21 +22,31 @@ def watch(run: Annotated[str, RUN], /, *, options: Options = DEFAULT) -> int:
     """
     from noria.cli import screen
     from noria.cli.pipeline_display import PipelineDisplay
+    from noria.cli.run_screens import params_told, tell_end
+    from noria.pipelines.accounts import given_params
     from noria.records import Run, RunState
 
-    with options.open() as project, PipelineDisplay(quiet=options.json) as display:
-        for told in project.runs.watch(run):
-            if isinstance(told, Run):
-                ended = told
-            elif options.json:
-                screen.json(told)
-                screen.flush()
-            else:
-                display.tell(told)
-    if options.json:
-        screen.json(ended)
-    else:
-        screen.line(f"{ended.name} is {ended.state}" + (f": {ended.error}" if ended.error else "."))
+    with options.open() as project:
+        project.ledger.mark_killed()
+        found = project.runs.get(run)
+        is_over = found.state is not RunState.RUNNING
+        with PipelineDisplay(quiet=options.json or is_over) as display:
+            params = params_told(given_params(found))
+            display.say(
+                f"{found.name} {found.id[:16]} runs since {found.started_at:%H:%M:%S} UTC {params}".rstrip()
+            )
+            for told in project.runs.watch(found.id):
+                if isinstance(told, Run):
+                    ended = told
+                elif options.json:
+                    screen.json(told)
+                    screen.flush()
+                else:
+                    display.tell(told)
+        if options.json:
+            screen.json(ended)
+        else:
+            tell_end(ended, project.runs.account(ended) if ended.kind == "pipeline" else None)
     return 0 if ended.state is RunState.FINISHED else 1
 
 
@@ -81,7 +91,8 @@ def retry(
         Where steps run: inline, processes, ray, ray://HOST:PORT.
     """
     from noria.cli import screen
-    from noria.cli.pipeline_display import PipelineDisplay, tell_result
+    from noria.cli.pipeline_display import PipelineDisplay
+    from noria.cli.run_screens import tell_result
 
     with options.open() as project:
         project.ledger.mark_killed()
@@ -130,7 +141,8 @@ def logs(run: Annotated[str, RUN], /, *, step: str | None = None, options: Optio
         screen.line(f"The steps of {found.name} printed nothing.")
         return
     for each, text in shown:
-        screen.line(f"{each.name}  {each.id[:16]}  {each.state}", style="bold")
+        again = f"  attempt {each.attempt}" if each.attempt > 1 else ""
+        screen.line(f"{each.name}  {each.id[:16]}  {each.state}{again}", style="bold")
         screen.flush()
         if text:
             sys.stdout.write(text.decode("utf-8", "replace"))

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEBUG, DEFAULT, JSON, Options
 
 if TYPE_CHECKING:
+    from noria.pipelines.records import AtWork
     from noria.workspace.status import ProjectStatus
 
 __all__ = ["doctor", "init", "status"]
@@ -28,7 +29,8 @@ def init(
     folder
         Where; made if it is not there.
     template
-        `empty`, or `flights`: the project of the demo, to read and to copy.
+        `empty`; `pipeline`: from a file to a report, in steps; or `flights`: the project of the demo, to read
+        and to copy.
     """
     from noria.cli import screen
     from noria.workspace.creation import create_project
@@ -45,7 +47,7 @@ def init(
 
 
 def status(*, options: Options = DEFAULT) -> None:
-    """Tell where the project stands: data, models at work, monitors, runs, what was left unfinished."""
+    """Tell where the project stands: data, pipelines, models at work, runs, what was left unfinished."""
     from noria.cli import screen
     from noria.workspace.status import project_status
 
@@ -57,6 +59,7 @@ def status(*, options: Options = DEFAULT) -> None:
     screen.line(f"Project {found.project} in {found.root}", style="bold")
     _show_replays(found)
     _show_datasets(found)
+    _show_pipelines(found)
     _show_deployments(found)
     _show_monitors(found)
     _show_runs(found)
@@ -105,7 +108,8 @@ def _show_datasets(found: "ProjectStatus") -> None:
     from noria.cli import screen
 
     if not found.datasets:
-        screen.line("No dataset is declared.")
+        if not found.pipelines:
+            screen.line("No dataset is declared.")
         return
     screen.heading("Datasets")
     rows = [
@@ -121,6 +125,43 @@ def _show_datasets(found: "ProjectStatus") -> None:
     screen.table(
         ["name", "version", "rows", "last batch", "landed"], rows, right=["version", "rows", "last batch"]
     )
+
+
+def _show_pipelines(found: "ProjectStatus") -> None:
+    from noria.cli import screen
+
+    if not found.pipelines:
+        return
+    screen.heading("Pipelines")
+    rows = [
+        (
+            each.name,
+            "-" if each.last is None else each.last.state,
+            None if each.last is None else each.last.started_at,
+            "-" if each.last is None else _told_steps(each.last.steps),
+            None if each.next is None else each.next.at,
+        )
+        for each in found.pipelines
+    ]
+    screen.table(["name", "last run", "at", "steps", "next"], rows)
+    for each in found.pipelines:
+        for task in () if each.last is None else each.last.at_work:
+            screen.line(f"At work: {each.name}/{task.task} since {screen.instant(task.since)}{_far(task)}")
+    if any(each.next is not None for each in found.pipelines):
+        screen.line("`noria up` acts on schedules.")
+
+
+def _far(task: "AtWork") -> str:
+    """Say how far a step says that it is."""
+    done = "" if task.done is None else f", {task.done:g}"
+    total = f" of {task.total:g}" if done and task.total else ""
+    return f"{done}{total}" + (f": {task.note}" if task.note else "")
+
+
+def _told_steps(steps: dict[str, int]) -> str:
+    """Say how many steps ran, were kept, failed."""
+    told = [f"{count:,} {'kept' if state == 'cached' else state}" for state, count in steps.items()]
+    return ", ".join(told) or "-"
 
 
 def _show_deployments(found: "ProjectStatus") -> None:
@@ -191,5 +232,8 @@ def _show_next(found: "ProjectStatus") -> None:
         screen.line(f"{screen.number(found.events)} events are on record; `noria ledger verify` proves them.")
     elif found.replays:
         screen.line("Nothing is recorded yet; `noria replay` begins.")
+    elif found.declared["pipelines"]:
+        name = found.declared["pipelines"][0]
+        screen.line(f"Nothing is recorded yet; `noria pipeline run {name}` begins.")
     else:
         screen.line("Nothing is recorded yet; ingest with noria.open().lake.ingest(dataset, frame, batch=1).")

@@ -7,7 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 from noria.errors import ConfigError
 from noria.pipelines.declarations import Resources
@@ -20,6 +21,7 @@ __all__ = ["Attempt", "Attempts", "backoff_s"]
 
 _AHEAD = 50  # how far to look in the queue for something that still fits
 _MOST_AT_ONCE = 2_000  # of an executor that queues by itself
+_PUT_OFF_TOLD = 50  # to screens: thousands may be tried again
 _NAP_S = 0.2  # where nothing is at work
 _LONGEST_BACKOFF_S = 3_600.0
 
@@ -33,6 +35,8 @@ class Attempt:
     run: RunId
     number: int = 1
     lost: int = 0  # earlier tries that went down with a machine
+    because: str = ""  # how the attempt before failed
+    begins_at: datetime | None = None  # of one that is put off
     executor: str = ""
     work: Work | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -48,6 +52,11 @@ class Attempt:
     def resources(self) -> Resources:
         """What it needs."""
         return self.task.node.step.resources
+
+    @property
+    def at_most(self) -> int:
+        """How often its task is tried."""
+        return self.task.node.step.retries + 1
 
     @property
     def timeout_s(self) -> float | None:
@@ -140,6 +149,11 @@ class Attempts:
         """Whether nothing is queued, at work or put off."""
         return not (self.at_work or self._put_off or any(each.queue for each in self._lanes.values()))
 
+    def put_off(self, *, at_most: int = _PUT_OFF_TOLD) -> list[Attempt]:
+        """Give what is tried again later, the next first."""
+        found = heapq.nsmallest(at_most, self._put_off, key=itemgetter(0, 1))
+        return [attempt for _, _, (attempt, _) in found]
+
     def queue(self, attempt: Attempt, work: Callable[[Attempt], Work], *, after_s: float = 0.0) -> None:
         """Queue an attempt; `work` makes what is handed over, when its turn has come.
 
@@ -150,6 +164,7 @@ class Attempts:
         """
         lane = self._lane(attempt.executor)
         if after_s > 0:
+            attempt.begins_at = datetime.now(UTC) + timedelta(seconds=after_s)
             heapq.heappush(self._put_off, (time.monotonic() + after_s, next(self._count), (attempt, work)))
         else:
             lane.queue.append((attempt, work))

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -262,6 +263,7 @@ def step(
     executor: str | None = None,
     cache: bool = True,
     files: Sequence[str] = (),
+    **unknown: Any,
 ) -> Step[P, R] | Callable[[Callable[P, R]], Step[P, R]]:
     """Declare that a function is a step.
 
@@ -291,7 +293,7 @@ def step(
     Raises
     ------
     ConfigError
-        If a setting makes no sense, or the function is not at the top of a module.
+        If a setting makes no sense or is unknown, or the function is not at the top of a module.
 
     Examples
     --------
@@ -301,6 +303,7 @@ def step(
     >>> total([1, 2])
     3
     """
+    _refuse_unknown("step", unknown, step)
 
     def declare(function: Callable[P, R]) -> Step[P, R]:
         chosen = _named(function, name, "step")
@@ -334,6 +337,7 @@ def pipeline(
     name: str | None = None,
     deadline: str | None = None,
     executor: str | None = None,
+    **unknown: Any,
 ) -> Pipeline[P, R] | Callable[[Callable[P, R]], Pipeline[P, R]]:
     """Declare that a function, which calls steps, is a pipeline.
 
@@ -345,10 +349,17 @@ def pipeline(
     name
         Default: the function's.
     deadline
-        How long a run of it may take in all, such as `"2h"`.
+        How long a run of it may take in all, such as `"2h"`. A run has one deadline, that of its outermost
+        pipeline: nested in one without, or with a longer one, it is refused.
     executor
         Where its steps run; default: as `[compute] executor` says.
+
+    Raises
+    ------
+    ConfigError
+        If a setting makes no sense or is unknown.
     """
+    _refuse_unknown("pipeline", unknown, pipeline)
 
     def declare(function: Callable[P, R]) -> Pipeline[P, R]:
         chosen = _named(function, name, "pipeline")
@@ -356,6 +367,22 @@ def pipeline(
         return Pipeline(function=function, name=chosen, deadline=limit, executor=executor)
 
     return declare if function is None else declare(function)
+
+
+def _refuse_unknown(what: str, unknown: Mapping[str, Any], declaring: Callable[..., Any]) -> None:
+    """Refuse keywords that there are not."""
+    if not unknown:
+        return
+    known = [
+        each.name
+        for each in inspect.signature(declaring).parameters.values()
+        if each.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    told = []
+    for name in unknown:
+        near = get_close_matches(name, known, n=1)
+        told.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    raise ConfigError(f"@{what} takes no {', '.join(told)}; it takes {', '.join(known)}")
 
 
 def _named(function: Callable[..., Any], name: str | None, what: str) -> str:

@@ -168,14 +168,10 @@ class Engine:
                     graph, running.run, key=name, force=force, tell=tell, executor=executor, renew=renew
                 )
                 running.metrics.update({f"tasks_{state}": count for state, count in loop.counts().items()})
-                if loop.failures:
-                    raise StepFailed(
-                        graph.name,
-                        running.run.id,
-                        [f"{each.task}: {each.kind}: {each.message}" for each in loop.failures],
-                    )
                 outcome = loop.outcome()
                 running.params.update(keep_outcome(outcome, self))
+                if loop.failures:
+                    raise StepFailed(graph.name, running.run.id, [each.told for each in loop.failures])
             return self._result(running.run, outcome, loop.failures, loop.values)
 
     def _looped(

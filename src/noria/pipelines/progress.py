@@ -8,13 +8,14 @@ import msgspec
 from noria.errors import StoreError
 from noria.pipelines.attempts import Attempt
 from noria.pipelines.progression import Progression
-from noria.pipelines.records import AtWork, Progress, TaskTally
+from noria.pipelines.records import AtWork, Progress, Retrying, TaskTally
 from noria.pipelines.store import PipelineStore
 from noria.records import Run, RunId
 
 __all__ = ["Board", "tally"]
 
 _SHOW_EVERY_S = 0.5
+_BECAUSE_CHARS = 200
 _RECORD_AFTER_S = 1.0  # what is over before is not worth it
 
 
@@ -52,13 +53,14 @@ class Board:
 def tally(
     progression: Progression,
     at_work: Iterable[Attempt],
+    put_off: Iterable[Attempt],
     run: Run,
     *,
     stopping: str | None,
     waiting_for: str | None,
     cpu_s: float,
 ) -> Progress:
-    """Count the tasks of each node by state."""
+    """Count the tasks of each node by state; `put_off`: what is tried again later."""
     working = list(at_work)
     busy: dict[str, int] = {}
     for attempt in working:
@@ -95,11 +97,23 @@ def tally(
                 run=each.run,
                 since=each.started_at,
                 attempt=each.number,
+                attempts_at_most=each.at_most,
                 done=each.done,
                 total=each.total,
                 note=each.note,
             )
             for each in working
+        ),
+        retrying=tuple(
+            Retrying(
+                task=each.task.id,
+                attempt=each.number,
+                attempts_at_most=each.at_most,
+                begins_at=each.begins_at,
+                because=each.because.partition("\n")[0][:_BECAUSE_CHARS],
+            )
+            for each in put_off
+            if each.because and each.begins_at is not None
         ),
         waiting_for=waiting_for,
         cpu_s=cpu_s,

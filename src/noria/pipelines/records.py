@@ -7,7 +7,16 @@ import msgspec
 
 from noria.records import Run, RunId
 
-__all__ = ["AtWork", "PipelineResult", "Plan", "PlanItem", "Progress", "StepFailure", "TaskTally"]
+__all__ = [
+    "AtWork",
+    "PipelineResult",
+    "Plan",
+    "PlanItem",
+    "Progress",
+    "Retrying",
+    "StepFailure",
+    "TaskTally",
+]
 
 
 class PlanItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,9 +50,20 @@ class AtWork(msgspec.Struct, frozen=True, kw_only=True):
     run: RunId
     since: datetime
     attempt: int
+    attempts_at_most: int = 1
     done: float | None = None
     total: float | None = None
     note: str = ""
+
+
+class Retrying(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that failed and is tried again at `begins_at`."""
+
+    task: str
+    attempt: int  # the one to come
+    attempts_at_most: int
+    begins_at: datetime
+    because: str  # how the attempt before failed
 
 
 class TaskTally(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +84,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     nodes: tuple[TaskTally, ...]
     at_work: tuple[AtWork, ...]
+    retrying: tuple[Retrying, ...] = ()
     waiting_for: str | None = None
     cpu_s: float = 0.0
 
@@ -77,6 +98,16 @@ class StepFailure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     trace: str
     attempts: int
+    attempts_at_most: int = 1
+
+    @property
+    def told(self) -> str:
+        """What failed, at which attempt if there may be several, and how."""
+        which = ""
+        if self.attempts_at_most > 1:
+            which = f" (attempt {self.attempts} of {self.attempts_at_most}"
+            which += ")" if self.attempts == self.attempts_at_most else ", not tried again)"
+        return f"{self.task}{which}: {self.kind}: {self.message}"
 
 
 class PipelineResult(msgspec.Struct, frozen=True, kw_only=True):

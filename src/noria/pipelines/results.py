@@ -10,12 +10,13 @@ from noria.pipelines.trees import Recorded, Tree, filled, stored_in, without_dat
 from noria.pipelines.values.codec import Format
 from noria.pipelines.work import Bench
 from noria.records import Run, RunId, Version
+from noria.storage.contract import Storage
 
 if TYPE_CHECKING:
     from noria.pipelines.deciding import SmallValues
     from noria.pipelines.engine import Engine
 
-__all__ = ["Outcome", "keep_outcome", "read_outcome", "value_of"]
+__all__ = ["Outcome", "find_outcome", "keep_outcome", "read_outcome", "value_of"]
 
 _INLINE_BYTES = 4_096
 
@@ -28,6 +29,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     skipped: dict[str, str]
     value: Tree | None
+    blocked: dict[str, str] = {}
+    nodes: list[str] = []  # in the order of the graph
 
 
 def keep_outcome(outcome: Outcome, engine: "Engine") -> dict[str, Any]:
@@ -41,9 +44,16 @@ def keep_outcome(outcome: Outcome, engine: "Engine") -> dict[str, Any]:
 
 def read_outcome(run: Run, engine: "Engine") -> Outcome:
     """Give what a finished run gave."""
+    found = find_outcome(run, engine.storage)
+    assert found is not None  # it finished
+    return found
+
+
+def find_outcome(run: Run, storage: Storage) -> Outcome | None:
+    """Give what a run gave, as far as it came; None if it was left, or is at work."""
     if "outcome_sha256" in run.params:
-        return msgspec.json.decode(engine.storage.get(run.params["outcome_sha256"]), type=Outcome)
-    return msgspec.convert(run.params["outcome"], Outcome)
+        return msgspec.json.decode(storage.get(run.params["outcome_sha256"]), type=Outcome)
+    return msgspec.convert(run.params["outcome"], Outcome) if "outcome" in run.params else None
 
 
 def value_of(tree: Tree | None, engine: "Engine", values: "SmallValues") -> Any:

@@ -119,6 +119,7 @@ class RunLoop:
             try:
                 self._deciding.insist(self.engine.ledger.mark_killed)
                 self._watch.start()
+                self._board.show()
                 self._loop()
             except BaseException as error:
                 self._watch.stop()
@@ -284,14 +285,19 @@ class RunLoop:
         )
         if attempt.number <= step.retries and not failure.is_final and not stopped:
             again = Attempt(task, attempt.made, RunId(new_id()), number=attempt.number + 1, lost=attempt.lost)
+            again.because = f"{failure.kind}: {failure.message}"
             self._queue(again, after_s=backoff_s(step.backoff.total_seconds(), attempt.number))
             return
-        self._note_failure(task.id, attempt.run, failure, attempts=attempt.number)
+        self._note_failure(task.id, attempt.run, failure, attempts=attempt.number, at_most=step.retries + 1)
         self._progression.fail(task)
 
-    def _note_failure(self, task: str, run: RunId, failure: Failure, *, attempts: int) -> None:
-        kind, message, trace = failure.kind, failure.message, failure.trace
-        told = StepFailure(task=task, run=run, kind=kind, message=message, trace=trace, attempts=attempts)
+    def _note_failure(
+        self, task: str, run: RunId, failure: Failure, *, attempts: int, at_most: int = 1
+    ) -> None:
+        told = StepFailure(
+            task=task, run=run, kind=failure.kind, message=failure.message, trace=failure.trace,
+            attempts=attempts, attempts_at_most=at_most,
+        )  # fmt: skip
         self.failures.append(told)
 
     def _find_gone(self, attempt: Attempt) -> bool:
@@ -440,7 +446,7 @@ class RunLoop:
     def progress(self) -> Progress:
         """Tell how far it is."""
         return tally(
-            self._progression, self._attempts.at_work.values(), self.run,
+            self._progression, self._attempts.at_work.values(), self._attempts.put_off(), self.run,
             stopping=self._stopping, waiting_for=self._waiting_for, cpu_s=self._cpu_s,
         )  # fmt: skip
 
@@ -452,7 +458,7 @@ class RunLoop:
             if task.state in ENDED and task.output is not None and task.output is not UNKNOWN
         }
         value = None
-        if self.graph.result is not None:
+        if self.graph.result is not None and not self.failures:
             value = self._progression.argument(self.graph.result, self._keys.literals)
         return Outcome(
             outputs=outputs,
@@ -464,6 +470,12 @@ class RunLoop:
                 if task.state is State.SKIPPED
             },
             value=None if value is UNKNOWN else value,
+            blocked={
+                task.id: task.because or "it waits for one that failed"
+                for task in self._progression.all_tasks()
+                if task.state is State.BLOCKED
+            },
+            nodes=[each.name for each in self.graph.nodes],
         )
 
     @property

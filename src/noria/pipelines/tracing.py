@@ -25,7 +25,7 @@ from noria.pipelines.graph import (
 from noria.pipelines.handles import Handle
 from noria.pipelines.signatures import field_names, read_signature, show, takes
 
-__all__ = ["draw", "draw_step"]
+__all__ = ["checked_params", "draw", "draw_step"]
 
 _DEEPEST = 20  # how far results are looked for within values
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
@@ -85,16 +85,29 @@ class _Drawing:
             circle = " -> ".join([*(one.name for one in self._way[number:]), pipeline.name])
             raise ConfigError(f"pipelines go in a circle: {circle}; a pipeline cannot contain itself")
         place = f"pipeline {self._told_way()!r}"
+        self._refuse_deadline(pipeline, place)
         signature = read_signature(pipeline.function, provided=self.provided)
         given = self._bound(f"{place}, pipeline {pipeline.name!r}", pipeline, signature.inner, args, kwargs)
         before = self._prefix
         self._prefix = f"{self._unique(before + pipeline.name)}/"
         self._way.append(pipeline)
         try:
-            return pipeline.function(**_checked_params(pipeline, given, self._told_way()))
+            return pipeline.function(**checked_params(pipeline, given, self._told_way()))
         finally:
             self._way.pop()
             self._prefix = before
+
+    def _refuse_deadline(self, pipeline: Pipeline[Any, Any], place: str) -> None:
+        """Refuse the deadline of a nested pipeline where that of the run does not come before it."""
+        outer, limit = self._way[0], pipeline.deadline
+        if limit is None or (outer.deadline is not None and outer.deadline <= limit):
+            return
+        has = "none" if outer.deadline is None else f"{outer.deadline.total_seconds():g} s"
+        raise ConfigError(
+            f"{place}: the nested pipeline {pipeline.name!r} has a deadline of {limit.total_seconds():g} s, "
+            f"and only a run as a whole can have one (that of {outer.name!r} is {has}); give {outer.name!r} "
+            f"a deadline that is no longer, or the steps of {pipeline.name!r} a timeout"
+        )
 
     def _told_way(self) -> str:
         return " > ".join(each.name for each in self._way)
@@ -154,7 +167,7 @@ def draw(
         If a parameter is missing or unknown, the function fails (names the line), or the graph cannot run;
         see `Graph`.
     """
-    given = _checked_params(pipeline, dict(params or {}), pipeline.name)
+    given = checked_params(pipeline, dict(params or {}), pipeline.name)
     drawing = _Drawing(pipeline, provided)
     token = DRAWING.set(drawing)
     try:
@@ -295,7 +308,8 @@ def _as_condition(value: Any, place: str) -> Result:
     return value._noria_result
 
 
-def _checked_params(pipeline: Pipeline[Any, Any], params: dict[str, Any], place: str) -> dict[str, Any]:
+def checked_params(pipeline: Pipeline[Any, Any], params: dict[str, Any], place: str) -> dict[str, Any]:
+    """Give the parameters of a pipeline with its defaults. Raises `ConfigError` where they do not fit."""
     known = read_signature(pipeline.function).parameters
     for name, value in params.items():
         if name not in known:

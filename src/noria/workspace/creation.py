@@ -11,7 +11,6 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _MARK = "noria.toml"  # written last: with it the folder is a project
 _IGNORED = ".noria/\n__pycache__/\n"
 _NO_SPACE = 28
-_EMPTY = "empty"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -21,7 +20,7 @@ def templates() -> tuple[str, ...]:
     Examples
     --------
     >>> templates()
-    ('empty', 'flights')
+    ('empty', 'flights', 'pipeline')
     """
     return tuple(sorted(each.name for each in _TEMPLATES.iterdir() if (each / _MARK).is_file()))
 
@@ -46,7 +45,7 @@ def create_project(folder: Path, *, template: str = "empty") -> tuple[Path, ...]
     if (folder / _MARK).exists():
         raise Conflict(f"{folder} is a project already (there is a {_MARK}); name another folder")
     contents = _contents(template)
-    if template == _EMPTY and _NAME.fullmatch(folder.absolute().name):
+    if _NAME.fullmatch(folder.absolute().name):  # where the template leaves the name open
         named = f'name = "{folder.absolute().name}"'.encode()
         contents[_MARK] = contents[_MARK].replace(b'name = "project"', named, 1)
     _refuse_to_overwrite(folder, contents)

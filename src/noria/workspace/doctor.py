@@ -20,6 +20,8 @@ import msgspec
 from noria.clock import format_instant, to_micros
 from noria.config import find_project, read_settings
 from noria.errors import NoriaError
+from noria.pipelines.kept import look_at_kept
+from noria.pipelines.store import PipelineStore
 from noria.workspace.project import Project
 
 __all__ = ["Finding", "Health", "examine"]
@@ -37,6 +39,7 @@ _ENGINES = (
 )
 _LOW_BYTES, _TOO_LOW_BYTES = 2 * 2**30, 200 * 2**20
 _SAMPLE = 10  # model versions whose every digest is computed again
+_NAMED = 5  # runs
 _OLDEST_CLOCK = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -88,6 +91,7 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
             yield finding
         if not broken:
             yield from _guarded("storage", "restore the storage from a backup", lambda: _storage(project))
+            yield from _guarded("results", "restore the storage from a backup", lambda: _results(project))
             yield from _guarded("lake", "restore the lake from a backup", lambda: _lake(project))
             yield from _guarded("online store", "the next replay makes it anew", lambda: _online(project))
 
@@ -168,7 +172,7 @@ def _modules(project: Project) -> Iterator[Finding]:
         for name, found in (
             ("datasets", declared.datasets), ("views", declared.views), ("trainings", declared.trainings),
             ("gates", declared.gates), ("monitors", declared.monitors), ("triggers", declared.triggers),
-            ("replays", declared.replays),
+            ("replays", declared.replays), ("pipelines", declared.pipelines), ("steps", declared.steps),
         )
     )  # fmt: skip
     missing = [
@@ -251,6 +255,33 @@ def _storage(project: Project) -> Iterator[Finding]:
         blobs += 1 + len(manifest.parts)
     told = f"{blobs} blobs of {len(sample)} of {len(models)} model versions have the digests on record"
     yield _finding("storage", Health.OK, told)
+
+
+def _results(project: Project) -> Iterator[Finding]:
+    """Look whether kept results of steps are there: their bytes are not read."""
+    ledger = project.ledger
+    store = PipelineStore(ledger.database, ledger.scope)
+    kept = look_at_kept(store, project.storage)
+    if not kept.results:
+        yield _finding("results", Health.OK, "none of a step is kept yet")
+        return
+    told = f"{kept.results:,} kept, {_size(kept.size_bytes)}; "
+    looked = f"of the newest {kept.looked_at:,} " if kept.looked_at < kept.results else "of these "
+    if kept.gone:
+        names = sorted({ledger.get_run(run).name for run in kept.gone[:_NAMED]})
+        told += f"{looked}the bytes of {len(kept.gone):,} are gone, such as of {', '.join(names)}"
+        yield _finding("results", Health.WARN, told, "nothing: what needs them makes them again")
+    else:
+        yield _finding("results", Health.OK, f"{told}the bytes {looked}are there")
+
+
+def _size(size_bytes: int) -> str:
+    """Write a size in the largest unit that it fills."""
+    size, units = float(size_bytes), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        del units[0]
+    return f"{size:,.0f} bytes" if units[0] == "bytes" else f"{size:,.1f} {units[0]}"
 
 
 def _lake(project: Project) -> Iterator[Finding]:

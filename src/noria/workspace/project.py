@@ -6,19 +6,18 @@ import getpass
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.clock import parse_instant
+from noria.clock import parse_duration, parse_instant
 from noria.config import EnvironmentSettings, find_project
 from noria.errors import ConfigError, NotFound
 from noria.records import VersionRef
 from noria.workspace.opened import Opened
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import pyarrow as pa
 
     from noria.audit.trace import Trace
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from noria.lake.store import Lake
     from noria.pipelines.declarations import Pipeline, Step
     from noria.pipelines.engine import Engine
+    from noria.pipelines.pruning import Pruned
     from noria.pipelines.records import PipelineResult, Plan, Progress
     from noria.records import Version
     from noria.replay.declarations import Replay
@@ -208,6 +208,36 @@ class Project(Opened):
 
         with working_on(self):
             return self.engine.plan(drawn(self, target, params or {}), force=force)
+
+    def prune_results(self, *, older_than: str | timedelta = "30d", dry_run: bool = False) -> Pruned:
+        """Forget kept results of steps that no run since then has made or used; a later run makes them again.
+
+        Runs, versions, lineage and logs stay on record, and so do blobs in the storage.
+
+        Parameters
+        ----------
+        older_than
+            How long ago, such as `30d`.
+        dry_run
+            Only tell.
+
+        Raises
+        ------
+        ConfigError
+            If `older_than` is no duration.
+        Conflict
+            If a pipeline is at work.
+        """
+        from noria.pipelines.pruning import prune
+
+        try:
+            age = parse_duration(older_than) if isinstance(older_than, str) else older_than
+        except ValueError as error:
+            raise ConfigError(f"older_than: {error}") from error
+        if age < timedelta(0):
+            raise ConfigError(f"older_than is {age}; give how long ago, such as 30d")
+        before = datetime.now(UTC) - age  # runs end by the wall clock
+        return prune(self.ledger, self.storage, before=before, dry_run=dry_run)
 
     def query(self, sql: str) -> pa.Table:
         """Answer one SELECT over every table: datasets, features, predictions, outcomes, the ledger's own.

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from noria.errors import ConfigError, NotFound
+from noria.errors import ConfigError, NotFound, StepFailed
 from noria.pipelines.code.changes import first_change
-from noria.pipelines.executor import Executor, Place, open_executor
+from noria.pipelines.comparing import Difference, compare_values
+from noria.pipelines.executor import Done, Executor, Place, open_executor
 from noria.pipelines.keys import told_runtime
 from noria.pipelines.recipes import Recipe, read_recipe
 from noria.pipelines.reproduction import (
-    Difference,
+    FailedThen,
     Reproduction,
-    compare_values,
+    Verdict,
     describe,
     differing,
     perform,
@@ -40,8 +41,9 @@ __all__ = ["reproduce"]
 class _Comparison:
     """What came out so far."""
 
-    steps: int = 0
+    steps: int = 0  # that had finished, and ran again
     differences: list[Difference] = field(default_factory=list)
+    failures: dict[FailedThen, list[str]] = field(default_factory=dict)  # of steps that had failed
     notes: dict[str, None] = field(default_factory=dict)
 
 
@@ -53,7 +55,8 @@ def reproduce(
     Parameters
     ----------
     run
-        Of a step, of a pipeline (then every step that it ran), or of a training.
+        Of a step, of a pipeline (then every step that it ran), or of a training. Steps that failed have to
+        fail alike.
     tolerance
         How far figures may differ, relative, to count as equal where bits are not.
     current
@@ -67,7 +70,7 @@ def reproduce(
     NotFound
         If the record does not hold how it was called.
     StepFailed
-        If a step fails now.
+        If a step that had finished fails now.
     """
     steps = _steps_of(project, run)
     found = _Comparison()
@@ -81,33 +84,67 @@ def reproduce(
         again = _Again(project, root, Path(scratch), tolerance)
         executor = stack.enter_context(again.executor())
         for step in steps:
-            acts = read_recipe(step, project.storage).acts
-            if acts is None:
+            acts = _left_out(step, project)
+            if acts is None and step.state is RunState.FAILED:
+                again.fail(executor, step, found)
+            elif acts is None:
                 again.compare(executor, step, found)
             elif len(steps) == 1:
-                raise ConfigError(
-                    f"step {step.name} is not run again: {acts}, so that would do it again; reproduce steps "
-                    "that compute"
-                )
+                raise ConfigError(f"step {step.name} is not run again: {acts}; reproduce steps that compute")
             else:
                 found.notes[f"left out: {step.name}, for {acts}"] = None
     _note_runtime(project, steps[0], found)
+    failure = _failure_of(found)
     verdict = verdict_of(found.differences)
-    what = f"{run.kind} {run.name} ({run.id[:16]})"
-    count = _counted(found.steps)
-    told = {
-        "bit-equal": f"{what} is reproduced: {count} bit-equal.",
-        "equal within tolerance": f"{what} is reproduced: {count} equal within {tolerance:g}.",
-        "different": f"{what} comes out differently.",
-    }[verdict]
+    if failure == "fails alike" and verdict != "different":
+        verdict = failure
     return Reproduction(
         run=run.id,
         verdict=verdict,
-        steps=found.steps,
-        told=told,
+        steps=found.steps + sum(map(len, found.failures.values())),
+        told=_told(run, found, verdict, tolerance),
         differences=tuple(found.differences),
         notes=tuple(found.notes),
+        failure=failure,
     )
+
+
+def _failure_of(found: _Comparison) -> FailedThen | None:
+    """Tell what became of the steps that had failed: the worst of it."""
+    order: tuple[FailedThen, ...] = ("fails otherwise", "succeeds now", "fails alike")
+    return next((each for each in order if each in found.failures), None)
+
+
+def _told(run: Run, found: _Comparison, verdict: Verdict, tolerance: float) -> str:
+    what = f"{run.kind} {run.name} ({run.id[:16]})"
+    same = {
+        "bit-equal": f"{_counted(found.steps)} bit-equal",
+        "equal within tolerance": f"{_counted(found.steps)} equal within {tolerance:g}",
+    }.get(verdict_of(found.differences))
+    if run.state is RunState.FINISHED:
+        return f"{what} comes out differently." if same is None else f"{what} is reproduced: {same}."
+    told = [f"{what} was recorded as {run.state}."]
+    told += [f"It {each}: {'; '.join(steps)}." for each, steps in found.failures.items()]
+    if same is not None and found.steps:
+        told.append(f"Of what it had finished, {same}.")
+    elif verdict == "different" and not found.failures:
+        told.append("What it had finished comes out differently.")
+    return " ".join(told)
+
+
+def _left_out(step: Run, project: "Project") -> str | None:
+    """Tell why a step is not run again, if so."""
+    acts = read_recipe(step, project.storage).acts
+    if acts is not None:
+        return f"{acts}, so that would do it again"
+    if step.state is RunState.FAILED and "memory_peak_bytes" not in step.metrics:
+        return f"it was ended from outside ({_reason(step)}), which another time may not be so"
+    return None
+
+
+def _reason(step: Run) -> str:
+    """Give the first line of how a step failed: `KIND: MESSAGE`."""
+    return (step.error or "").partition("\n")[0]
 
 
 def _steps_of(project: "Project", run: Run) -> list[Run]:
@@ -118,13 +155,20 @@ def _steps_of(project: "Project", run: Run) -> list[Run]:
             raise NotFound("recipe", f"of run {run.id}: it was not fitted as a step of a pipeline")
         return [ledger.get_run(RunId(run.params["step_run"]))]
     steps = [run] if run.kind == "step" else project.runs.steps(run)
-    done = [each for each in steps if each.kind == "step" and each.state is RunState.FINISHED]
+    last = {each.name: each for each in steps if each.kind == "step"}  # of several attempts
+    ended = {RunState.FINISHED, RunState.FAILED}
+    done = [each for each in last.values() if each.state in ended and _has_recipe(each)]
     if not done:
         raise ConfigError(
             f"run {run.id} ({run.kind} {run.name}, {run.state}) has run no step to its end; what it "
             "found kept was made by earlier runs: reproduce those"
         )
     return done
+
+
+def _has_recipe(step: Run) -> bool:
+    """Tell whether a step came as far as being called: one that was stopped before that has no recipe."""
+    return "recipe" in step.params or "recipe_sha256" in step.params
 
 
 class _Again:
@@ -156,12 +200,7 @@ class _Again:
     def compare(self, executor: Executor, step: Run, found: _Comparison) -> None:
         """Run one step again."""
         recipe = read_recipe(step, self._project.storage)
-        self._note_code(recipe, step, found)
-        task = step.name.partition("/")[2]
-        recipe = msgspec.structs.replace(
-            recipe, arguments={name: filled(tree, self._data_of) for name, tree in recipe.arguments.items()}
-        )
-        done = perform(executor, recipe, run=new_id(), task=step.name, scratch=str(self._scratch))
+        done, task = self._perform(executor, recipe, step, found), _task_of(step)
         assert done.output is not None
         found.steps += 1
         entry = self._store.find([step.params["key"]]).get(step.params["key"])
@@ -174,6 +213,41 @@ class _Again:
                 found.differences.extend(
                     compare_values(step.metrics[name], value, f"{task} metric {name}", self._tolerance)
                 )
+
+    def fail(self, executor: Executor, step: Run, found: _Comparison) -> None:
+        """Run a step that failed again: it has to fail with an error of the same kind."""
+        recipe, task, then = read_recipe(step, self._project.storage), _task_of(step), _reason(step)
+        try:
+            self._perform(executor, recipe, step, found)
+        except StepFailed as failed:
+            now = failed.reasons[0].partition("\n")[0]
+        else:
+            found.failures.setdefault("succeeds now", []).append(f"{task}, which failed with {then}")
+            told = f"failed with {then}; succeeds now"
+            found.differences.append(Difference(where=task, told=told, within=False))
+            return
+        if now.partition(":")[0] == then.partition(":")[0]:
+            found.failures.setdefault("fails alike", []).append(f"{task} with {now}")
+            if now != then:
+                found.notes[f"{task} said then: {then}"] = None
+        else:
+            found.failures.setdefault("fails otherwise", []).append(f"{task} with {now}, then with {then}")
+            told = f"failed with {then}; fails now with {now}"
+            found.differences.append(Difference(where=task, told=told, within=False))
+
+    def _perform(self, executor: Executor, recipe: Recipe, step: Run, found: _Comparison) -> Done:
+        self._note_code(recipe, step, found)
+        called = msgspec.structs.replace(
+            recipe, arguments={name: filled(tree, self._data_of) for name, tree in recipe.arguments.items()}
+        )
+        return perform(
+            executor,
+            called,
+            run=new_id(),
+            task=step.name,
+            scratch=str(self._scratch),
+            attempt=step.attempt,
+        )
 
     def _differences(self, where: str, before: Tree | None, after: Tree | None) -> list[Difference]:
         if before is not None and after is not None and not isinstance(before, Recorded | Absent):
@@ -207,6 +281,10 @@ class _Again:
                 told = _change(root / name, name, self._project.storage.get(source))
                 if told is not None:
                     found.notes[f"{what} code differs from the recorded: {told}"] = None
+
+
+def _task_of(step: Run) -> str:
+    return step.name.partition("/")[2]
 
 
 def _counted(steps: int) -> str:

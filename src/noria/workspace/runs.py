@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from sqlalchemy import func, select
 
 from noria.errors import ConfigError, Conflict, NotFound
+from noria.ledger.tables import runs
+from noria.pipelines.accounts import RunAccount, account_of
 from noria.pipelines.executor import log_path
 from noria.pipelines.records import PipelineResult, Progress
 from noria.pipelines.store import PipelineStore
@@ -58,6 +61,32 @@ class Runs:
     def steps(self, run: Run) -> list[Run]:
         """List the runs of a pipeline run's steps, oldest first."""
         return self._project.ledger.list_runs(parent=run.id, newest_first=False)
+
+    def kinds(self) -> list[str]:
+        """List the kinds of runs on record."""
+        found: list[str] = []
+        next_kind = select(func.min(runs.c.kind)).where(runs.c.scope == self._project.ledger.scope)
+        with self._project.ledger.database.read() as connection:
+            kind = connection.execute(next_kind).scalar()
+            while kind is not None:  # one look into the index for each, however many runs there are
+                found.append(kind)
+                kind = connection.execute(next_kind.where(runs.c.kind > kind)).scalar()
+        return found
+
+    def account(self, run: Run) -> RunAccount:
+        """Tell of a run of a pipeline in whole: its steps with their attempts and costs, result, versions.
+
+        Raises
+        ------
+        ConfigError
+            If it is no run of a pipeline.
+        """
+        if run.kind != "pipeline":
+            raise ConfigError(f"run {run.id} is a {run.kind}; only runs of pipelines have steps to tell of")
+        return account_of(
+            run, self.steps(run), self.progress(run),
+            ledger=self._project.ledger, storage=self._project.storage,
+        )  # fmt: skip
 
     def progress(self, run: Run) -> Progress | None:
         """Tell how far a run of a pipeline is, or was last; None if it was over before anything was told."""

@@ -14,6 +14,7 @@ from noria.monitoring.records import MonitorReport
 from noria.records import Run, RunState
 from noria.replay.declarations import Replay
 from noria.triggers.reconcile import Decision, list_unfinished
+from noria.workspace.pipeline_states import PipelineState, pipeline_states
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -83,6 +84,7 @@ class ProjectStatus(msgspec.Struct, frozen=True, kw_only=True):
     declared: dict[str, tuple[str, ...]]  # names by kind
     replays: tuple[ReplayState, ...]
     datasets: tuple[DatasetState, ...]
+    pipelines: tuple[PipelineState, ...]  # that are declared, or have run
     events: int = 0
     deployments: tuple[DeploymentState, ...] = ()
     monitors: tuple[MonitorReport, ...] = ()  # the last report about each deployment
@@ -110,9 +112,12 @@ def project_status(project: "Project") -> ProjectStatus:
             "monitors": tuple(declared.monitors),
             "triggers": tuple(declared.triggers),
             "replays": tuple(declared.replays),
+            "pipelines": tuple(declared.pipelines),
+            "steps": tuple(declared.steps),
         },
         replays=_replays(declared.replays, None),
         datasets=_datasets(None, declared.datasets),
+        pipelines=pipeline_states(project, (), at=project.clock.now()),
     )
     if not project.has_begun:
         return begun
@@ -125,6 +130,7 @@ def project_status(project: "Project") -> ProjectStatus:
         events=newest[0].seq if newest else 0,
         replays=_replays(declared.replays, ledger),
         datasets=_datasets(ledger, declared.datasets),
+        pipelines=pipeline_states(project, runs, at=project.clock.now()),
         deployments=deployments(ledger),
         monitors=_last_reports(ledger, runs),
         runs=_counted(runs),

@@ -23,14 +23,14 @@ from noria.pipelines.executor import Place
 from noria.pipelines.graph import Graph
 from noria.pipelines.loading import importing_from
 from noria.pipelines.signatures import asks_for, fits, read_signature, show
-from noria.pipelines.tracing import draw, draw_step
+from noria.pipelines.tracing import checked_params, draw, draw_step
 from noria.pipelines.trees import Recorded
 from noria.records import Version
 from noria.training.declarations import Training
 from noria.workspace.project import Project
 from noria.workspace.project import open as open_project
 
-__all__ = ["drawn", "load_version", "open_engine", "project_for_steps", "working_on"]
+__all__ = ["check_params", "drawn", "load_version", "open_engine", "project_for_steps", "working_on"]
 
 _PROVIDERS = {"noria.workspace.project:Project": "noria.workspace.steps:project_for_steps"}
 _LOADER = "noria.workspace.steps:load_version"
@@ -161,6 +161,11 @@ def drawn(
             return draw_step(target, _read_params(target.function, params, target.name), provided=provided)
         graph = draw(target, _read_params(target.function, params, target.name), provided=provided)
     return graph if until is None else graph.until([until])
+
+
+def check_params(pipeline: Pipeline[Any, Any], params: Mapping[str, Any]) -> None:
+    """Raise the `ConfigError` that `drawn` would, if a pipeline does not take such parameters."""
+    checked_params(pipeline, _read_params(pipeline.function, params, pipeline.name), pipeline.name)
 
 
 def _newest(

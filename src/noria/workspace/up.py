@@ -20,7 +20,7 @@ from noria.triggers.reconcile import Decision, reconcile
 from noria.workspace.up_jobs import Argv, Runner, pipeline_argv
 from noria.workspace.up_leadership import Leadership
 from noria.workspace.up_queue import Queue
-from noria.workspace.up_records import Job, Notice, NoticeKind, Outcome, Role, UpState
+from noria.workspace.up_records import Job, Notice, NoticeKind, Outcome, Role, Serving, UpState
 from noria.workspace.up_serving import Servers
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Up:
             tell=self._tell,
         )
         self._ended: list[tuple[Job, Outcome]] = []  # and not on record yet
+        self._stopped: list[tuple[Job, Outcome]] = []  # they were at work when this process was stopped
         self._stopping = threading.Event()
         self._away_since: float | None = None
         self._mark_at = 0.0
@@ -123,6 +124,7 @@ class Up:
         A second Ctrl-C, which raises `KeyboardInterrupt`, ends it at once.
         """
         is_hurried = False
+        served, led = tuple[Serving, ...](), False
         self._servers.start()
         try:
             self._turn()
@@ -135,8 +137,11 @@ class Up:
         finally:
             self._runner.kill()
             if not is_hurried:  # else servers end with this process, and so does its lease
+                served = tuple(each for each in self._servers.state() if each.address is not None)
+                led = self._leadership.is_held
                 self._servers.stop()
                 self._leadership.stop()
+        self._tell_end(served, led=led)
 
     def stop(self) -> None:
         """Let `run` come to its end."""
@@ -251,8 +256,8 @@ class Up:
     def _wind_up(self) -> None:
         """Stop what runs, and put on record what came to its end all the same; the rest is taken up again."""
         self._say(NoticeKind.STOPPED, f"stopping; asked to end: {_runs(len(self._runner))}")
-        stopped = self._runner.stop(within_s=self._settings.stop_within_s)
-        self._ended += [(job, outcome) for job, outcome in stopped if outcome.outcome == "finished"]
+        self._stopped = self._runner.stop(within_s=self._settings.stop_within_s)
+        self._ended += [(job, outcome) for job, outcome in self._stopped if outcome.outcome == "finished"]
         if self._state.role is Role.LEADER and self._leadership.is_held:
             try:
                 self._settle()
@@ -261,6 +266,29 @@ class Up:
         self._publish()
 
     # -- telling
+
+    def _tell_end(self, served: Sequence[Serving], *, led: bool) -> None:
+        """Say what was at work when it was stopped, and what is handed back."""
+        finished = [job.pipeline for job, outcome in self._stopped if outcome.outcome == "finished"]
+        ended = [job.pipeline for job, outcome in self._stopped if outcome.outcome != "finished"]
+        servers = [f"{each.environment}/{each.deployment}" for each in served]
+        waiting = max(0, len(self._queue) - len(ended)) if led else 0
+        told = [f"{', '.join(finished)} finished"] if finished else []
+        told += [f"{', '.join(ended)} ended on the way (finished steps are kept)"] if ended else []
+        told += [f"servers of {', '.join(servers)} stopped"] if servers else []
+        told = told or ["nothing was at work"]
+        back = ["the lead"] if led else []
+        back += [_runs(len(ended) + waiting)] if ended or waiting else []
+        told += [f"handed back to the next `noria up`: {' and '.join(back)}"] if back else []
+        self._say(
+            NoticeKind.STOPPED,
+            f"stopped; {'; '.join(told)}",
+            finished=finished,
+            ended=ended,
+            waiting=waiting,
+            servers=servers,
+            led=led,
+        )
 
     def _database_is_away(self, error: StoreError) -> None:
         if self._away_since is None:

@@ -1,19 +1,17 @@
 """What people ask of a running `noria up`: that a pipeline is run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from noria.errors import ConfigError, Conflict, NotFound
-from noria.pipelines.signatures import read_signature
+from noria.errors import Conflict, NotFound
 from noria.records import Event, new_id
+from noria.workspace.steps import check_params
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
 
 __all__ = ["request_run"]
-
-_PROVIDED = ("noria.workspace.project:Project",)  # handed to pipelines that ask for it
 
 
 def request_run(
@@ -39,7 +37,7 @@ def request_run(
     NotFound
         If the project declares no such pipeline.
     ConfigError
-        If the pipeline takes no such argument, or lacks one.
+        If the pipeline takes no such argument, lacks one, or one is of another type: as a run of it says.
     Conflict
         If the key is that of another request.
     """
@@ -47,7 +45,7 @@ def request_run(
     if pipeline not in declared:
         raise NotFound("pipeline", pipeline, declared)
     given = dict(params or {})
-    _check(pipeline, given, declared[pipeline].function)
+    check_params(declared[pipeline], given)
     told = ", ".join(f"{name}={value!r}" for name, value in given.items())
     event = project.ledger.append(
         "pipeline.requested",
@@ -66,18 +64,3 @@ def request_run(
             "give each request its own"
         )
     return event
-
-
-def _check(pipeline: str, given: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Refuse arguments that a pipeline does not take, and the lack of those that it needs."""
-    known = read_signature(function, provided=_PROVIDED).parameters
-    taken = {name: each for name, each in known.items() if each.provided is None}
-    unknown = [name for name in given if name not in taken]
-    lacking = [name for name, each in taken.items() if each.is_required and name not in given]
-    if unknown or lacking:
-        wrong = (
-            f"takes no {', '.join(map(repr, unknown))}"
-            if unknown
-            else f"needs {', '.join(map(repr, lacking))}"
-        )
-        raise ConfigError(f"pipeline {pipeline!r} {wrong}; it takes {', '.join(taken) or 'nothing'}")
