@@ -3,6 +3,40 @@
 The declarations are light; `noria.checks.engine` runs them.
 """
 
-from noria.checks.declarations import Rule, Severity, between, expression, matches, not_null, one_of, unique
+from noria.checks.declarations import (
+    Rule,
+    Severity,
+    aggregate,
+    between,
+    expression,
+    finite,
+    fresh,
+    has_type,
+    increasing,
+    length,
+    matches,
+    not_null,
+    one_of,
+    references,
+    row_count,
+    unique,
+)
 
-__all__ = ["Rule", "Severity", "between", "expression", "matches", "not_null", "one_of", "unique"]
+__all__ = [
+    "Rule",
+    "Severity",
+    "aggregate",
+    "between",
+    "expression",
+    "finite",
+    "fresh",
+    "has_type",
+    "increasing",
+    "length",
+    "matches",
+    "not_null",
+    "one_of",
+    "references",
+    "row_count",
+    "unique",
+]

@@ -6,17 +6,48 @@ a missing value for `not_null` and as out of bounds for `between`.
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
-from noria.clock import format_instant
+from noria.clock import format_instant, parse_duration
 from noria.errors import ConfigError
 
-__all__ = ["Bound", "Rule", "Severity", "between", "expression", "matches", "not_null", "one_of", "unique"]
+__all__ = [
+    "BATCH_KINDS",
+    "Bound",
+    "Named",
+    "Rule",
+    "Severity",
+    "aggregate",
+    "between",
+    "expression",
+    "finite",
+    "fresh",
+    "has_type",
+    "increasing",
+    "length",
+    "matches",
+    "not_null",
+    "one_of",
+    "references",
+    "row_count",
+    "unique",
+]
 
 Bound = int | float | str
+BATCH_KINDS = frozenset({"aggregate", "fresh", "has_type", "row_count"})  # about a batch, not about a row
+
+
+class Named(Protocol):
+    """What has a name: a declared dataset."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
 
 
 class Severity(StrEnum):
@@ -30,7 +61,7 @@ class Severity(StrEnum):
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One rule of a contract; made by the functions of this module."""
 
-    kind: str  # "between", "not_null", "unique", "one_of", "matches", "expression"
+    kind: str  # the name of the function that makes it
     name: str  # as reports call it, for example "between(distance, 1, 6000)"
     columns: tuple[str, ...] = ()
     low: Bound | None = None
@@ -39,7 +70,17 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str | None = None
     sql: str | None = None
     instants: bool = False  # `low` and `high` are ISO instants
+    strictly: bool = False  # of `increasing`: equal is too little
+    type: str | None = None  # of `has_type`
+    dataset: str | None = None  # of `references`: whose `others` the columns name
+    others: tuple[str, ...] = ()
+    span_s: float | None = None  # of `fresh`: the greatest age; of `row_count`: how far to look back
     severity: Severity = Severity.REJECT
+
+    @property
+    def about_batch(self) -> bool:
+        """Whether it is about the batch as a whole."""
+        return self.kind in BATCH_KINDS
 
 
 def between(
@@ -140,6 +181,188 @@ def expression(sql: str, *, name: str, severity: str = "reject") -> Rule:
     'expression'
     """
     return Rule(kind="expression", name=name, sql=sql, severity=_severity(severity))
+
+
+def finite(*columns: str, severity: str = "reject") -> Rule:
+    """Want numbers in `columns`: neither NaN nor an infinity."""
+    return Rule(
+        kind="finite",
+        name=f"finite({', '.join(columns)})",
+        columns=_some(columns, "finite"),
+        severity=_severity(severity),
+    )
+
+
+def length(column: str, low: int | None, high: int | None, *, severity: str = "reject") -> Rule:
+    """Want `low` to `high` characters of a text, or entries of a list; None leaves a side open."""
+    given = [bound for bound in (low, high) if bound is not None]
+    if not given or any(type(bound) is not int or bound < 0 for bound in given):
+        raise ConfigError(f"length({column!r}, {low!r}, {high!r}) wants `low`, `high` or both, from 0 on")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"length({column!r}, {low}, {high}): the lower bound is above the upper one")
+    return Rule(
+        kind="length",
+        name=f"length({column}, {_show(low)}, {_show(high)})",
+        columns=(column,),
+        low=low,
+        high=high,
+        severity=_severity(severity),
+    )
+
+
+def increasing(column: str, *, strictly: bool = False, severity: str = "reject") -> Rule:
+    """Want no value below the greatest before it in the batch; `strictly`: nor one equal to it.
+
+    The greatest is that of rows which hold the other rules, so that one mistyped value condemns no others.
+    """
+    return Rule(
+        kind="increasing",
+        name=f"increasing({column}{', strictly' if strictly else ''})",
+        columns=(column,),
+        strictly=strictly,
+        severity=_severity(severity),
+    )
+
+
+def references(
+    column: str | Iterable[str],
+    dataset: str | Named,
+    other: str | Iterable[str] | None = None,
+    *,
+    severity: str = "reject",
+) -> Rule:
+    """Want `column`, or columns together, to be among those of rows of another dataset.
+
+    Parameters
+    ----------
+    column
+        One or several; a row that lacks a value in one of them passes.
+    dataset
+        The other dataset, or its name. It has to have a table when a batch is ingested. Of the same dataset
+        the rows that have landed count, not those of the batch.
+    other
+        Its columns, in the same order; by default they have the same names.
+
+    Examples
+    --------
+    >>> references("carrier", "airlines", "code").name
+    'references(carrier, airlines.code)'
+    """
+    mine = _listed(column)
+    theirs = mine if other is None else _listed(other)
+    if not mine or len(set(mine)) != len(set(theirs)) or len(set(mine)) != len(mine):
+        raise ConfigError(
+            f"references({', '.join(mine)}) names {len(mine)} columns here and {len(theirs)} there; "
+            "name as many here as there, each once"
+        )
+    name = dataset if isinstance(dataset, str) else dataset.name
+    return Rule(
+        kind="references",
+        name=f"references({', '.join(mine)}, {', '.join(f'{name}.{each}' for each in theirs)})",
+        columns=mine,
+        dataset=name,
+        others=theirs,
+        severity=_severity(severity),
+    )
+
+
+def has_type(column: str, type: str, *, severity: str = "block") -> Rule:
+    """Want a column of a type: an Arrow type (`int64`, `timestamp[us, tz=UTC]`) or a family of them.
+
+    The families are `integer`, `number` (integers, floats, decimals), `text`, `instant` (with a time zone),
+    `date`, `bool`, `binary`, `list`, `struct`.
+    """
+    return Rule(
+        kind="has_type",
+        name=f"has_type({column}, {type})",
+        columns=(column,),
+        type=type,
+        severity=_of_batch(severity, "has_type"),
+    )
+
+
+def fresh(max_age: str | timedelta, *, severity: str = "block") -> Rule:
+    """Want the newest `event_at` of a batch to be at most `max_age` before the instant of the batch.
+
+    Examples
+    --------
+    >>> fresh("36h").span_s
+    129600.0
+    """
+    span = _span(max_age, "fresh")
+    return Rule(kind="fresh", name=f"fresh({max_age})", span_s=span, severity=_of_batch(severity, "fresh"))
+
+
+def row_count(
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    against: str | timedelta | None = None,
+    severity: str = "block",
+) -> Rule:
+    """Want `low` to `high` rows in a batch; with `against`, so many times the median of earlier batches.
+
+    Parameters
+    ----------
+    low, high
+        Rows, or with `against` shares of the median; None leaves a side open.
+    against
+        How far to look back (`"28d"`) for batches that landed. With fewer than 5 of them nothing is wanted.
+
+    Examples
+    --------
+    >>> row_count(0.5, 2, against="28d").name
+    'row_count(0.5, 2, against=28d)'
+    """
+    given = [bound for bound in (low, high) if bound is not None]
+    if not given or any(bound < 0 for bound in given):
+        raise ConfigError(f"row_count({low!r}, {high!r}) wants `low`, `high` or both, from 0 on")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"row_count({low!r}, {high!r}): the lower bound is above the upper one")
+    past = "" if against is None else f", against={against}"
+    return Rule(
+        kind="row_count",
+        name=f"row_count({_show(low)}, {_show(high)}{past})",
+        low=low,
+        high=high,
+        span_s=None if against is None else _span(against, "row_count"),
+        severity=_of_batch(severity, "row_count"),
+    )
+
+
+def aggregate(sql: str, *, name: str, severity: str = "block") -> Rule:
+    """Want a SQL condition over aggregates of the accepted rows to hold; an unknown (null) passes.
+
+    Examples
+    --------
+    >>> aggregate("avg(delay) between -10 and 60", name="usual delays").kind
+    'aggregate'
+    """
+    return Rule(kind="aggregate", name=name, sql=sql, severity=_of_batch(severity, "aggregate"))
+
+
+def _listed(columns: str | Iterable[str]) -> tuple[str, ...]:
+    return (columns,) if isinstance(columns, str) else tuple(columns)
+
+
+def _span(text: str | timedelta, what: str) -> float:
+    try:
+        span = parse_duration(text) if isinstance(text, str) else text
+    except ValueError as err:
+        raise ConfigError(f"{what}({text!r}): {err}") from err
+    if span <= timedelta(0):
+        raise ConfigError(f"{what}({text!r}): the duration must be positive")
+    return span.total_seconds()
+
+
+def _of_batch(text: str, what: str) -> Severity:
+    severity = _severity(text)
+    if severity is Severity.REJECT:
+        raise ConfigError(
+            f"{what}(...) is about a batch as a whole and can reject no row; "
+            "choose severity 'block' or 'warn'"
+        )
+    return severity
 
 
 def _some(columns: tuple[str, ...], what: str) -> tuple[str, ...]:
