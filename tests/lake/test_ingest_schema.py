@@ -96,8 +96,8 @@ def test_a_newly_declared_column_is_added_and_null_before(lake: Lake, day: Day) 
     lake.ingest(wider, day(2, 2, wind=[1.0, 2.0]), batch=2)
     assert lake.read("flights")["wind"].to_pylist() == [None, None, 1.0, 2.0]
     assert lake.read("flights", version=1).column_names == list(SCHEMA)
-    with pytest.raises(ConfigError, match="declares 'distance' as double, its table has int64"):
-        lake.ingest(flights(schema={**SCHEMA, "distance": "double"}), day(3, 2), batch=3)
+    with pytest.raises(ConfigError, match="declares 'distance' as string, its table has int64"):
+        lake.ingest(flights(schema={**SCHEMA, "wind": "double", "distance": "string"}), day(3, 2), batch=3)
 
 
 def test_missing_declared_columns_and_odd_frames_are_told(lake: Lake, day: Day) -> None:

@@ -99,8 +99,8 @@ def test_kill_9_at_any_instant_loses_and_doubles_nothing(tmp_path: Path) -> None
 def test_a_kill_between_two_stores_is_made_good(tmp_path: Path, between: str) -> None:
     """Stop exactly between the steps, where a random kill seldom hits."""
     step = {
-        "rejected and rows": "noria.lake.delta.Table.append",
-        "rows and records": "noria.lake.recording.IngestRecords.landed",
+        "rejected and rows": "noria.lake.delta.Table.commit",
+        "rows and records": "noria.lake.recording.IngestRecords.changed",
     }[between]
     module, name = step.rsplit(".", 2)[0], step.rsplit(".", 2)[1:]
     trap = f"""

@@ -180,3 +180,12 @@ def test_sql_answers_over_readers(lake: Lake, day: Day) -> None:
     sql = "select carrier, count(*) as n from flights where landed_at >= '2013-01-02' group by 1 order by 1"
     answer = query(sql, {name: lambda name=name: lake.reader(name) for name in lake.names()})  # type: ignore[misc]
     assert answer.to_pylist() == [{"carrier": "AA", "n": 10}, {"carrier": "UA", "n": 10}]
+
+
+def test_apps_whose_names_differ_in_any_character_write_files_of_other_names(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path), ledger=None)
+    rows = pa.table({"x": [1]})
+    for app in ("a:b", "a_b", "one/" + 100 * "x", "two/" + 100 * "x"):
+        assert lake.append("t", rows, batch=1, app_id=app)
+    assert lake.read("t").num_rows == 4
+    assert len(list(tmp_path.glob("t/*.parquet"))) == 4

@@ -4,10 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from noria.checks.declarations import Rule
 from noria.errors import ConfigError
+from noria.lake.reading import Reading
 
 __all__ = ["ArrowFrame", "Dataset"]
 
@@ -32,8 +33,8 @@ class Dataset:
     name
         The table's name, usable in SQL.
     key
-        The column, or columns, that name a row. A key comes once in the whole table: a second row of
-        it is rejected. A correction is a row of another key, or of another dataset.
+        The column, or columns, that name a row. A key comes once in the whole table: the same row again
+        is dropped and counted, other content under its key is rejected, or replaces it (see `write`).
     event_at
         The column that says when it happened.
     known_at
@@ -46,8 +47,23 @@ class Dataset:
     schema
         Column -> Arrow type name (`int64`, `double`, `string`, `bool`, `timestamp[us, tz=UTC]`, ...).
         Without it the first batch decides.
+    write
+        `append`: a row, once there, is never changed. `merge`: a row whose key is there replaces it; the
+        one with the later `known_at` stays, of equal ones the one that came last.
+    renamed
+        Old name -> new name of columns that the table still has under the old one.
     source
         Gives the whole historical table for the project's folder.
+    repair
+        Gives a table of rejected rows as they should have been: as many rows, in the same order. Used by
+        `noria dataset repair`.
+    files
+        A pattern of the files that the rows come in, below the project's folder: `data/sales/*.csv`.
+        `noria ingest` takes those that are new.
+    reading
+        How these files are read: `delimiter`, `encoding`, `header`, `names`, `nulls`, `time_zone`, `sheet`.
+    owner, description, tags
+        For people who look for data.
 
     Raises
     ------
@@ -69,7 +85,15 @@ class Dataset:
     checks: Sequence[Rule] = field(default=(), kw_only=True)
     max_rejected_share: float = field(default=0.01, kw_only=True)
     schema: Mapping[str, str] | None = field(default=None, kw_only=True)
+    write: Literal["append", "merge"] = field(default="append", kw_only=True)
+    renamed: Mapping[str, str] = field(default_factory=dict, hash=False, kw_only=True)
     source: Callable[[Path], ArrowFrame] | None = field(default=None, kw_only=True)
+    repair: Callable[[Any], ArrowFrame] | None = field(default=None, kw_only=True)
+    files: str | None = field(default=None, kw_only=True)
+    reading: Mapping[str, Any] = field(default_factory=dict, hash=False, kw_only=True)
+    owner: str | None = field(default=None, kw_only=True)
+    description: str | None = field(default=None, kw_only=True)
+    tags: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or "__" in self.name:
@@ -86,11 +110,14 @@ class Dataset:
                 f"dataset {self.name!r}: max_rejected_share is {self.max_rejected_share}, "
                 "it must be from 0 to 1"
             )
+        if self.write not in ("append", "merge"):
+            raise ConfigError(f"dataset {self.name!r}: write is {self.write!r}; choose 'append' or 'merge'")
+        Reading.of(self.reading)
         for rule in self.checks:
             if not isinstance(rule, Rule):
                 raise ConfigError(
                     f"dataset {self.name!r}: {rule!r} looks at no rows; use the checks that do: "
-                    "between, not_null, unique, one_of, matches, expression"
+                    "between, not_null, unique, one_of, matches, references, expression and others"
                 )
         if self.schema is not None:
             wanted = {*self.keys, self.event_at, *((self.known_at,) if self.known_at else ())}

@@ -3,6 +3,10 @@
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
@@ -14,10 +18,19 @@ from obstore.store import from_url
 
 from noria.errors import DiskFull, StoreError
 
-__all__ = ["Files", "LocalFiles", "ObjectFiles", "open_files", "translated"]
+__all__ = ["Files", "LocalFiles", "ObjectFiles", "Stored", "open_files", "translated"]
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ROOM_TEXTS = ("No space left", "os error 28", "quota exceeded", "File too large", "os error 27")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that is there."""
+
+    path: str  # below the root
+    size_bytes: int
+    modified_at: datetime
 
 
 class Files(Protocol):
@@ -43,6 +56,14 @@ class Files(Protocol):
 
     def exists(self, path: str) -> bool:
         """Say whether there is a file of that name."""
+        ...
+
+    def listed(self, folder: str) -> Iterator[Stored]:
+        """Give every file below a folder."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
         ...
 
     def arrow(self, path: str) -> tuple[Any, str]:
@@ -92,6 +113,22 @@ class LocalFiles:
     def exists(self, path: str) -> bool:
         """Say whether the file is there."""
         return os.path.exists(f"{self.root}/{path}")  # noqa: PTH110 - asked before every read
+
+    def listed(self, folder: str) -> Iterator[Stored]:
+        """Give every file below a folder."""
+        for path in sorted((self._base / folder).rglob("*")):
+            with suppress(FileNotFoundError):  # another process removes files too
+                found = path.stat()
+                if path.is_file():
+                    at = datetime.fromtimestamp(found.st_mtime, UTC)
+                    yield Stored(path.relative_to(self._base).as_posix(), found.st_size, at)
+
+    def delete(self, path: str) -> None:
+        """Remove a file."""
+        try:
+            (self._base / path).unlink(missing_ok=True)
+        except OSError as err:
+            raise translated(err, self.root) from err
 
     def arrow(self, path: str) -> tuple[Any, str]:
         """Give pyarrow's view of a file."""
@@ -152,6 +189,17 @@ class ObjectFiles:
         except FileNotFoundError:
             return False
         return True
+
+    def listed(self, folder: str) -> Iterator[Stored]:
+        """Give every object below a prefix."""
+        for page in obstore.list(self._store, prefix=folder):
+            for each in page:
+                yield Stored(each["path"], each["size"], each["last_modified"])
+
+    def delete(self, path: str) -> None:
+        """Remove an object."""
+        with suppress(FileNotFoundError):
+            obstore.delete(self._store, path)
 
     def arrow(self, path: str) -> tuple[Any, str]:
         """Give pyarrow's view of an object."""

@@ -1,115 +1,251 @@
 """How a batch gets into the lake: conform, check, set aside, land, record.
 
-The rows and the batch's number are one commit. Rejected rows are written before it and the records of the
-ledger after it, so that after a kill at any instant the same call, or the next one, completes the batch.
+The rows and the batch's number are one commit, made only upon the state against which its keys were held:
+where another commit came first, they are held against what it brought. Rejected rows are written before it
+and the records of the ledger after it, so that after a kill at any instant the same call, or the next one,
+completes the batch.
 """
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from threading import RLock
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 
-from noria.checks.declarations import Rule, expression, not_null, unique
-from noria.checks.engine import REJECTED_SCHEMA, BatchChecker, BatchVerdict, row_json
+from noria.checks.engine import BatchChecker
+from noria.checks.verdicts import REJECTED_SCHEMA, BatchVerdict, row_json
 from noria.clock import to_micros
-from noria.errors import BatchBlocked, ConfigError, Conflict, SourceError
+from noria.errors import BatchBlocked, Conflict, SourceError
+from noria.lake.arrival import Arrival
+from noria.lake.data_files import DataFile, stem_of
 from noria.lake.declarations import ArrowFrame, Dataset
-from noria.lake.delta import DataFile, Table
+from noria.lake.delta import Table
+from noria.lake.evolution import evolve
+from noria.lake.incoming import Incoming
+from noria.lake.kept import Kept
 from noria.lake.keys import KeyIndex
 from noria.lake.recording import Batch, Ingested, IngestRecords, findings_of
+from noria.lake.rejected import set_aside
+from noria.lake.rewriting import Rewritten
+from noria.lake.row_files import RowFiles
+from noria.lake.rows import Rows
+from noria.lake.rowsql import RowSql
 from noria.lake.schema import INSTANT, as_table, conform, declared_schema, storable_schema
-from noria.lake.tables import INGEST, Tables
+from noria.lake.settling import Settling
+from noria.lake.surroundings import LakeSurroundings
+from noria.lake.tables import Tables
 from noria.records import Cost, Version, sha256_hex
 
 __all__ = ["Ingestor"]
 
-_ATTEMPTS = 10
+_ATTEMPTS = 50
 
 
 class Ingestor:
-    """Ingests batches of datasets. One thread at a time."""
+    """Ingests batches of datasets: of one dataset one at a time, of several at once.
 
-    def __init__(self, tables: Tables, records: IngestRecords | None) -> None:
+    Parameters
+    ----------
+    guard
+        Is held while an opened table is looked at or changed, never while rows are read or written.
+    """
+
+    def __init__(self, tables: Tables, records: IngestRecords | None, sql: RowSql, guard: RLock) -> None:
         self._tables = tables
         self._records = records
+        self._sql = sql
+        self._guard = guard
         self._checker = BatchChecker()
-        self._keys: dict[str, KeyIndex] = {}
-        self._settled: set[str] = set()
+        self._keys: dict[tuple[str, tuple[str, ...]], KeyIndex] = {}
+        self._busy: dict[str, RLock] = {}
+        self.settling = Settling(tables, records)
 
-    def ingest(self, dataset: Dataset, frame: ArrowFrame, batch: Batch) -> Ingested:
+    def ingest(self, dataset: Dataset, frame: ArrowFrame | Rows, batch: Batch) -> Ingested:
         """See `noria.lake.store.Lake.ingest`."""
         began = time.perf_counter(), time.process_time()
-        for _ in range(_ATTEMPTS):
-            table, last = self._tables.find(dataset.name), None
-            if table is not None:
-                self._settle(table)
-                last = table.transaction(INGEST)
-                if _has_landed(table, batch.number):
-                    if last == batch.number:  # another process may be about to record it
-                        self._settled.discard(table.name)
-                        self._settle(table)
-                    return self._landed_before(batch, as_table(frame, name=dataset.name).num_rows)
-            rows = as_table(frame, name=dataset.name)
-            if rows.num_rows == 0:
-                if self._records:
-                    self._records.empty(batch)
-                return Ingested("empty", None, 0, 0, ())
-            rows = self._conformed(dataset, table, rows, batch.at)
-            verdict = self._judge(dataset, table, rows)
-            if verdict.blocked:
-                self._block(batch, rows, verdict)
-            self._set_aside(batch, verdict.rejected)
-            table = table or self._tables.create(dataset.name, rows.schema)
-            facts = batch.facts(verdict.accepted.num_rows, verdict.rejected.num_rows, verdict.findings)
-            new = table.append(verdict.accepted, app_id=INGEST, batch=batch.number, after=last, facts=facts)
-            if new is not None:
-                if verdict.key_hashes is not None:
-                    self._keys[dataset.name].add(verdict.key_hashes, new)
-                cost = Cost(cpu_s=time.process_time() - began[1], wall_s=time.perf_counter() - began[0])
-                version = self._record(batch, facts, table, cost)
-                counts = verdict.accepted.num_rows, verdict.rejected.num_rows
-                return Ingested("landed", version, *counts, verdict.findings)
-        raise Conflict(
-            f"{dataset.name!r}: other processes ingest into it all the time; let one of them do it"
-        )
+        incoming = Incoming(frame, name=dataset.name)
+        with self.alone(dataset.name):
+            before = self._landed_before(batch, incoming)
+            if before is not None:
+                return before
+            with self.arriving(dataset, incoming, batch) as arrival:
+                if arrival is None:
+                    if self._records:
+                        self._records.empty(batch)
+                    return Ingested("empty", None, 0, 0, ())
+                return self._land(dataset, arrival, batch, incoming, began)
 
     def check(self, dataset: Dataset, frame: ArrowFrame, *, batch: int | None, at: datetime) -> BatchVerdict:
         """See `noria.lake.store.Lake.check`."""
-        table = self._tables.find(dataset.name)
         rows = as_table(frame, name=dataset.name)
         if rows.num_rows == 0:
             return BatchVerdict(rows, REJECTED_SCHEMA.empty_table(), (), ())
-        rows = self._conformed(dataset, table, rows, at)
-        if batch is not None and table is not None and _has_landed(table, batch):
-            table = None
-        return self._judge(dataset, table, rows)
+        named = Batch(dataset.name, 0 if batch is None else batch, "check", None, at)
+        with self.alone(dataset.name):
+            with self._guard:
+                table = self._tables.find(dataset.name)
+                if table is not None and batch is not None and table.has_landed(named.app, batch):
+                    table = None
+            rows, schema = self._conformed(dataset, rows, named, dry=True)
+            kept = Kept(schema, dataset.keys, None, stem="")
+            with self._arrival(dataset, named, schema, table, kept) as arrival:
+                arrival.take(rows)
+                arrival.finish()
+                rejected = _joined(arrival.rejects.tables()).sort_by("row")
+                return BatchVerdict(arrival.kept.table(), rejected, arrival.findings, arrival.reasons)
 
-    def moved(self, name: str, old: list[DataFile], new: list[DataFile]) -> None:
-        """Note that a table's rows in `old` are in `new` now."""
-        if name in self._keys:
-            self._keys[name].moved(old, new)
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Let no other thread change this table for the block."""
+        with self._guard:
+            lock = self._busy.setdefault(name, RLock())
+        with lock:
+            yield
+
+    @contextmanager
+    def arriving(
+        self, dataset: Dataset, incoming: Incoming, batch: Batch, *, apart: bool = False
+    ) -> Iterator[Arrival | None]:
+        """Take all rows of a batch in, checked; None if there is none.
+
+        `apart`: their keys are not held against the table's, yet.
+        """
+        arrival: Arrival | None = None
+        try:
+            for piece in incoming.pieces(self._wanted(dataset)):
+                if isinstance(piece, pa.Table):
+                    known = None if arrival is None else arrival.schema
+                    rows, schema = self._conformed(dataset, piece, batch, known=known)
+                    arrival = arrival or self._begun(dataset, schema, batch, apart=apart)
+                    arrival.take(rows)
+                else:
+                    arrival = arrival or self._begun(dataset, self._known_schema(dataset), batch, apart=apart)
+                    arrival.take_broken(piece)
+            if arrival is not None:
+                arrival.finish()
+            yield arrival
+        finally:
+            if arrival is not None:
+                arrival.__exit__()
+
+    def index_of(self, dataset: Dataset) -> KeyIndex:
+        """Give the keys of a dataset's table, as far as they were read."""
+        key = dataset.name, dataset.keys
+        if key not in self._keys:
+            self._keys[key] = KeyIndex(dataset.keys, self._sql)
+        return self._keys[key]
+
+    def moved(self, name: str, old: Sequence[DataFile], new: Sequence[DataFile]) -> None:
+        """Note that what is left of a table's rows in `old` is in `new` now."""
+        for (table, _), index in self._keys.items():
+            if table == name:
+                index.moved(old, new)
+
+    def forget_keys(self, name: str) -> None:
+        """Read the keys of a table anew when they are next needed."""
+        for key in [each for each in self._keys if each[0] == name]:
+            del self._keys[key]
+
+    def block(self, batch: Batch, arrival: Arrival) -> None:
+        """Raise `BatchBlocked` if the batch may not land, once that is on record."""
+        reasons = list(arrival.reasons)
+        if not reasons:
+            return
+        if self._records:
+            rejected = (row_json(row) for table in arrival.rejects.tables() for row in table.to_pylist())
+            digest = sha256_hex(f"{arrival.rows}\n{chr(10).join(rejected)}".encode())
+            self._records.blocked(batch, digest=digest, reasons=reasons, findings=arrival.findings)
+        worst = max(arrival.findings, key=lambda each: each.failing)
+        raise BatchBlocked(
+            batch.dataset,
+            str(batch.number),
+            reasons,
+            example=f"{worst.rule} fails for {worst.example}" if worst.example else "",
+        )
+
+    def record(self, batch: Batch, facts: dict[str, Any], table: Table, cost: Cost) -> Version | None:
+        """Make the records of a commit that was just made."""
+        return self.settling.record(batch, facts, table, cost)
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Let go of the engines."""
         self._checker.close()
 
-    def _settle(self, table: Table) -> None:
-        """Make the records of a batch that landed just before a kill."""
-        if self._records is None or table.name in self._settled:
-            return
-        last = table.transaction(INGEST)
-        if last is not None and self._records.find_landed(table.name, last) is None:
-            facts = table.commit_facts(INGEST, last)
-            batch = Batch.of_facts(table.name, last, facts)
-            then = self._tables.get_at(table.name, facts["version"])
-            self._record(batch, facts, then, Cost(cpu_s=0.0, wall_s=0.0))
-        self._settled.add(table.name)
+    def _land(
+        self,
+        dataset: Dataset,
+        arrival: Arrival,
+        batch: Batch,
+        incoming: Incoming,
+        began: tuple[float, float],
+    ) -> Ingested:
+        index = self.index_of(dataset)
+        for _ in range(_ATTEMPTS):
+            with self._guard:
+                found = self._tables.find(dataset.name)
+                version = -1 if found is None else found.version
+                files = [] if found is None else found.files
+            before = self._landed_before(batch, incoming)  # as of this state or a later one, which is refused
+            if before is not None:
+                return before
+            plan = Rewritten()
+            if found is not None:
+                _want_columns(found, arrival, batch)
+                fresh, new = index.catch_up(found, files)
+                if dataset.write == "merge":
+                    plan = arrival.replacing(found, files, index)
+                elif new and fresh.find_any(arrival.hashes):
+                    arrival.hold_against(found, new)
+            self.block(batch, arrival)
+            set_aside(self._tables, self._guard, batch, arrival.rejects)
+            mine = arrival.kept.files()
+            facts = batch.facts(
+                "ingested",
+                arrival.findings,
+                accepted=sum(each.rows for each in mine),
+                rejected=arrival.rejects.rows,
+                repeated=arrival.repeated,
+                replaced=plan.rows,
+            )
+            with self._guard:
+                table = self._tables.find(dataset.name)
+                if table is None:
+                    table = self._tables.create(dataset.name, arrival.schema)
+                    _want_columns(table, arrival, batch)
+                    version = table.version if not table.files else -1
+                if table.version != version or not table.commit(
+                    add=[*plan.new, *mine],
+                    remove=plan.old,
+                    txn=(batch.app, batch.number),
+                    facts=facts,
+                    unless=lambda: True,
+                ):
+                    continue
+                index.moved(plan.old, plan.new)
+                index.add(arrival.hashes, mine)
+                cost = Cost(cpu_s=time.process_time() - began[1], wall_s=time.perf_counter() - began[0])
+                done = self.record(batch, facts, table, cost)
+            counts = {name: facts[name] for name in ("accepted", "rejected", "repeated", "replaced")}
+            return Ingested("landed", done, findings=arrival.findings, **counts)
+        raise Conflict(f"{dataset.name!r}: other processes write to it all the time; let one of them do it")
 
-    def _landed_before(self, batch: Batch, rows: int) -> Ingested:
-        """Give what became of a batch. Raises `Conflict` if `rows` rows cannot be those that came then."""
-        event = None if self._records is None else self._records.find_landed(batch.dataset, batch.number)
-        if event is None and self._records is not None and rows:
+    def _landed_before(self, batch: Batch, incoming: Incoming) -> Ingested | None:
+        """Give what became of a batch that has landed. Raises `Conflict` if these rows cannot be its rows."""
+        with self._guard:
+            table = self._tables.find(batch.dataset)
+            if table is None:
+                return None
+            self.settling.settle(table)
+            if not table.has_landed(batch.app, batch.number):
+                return None
+            event = None
+            if self._records is not None:
+                event = self._records.find(batch) or self.settling.settle_batch(table, batch)
+        rows = incoming.rows
+        if event is None and self._records is not None and rows != 0:
             raise Conflict(
                 f"batch {batch.number} of {batch.dataset!r} never landed, and a later one has: nothing of it "
                 "was written; ingest it under a number above the last one"
@@ -117,17 +253,80 @@ class Ingestor:
         if event is None or self._records is None:
             return Ingested("already", None, 0, 0, ())
         told = event.payload
-        came = told["accepted"] + told["rejected"]
-        if rows != came:
+        came = told["accepted"] + told["rejected"] + told.get("repeated", 0)
+        if rows is not None and rows != came:
             raise Conflict(
                 f"batch {batch.number} of {batch.dataset!r} landed with {came} rows before, this one has "
                 f"{rows}; nothing of it was written: give new rows a number of their own, above the last one"
             )
-        version = self._records.version_of(event)
-        return Ingested("already", version, told["accepted"], told["rejected"], findings_of(told["findings"]))
+        return Ingested(
+            "already",
+            self._records.version_of(event),
+            told["accepted"],
+            told["rejected"],
+            findings_of(told["findings"]),
+            told.get("repeated", 0),
+            told.get("replaced", 0),
+        )
 
-    def _conformed(self, dataset: Dataset, table: Table | None, rows: pa.Table, at: datetime) -> pa.Table:
-        """Bring rows to the table's columns and types; the declaration, or the first batch, sets them."""
+    def _begun(self, dataset: Dataset, schema: pa.Schema, batch: Batch, *, apart: bool) -> Arrival:
+        with self._guard:
+            table = self._tables.find(dataset.name)
+        rows = RowFiles(self._tables.store, dataset.name, schema)
+        kept = Kept(schema, dataset.keys, rows, stem=stem_of(batch.number, batch.app))
+        return self._arrival(dataset, batch, schema, None if apart else table, kept)
+
+    def _arrival(
+        self, dataset: Dataset, batch: Batch, schema: pa.Schema, table: Table | None, kept: Kept
+    ) -> Arrival:
+        index, files = None, []
+        if table is not None:
+            index, files = self.index_of(dataset), table.files
+            index.catch_up(table, files)
+        return Arrival(
+            dataset,
+            schema,
+            table=table,
+            files=files,
+            index=index,
+            checker=self._checker,
+            sql=self._sql,
+            kept=kept,
+            surroundings=LakeSurroundings(
+                dataset, batch, tables=self._tables, guard=self._guard, records=self._records
+            ),
+        )
+
+    def _wanted(self, dataset: Dataset) -> pa.Schema | None:
+        """Give the columns that a source is asked for; None where the first rows decide."""
+        with self._guard:
+            table = self._tables.find(dataset.name)
+        schema = declared_schema(dataset) or (None if table is None else table.schema)
+        if schema is not None and dataset.known_at is None:
+            return pa.schema([each for each in schema if each.name != dataset.known_at_column])
+        return schema
+
+    def _known_schema(self, dataset: Dataset) -> pa.Schema:
+        with self._guard:
+            table = self._tables.find(dataset.name)
+        schema = declared_schema(dataset) or (None if table is None else table.schema)
+        if schema is None:
+            raise SourceError(
+                f"{dataset.name!r}: its first rows could not be read, so nothing says which columns there "
+                "are; declare a schema, or repair the beginning of the source"
+            )
+        return schema
+
+    def _conformed(
+        self,
+        dataset: Dataset,
+        rows: pa.Table,
+        batch: Batch,
+        *,
+        known: pa.Schema | None = None,
+        dry: bool = False,
+    ) -> tuple[pa.Table, pa.Schema]:
+        """Bring rows to the table's columns and types; the declaration, or the first piece, sets them."""
         known_at = dataset.known_at_column
         if dataset.known_at is None:
             if known_at in rows.column_names:
@@ -135,12 +334,8 @@ class Ingestor:
                     f"{dataset.name!r} has a column {known_at!r}, which the lake would add; "
                     f"declare known_at={known_at!r} to use it, or rename it"
                 )
-            rows = rows.append_column(known_at, _instants(at, rows.num_rows))
-        declared = declared_schema(dataset)
-        if table is None:
-            wanted = declared or storable_schema(rows.schema, name=dataset.name)
-        else:
-            wanted = table.schema if declared is None else _widened(table, declared)
+            rows = rows.append_column(known_at, _instants(batch.at, rows.num_rows))
+        wanted = known or self._shaped(dataset, rows, batch, dry=dry)
         rows = conform(rows, wanted, name=dataset.name)
         for column in (*dataset.keys, dataset.event_at, known_at):
             if column not in rows.column_names:
@@ -155,80 +350,35 @@ class Ingestor:
                     f"{dataset.name!r}: column {column!r} is {found}, wanted {INSTANT}; "
                     "an instant needs its time zone"
                 )
-        return rows
+        return rows, wanted
 
-    def _judge(self, dataset: Dataset, table: Table | None, rows: pa.Table) -> BatchVerdict:
-        taken = None
-        if table is not None:
-            taken = self._keys.get(dataset.name)
-            if taken is None:
-                taken = self._keys[dataset.name] = KeyIndex(table, dataset.keys, self._checker)
-        rules = _contract(dataset)
-        return self._checker.check(rows, rules, max_rejected_share=dataset.max_rejected_share, taken=taken)
-
-    def _block(self, batch: Batch, rows: pa.Table, verdict: BatchVerdict) -> None:
-        if self._records:
-            digest = sha256_hex("\n".join(map(row_json, rows.to_pylist())).encode())
-            self._records.blocked(batch, digest=digest, reasons=verdict.reasons, findings=verdict.findings)
-        worst = max(verdict.findings, key=lambda each: each.failing)
-        reasons = [*verdict.reasons, f"{worst.rule} fails for example for {worst.example}"]
-        raise BatchBlocked(batch.dataset, str(batch.number), reasons)
-
-    def _set_aside(self, batch: Batch, rejected: pa.Table) -> None:
-        """Keep rejected rows; what a killed attempt at this batch left there is replaced."""
-        name = f"{batch.dataset}__rejected"
-        table = self._tables.find(name)
-        if table is not None and _has_landed(table, batch.number):
-            before = table.read(columns=rejected.column_names, where=pads.field("batch") == batch.number)
-            if before.equals(rejected):
-                return
-            table.delete(f"batch = {batch.number}")
-        if rejected.num_rows:
-            number = pa.repeat(pa.scalar(batch.number, pa.int64()), rejected.num_rows)
-            rows = rejected.append_column("batch", number)
-            rows = rows.append_column("rejected_at", _instants(batch.at, rejected.num_rows))
-            table = table or self._tables.create(name, rows.schema)
-            last = table.transaction(INGEST)
-            table.append(rows, app_id=INGEST, batch=batch.number, after=last, facts={})
-
-    def _record(self, batch: Batch, facts: dict[str, object], table: Table, cost: Cost) -> Version | None:
-        if self._records is None:
-            return None
-        return self._records.landed(
-            batch,
-            facts,
-            table={"rows": table.rows, "files": len(table.files)},
-            uri=f"delta:{table.name}@{table.version}",
-            digest=table.digest(),
-            cost=cost,
-        )
+    def _shaped(self, dataset: Dataset, rows: pa.Table, batch: Batch, *, dry: bool) -> pa.Schema:
+        declared = declared_schema(dataset)
+        with self._guard:
+            table = self._tables.find(dataset.name)
+            if table is None:
+                return declared or storable_schema(rows.schema, name=dataset.name)
+            if declared is None and not dataset.renamed:
+                return table.schema
+            if not dry and evolve(table, dataset, facts=batch.facts("evolved")):
+                self.forget_keys(dataset.name)
+                self.settling.settle_evolved(table)
+            return table.schema
 
 
-def _has_landed(table: Table, batch: int) -> bool:
-    last = table.transaction(INGEST)
-    return last is not None and batch <= last
-
-
-def _contract(dataset: Dataset) -> list[Rule]:
-    """Give what holds of every dataset, and what this one declares."""
-    event_at, known_at = dataset.event_at, dataset.known_at_column
-    rules = [not_null(*dataset.keys), not_null(event_at)]
-    if known_at != event_at:
-        in_order = f'"{known_at}" >= "{event_at}"'
-        rules += [not_null(known_at), expression(in_order, name=f"{known_at} not before {event_at}")]
-    rules += [unique(*dataset.keys), *dataset.checks]
-    return list({rule.name: rule for rule in rules}.values())
-
-
-def _widened(table: Table, declared: pa.Schema) -> pa.Schema:
-    for each in declared:
-        if each.name in table.schema.names and table.schema.field(each.name).type != each.type:
-            raise ConfigError(
-                f"dataset {table.name!r} declares {each.name!r} as {each.type}, "
-                f"its table has {table.schema.field(each.name).type}; a column keeps its type"
+def _want_columns(table: Table, arrival: Arrival, batch: Batch) -> None:
+    """Raise `Conflict` if the table no longer has the columns that the batch was written for."""
+    for each in arrival.schema:
+        if each.name not in table.schema.names or table.schema.field(each.name).type != each.type:
+            raise Conflict(
+                f"batch {batch.number} of {batch.dataset!r}: column {each.name!r} was changed by another "
+                "process meanwhile, nothing was written; ingest the batch again"
             )
-    table.widen(declared)
-    return table.schema
+
+
+def _joined(tables: Iterator[pa.Table]) -> pa.Table:
+    found = list(tables)
+    return pa.concat_tables(found) if found else REJECTED_SCHEMA.empty_table()
 
 
 def _instants(at: datetime, rows: int) -> pa.Array:

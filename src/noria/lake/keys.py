@@ -1,79 +1,115 @@
-"""Which keys a table has: 8 bytes each in memory, however the keys are ordered.
+"""Which keys a table or a batch has: 8 bytes each in memory, however the keys are ordered.
 
 Hashes are kept in sorted runs that double in size, so a small batch costs little and a look-up is a few
-binary searches. A hash that is found is confirmed by reading the table.
+binary searches. A hash that is found says "perhaps": whoever asks confirms it by comparing rows.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset as pads
 
-from noria.checks.engine import BatchChecker
-from noria.lake.delta import DataFile, Table
+from noria.lake.data_files import DataFile
+from noria.lake.row_files import RowFiles
+from noria.lake.rowsql import Flags, Hashes, RowSql
 
-__all__ = ["KeyIndex"]
+__all__ = ["HashRuns", "KeyIndex", "is_repeated"]
 
-_Hashes = np.ndarray[Any, np.dtype[np.uint64]]
-_Flags = np.ndarray[Any, np.dtype[np.bool_]]
+_JOINED = 4
+
+
+class HashRuns:
+    """A growing set of hashes."""
+
+    def __init__(self) -> None:
+        self._runs: list[Hashes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def find(self, hashes: Hashes, ordered: Hashes | None = None) -> Flags:
+        """Say for each hash whether it is there; `ordered` are the same hashes, sorted."""
+        ordered = np.sort(hashes) if ordered is None else ordered
+        common = [found for run in self._runs if len(found := _common(run, ordered))]
+        if not common:
+            return np.zeros(len(hashes), dtype=bool)
+        return _among(hashes, np.unique(np.concatenate(common)))
+
+    def find_any(self, other: "HashRuns") -> bool:
+        """Say whether one of the hashes of `other` is there."""
+        return any(len(_common(mine, run)) for run in other._runs for mine in self._runs)
+
+    def add(self, ordered: Hashes) -> None:
+        """Take sorted hashes in. Runs of about one size are joined, four at a time."""
+        if not len(ordered):
+            return
+        self._runs.append(ordered)
+        while len(self._runs) >= _JOINED and len(self._runs[-_JOINED]) <= 2 * len(self._runs[-1]):
+            last = [self._runs.pop() for _ in range(_JOINED)]
+            run = np.sort(np.concatenate(last), kind="stable")
+            self._runs.append(run[np.concatenate([[True], run[1:] != run[:-1]])])
+
+    def add_all(self, other: "HashRuns") -> None:
+        """Take in the hashes of `other`."""
+        for run in other._runs:
+            self.add(run)
 
 
 class KeyIndex:
-    """The keys of one table; a `noria.checks.engine.TakenKeys`."""
+    """The keys of one table. Keys that have gone from it stay: they are confirmed before they count."""
 
-    def __init__(self, table: Table, columns: tuple[str, ...], checker: BatchChecker) -> None:
-        self._table = table
-        self._columns = columns
-        self._checker = checker
-        self._runs: list[_Hashes] = []
+    def __init__(self, columns: tuple[str, ...], sql: RowSql) -> None:
+        self.columns = columns
+        self._sql = sql
+        self._hashes = HashRuns()
         self._known: set[str] = set()
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The key's columns."""
-        return self._columns
+    def find(self, hashes: Hashes, ordered: Hashes | None = None) -> Flags:
+        """Say for each hash whether a row of the table may have it."""
+        return self._hashes.find(hashes, ordered)
 
-    def find(self, table: pa.Table, hashes: _Hashes) -> _Flags:
-        """Say for each row of `table` whether its key is in the lake's table."""
-        self._catch_up()
-        maybe = np.zeros(len(hashes), dtype=bool)
-        for run in self._runs:
-            place = np.searchsorted(run, hashes)
-            maybe |= run[np.minimum(place, len(run) - 1)] == hashes
-        if maybe.any():
-            self._confirm(table, maybe)
-        return maybe
+    def find_any(self, hashes: HashRuns) -> bool:
+        """Say whether a row of the table may have one of these hashes."""
+        return self._hashes.find_any(hashes)
 
-    def add(self, hashes: _Hashes, files: list[DataFile]) -> None:
+    def catch_up(self, table: RowFiles, files: Sequence[DataFile]) -> tuple[HashRuns, list[DataFile]]:
+        """Read the keys of those of `files` that others have committed; give their hashes, and the files."""
+        fresh = HashRuns()
+        new = [each for each in files if each.path not in self._known]
+        for file in new:
+            rows = table.read_files([file], columns=self.columns)
+            fresh.add(np.sort(self._sql.hashes(rows, self.columns)))
+            self._known.add(file.path)
+        self._hashes.add_all(fresh)
+        return fresh, new
+
+    def add(self, hashes: HashRuns, files: Sequence[DataFile]) -> None:
         """Take over the keys of `files`, which were just written."""
         self._known |= {each.path for each in files}
-        run = np.sort(hashes)
-        while self._runs and len(self._runs[-1]) <= 2 * len(run):
-            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
-        if len(run):
-            self._runs.append(run)
+        self._hashes.add_all(hashes)
 
-    def moved(self, old: list[DataFile], new: list[DataFile]) -> None:
-        """Note that the rows of `old` are in `new` now."""
+    def moved(self, old: Sequence[DataFile], new: Sequence[DataFile]) -> None:
+        """Note that what is left of the rows of `old` is in `new` now."""
         if self._known.issuperset(each.path for each in old):
             self._known |= {each.path for each in new}
 
-    def _catch_up(self) -> None:
-        new = [each for each in self._table.files if each.path not in self._known]
-        if new:
-            rows = self._table.read(new, columns=self._columns)
-            self.add(self._checker.hash_keys(rows, self._columns), new)
 
-    def _confirm(self, table: pa.Table, maybe: _Flags) -> None:
-        rows = np.flatnonzero(maybe)
-        suspects = table.select(list(self._columns)).take(pa.array(rows))
-        first = self._columns[0]
-        where = pads.field(first).isin(suspects[first].combine_chunks().unique())
-        found = self._table.read(columns=self._columns, where=where)
-        taken = set(_tuples(found))
-        maybe[rows] = [key in taken for key in _tuples(suspects)]
+def is_repeated(hashes: Hashes, ordered: Hashes) -> Flags:
+    """Say for each hash whether it comes earlier in the same array."""
+    repeated = np.zeros(len(hashes), dtype=bool)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return repeated
+    order = np.argsort(hashes, kind="stable")
+    repeated[order[1:]] = hashes[order][1:] == hashes[order][:-1]
+    return repeated
 
 
-def _tuples(table: pa.Table) -> list[tuple[object, ...]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+def _common(run: Hashes, ordered: Hashes) -> Hashes:
+    """Give what two sorted arrays have in common: the fewer are looked up, in their order, which is quick."""
+    few, many = (ordered, run) if len(ordered) <= len(run) else (run, ordered)
+    return few[_among(few, many)] if len(many) else few
+
+
+def _among(hashes: Hashes, ordered: Hashes) -> Flags:
+    place = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
+    found: Flags = ordered[place] == hashes
+    return found

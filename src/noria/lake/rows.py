@@ -19,7 +19,8 @@ class Broken:
     reason
         What was found and what was wanted.
     payload
-        The raw text, cut at 64 KiB; bytes that are no UTF-8 are written with backslashes.
+        The raw text; bytes that are no UTF-8 are written with backslashes. Of a source's row at most
+        1 MiB, and the reason says where it was cut; of an event all.
     row
         Its place in the source, from 0.
     """

@@ -8,15 +8,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noria.errors import ConfigError, SourceError
-from noria.lake.declarations import ArrowFrame, Dataset
+from noria.lake.declarations import Dataset
 
-__all__ = ["INSTANT", "as_table", "conform", "declared_schema", "fill", "merged_type", "storable_schema"]
+__all__ = [
+    "INSTANT",
+    "as_table",
+    "conform",
+    "declared_schema",
+    "fill",
+    "merged_type",
+    "plain_table",
+    "storable_schema",
+]
 
 INSTANT = pa.timestamp("us", "UTC")
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:, ?tz=([^\]]+))?\]")
 
 
-def as_table(frame: ArrowFrame, *, name: str) -> pa.Table:
+def as_table(frame: object, *, name: str) -> pa.Table:
     """Take over any frame that speaks the Arrow PyCapsule interface.
 
     Raises
@@ -33,6 +42,12 @@ def as_table(frame: ArrowFrame, *, name: str) -> pa.Table:
             f"{name!r} was given a {type(frame).__name__}, which is no frame; "
             "give an Arrow table, a pandas or Polars frame, or a DuckDB relation"
         )
+    return plain_table(table, name=name)
+
+
+def plain_table(rows: pa.Table | pa.RecordBatch, *, name: str) -> pa.Table:
+    """Give rows without metadata. Raises `SourceError` if a column comes twice."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
     twice = sorted({each for each in table.column_names if table.column_names.count(each) > 1})
     if twice:
         raise SourceError(f"{name!r} was given column {', '.join(twice)} more than once; rename or drop one")

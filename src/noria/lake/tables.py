@@ -6,9 +6,7 @@ from noria.errors import NotFound
 from noria.lake.delta import Table, create_table, table_exists
 from noria.lake.files import Files
 
-__all__ = ["INGEST", "Tables"]
-
-INGEST = "ingest"  # the app id of batches that went through a contract
+__all__ = ["Tables"]
 
 _PINNED = 8  # older states that stay open
 
@@ -17,7 +15,7 @@ class Tables:
     """Opens each table once, and keeps it up with what other processes commit."""
 
     def __init__(self, files: Files) -> None:
-        self._files = files
+        self.store = files
         self._open: dict[str, Table] = {}
         self._pinned: dict[tuple[str, int], Table] = {}
 
@@ -26,8 +24,8 @@ class Tables:
         table = self._open.get(name)
         if table is not None:
             table.refresh()
-        elif table_exists(self._files, name):
-            table = self._open[name] = Table(self._files, name)
+        elif table_exists(self.store, name):
+            table = self._open[name] = Table(self.store, name)
         return table
 
     def get(self, name: str) -> Table:
@@ -40,21 +38,29 @@ class Tables:
     def get_at(self, name: str, version: int) -> Table:
         """Give a table as it was at Delta's own version. Raises `NotFound`."""
         at = (name, version)
-        table = self._pinned.pop(at, None) or Table(self._files, name, version=version)
+        table = self._pinned.pop(at, None)
+        if table is None:
+            table = Table(self.store, name, version=version)
+        else:
+            table.refresh()
         self._pinned[at] = table
         if len(self._pinned) > _PINNED:
             del self._pinned[next(iter(self._pinned))]
         return table
 
+    def drop_pinned(self, name: str) -> None:
+        """Open older states of a table anew when they are next needed."""
+        self._pinned = {at: each for at, each in self._pinned.items() if at[0] != name}
+
     def create(self, name: str, schema: pa.Schema) -> Table:
         """Make an empty table, unless another process has just done so, and give it."""
-        table = self._open[name] = create_table(self._files, name, schema)
+        table = self._open[name] = create_table(self.store, name, schema)
         return table
 
     def names(self) -> list[str]:
         """Name the tables, sorted."""
-        return [name for name in self._files.folders() if table_exists(self._files, name)]
+        return [name for name in self.store.folders() if table_exists(self.store, name)]
 
     def exists(self, name: str) -> bool:
         """Say whether there is a table of that name."""
-        return name in self._open or table_exists(self._files, name)
+        return name in self._open or table_exists(self.store, name)

@@ -1,0 +1,251 @@
+"""Everything that changes tables, put together."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import RLock
+from typing import Any
+
+import pyarrow as pa
+
+from noria.checks.verdicts import BatchVerdict
+from noria.errors import Conflict, NotFound
+from noria.lake.changes import Changes, Range
+from noria.lake.data_files import DataFile, FileWriter, stem_of
+from noria.lake.declarations import ArrowFrame, Dataset
+from noria.lake.delta import Table
+from noria.lake.forgetting import Forgotten, Subject, forget, names_of
+from noria.lake.incoming import Incoming
+from noria.lake.ingest import Ingestor
+from noria.lake.maintenance import Vacuumed, joined, neighbours, tail_of_small_files, vacuum
+from noria.lake.recording import Batch, Changed, Ingested, IngestRecords
+from noria.lake.rejected import rejected_name
+from noria.lake.rows import Rows
+from noria.lake.rowsql import RowSql
+from noria.lake.schema import fill, storable_schema
+from noria.lake.tables import Tables
+from noria.ledger.store import Ledger
+from noria.records import Cost
+
+__all__ = ["Writing"]
+
+_ATTEMPTS = 50
+_LOOK_EVERY = 8  # commits, for small files to join
+
+
+class Writing:
+    """The lake's verbs that change tables. See `noria.lake.store.Lake` for what each promises."""
+
+    def __init__(self, tables: Tables, ledger: Ledger | None, guard: RLock) -> None:
+        self._tables = tables
+        self._ledger = ledger
+        self._guard = guard
+        self._sql = RowSql()
+        records = None if ledger is None else IngestRecords(ledger)
+        self._ingestor = Ingestor(tables, records, self._sql, guard)
+        self._changes = Changes(tables, self._ingestor, records, self._sql, guard)
+
+    def ingest(
+        self,
+        dataset: Dataset,
+        frame: ArrowFrame | Rows,
+        *,
+        number: int,
+        app: str,
+        source: str,
+        cause: str | None,
+        at: datetime,
+    ) -> Ingested:
+        """Check a batch and land what holds."""
+        done = self._ingestor.ingest(dataset, frame, Batch(dataset.name, number, source, cause, at, app))
+        if done.state == "landed":
+            self._tidy(dataset.name)
+        return done
+
+    def check(self, dataset: Dataset, frame: ArrowFrame, *, batch: int | None, at: datetime) -> BatchVerdict:
+        """Hold rows against the contract, and write nothing."""
+        return self._ingestor.check(dataset, frame, batch=batch, at=at)
+
+    def append(self, name: str, frame: ArrowFrame | Rows, *, number: int, app: str) -> bool:
+        """Append rows without a contract."""
+        with self._ingestor.alone(name):
+            with self._guard:
+                table = self._tables.find(name)
+                if table is not None and table.has_landed(app, number):
+                    return False
+            files = self._written(name, Incoming(frame, name=name), stem_of(number, app))
+            for _ in range(_ATTEMPTS):
+                with self._guard:
+                    table = self._tables.get(name)
+                    last = table.transaction(app)
+                    if last is not None and number <= last:
+                        return False
+                    if table.commit(
+                        add=files,
+                        txn=(app, number),
+                        facts={},
+                        unless=lambda table=table, last=last: table.transaction(app) != last,  # type: ignore[misc]
+                    ):
+                        break
+            else:
+                raise Conflict(
+                    f"{name!r}: other processes append as {app!r} all the time; let one of them do it"
+                )
+        self._tidy(name)
+        return True
+
+    def overwrite(
+        self,
+        target: Dataset | str,
+        frame: ArrowFrame | Rows,
+        *,
+        span: tuple[str, Any, Any],
+        number: int,
+        app: str,
+        source: str,
+        cause: str | None,
+        at: datetime,
+    ) -> Changed:
+        """Put rows in the place of those of a range."""
+        name = target.name if isinstance(target, Dataset) else target
+        return self._changes.overwrite(
+            target, frame, Range(*span), Batch(name, number, source, cause, at, app)
+        )
+
+    def delete(
+        self,
+        name: str,
+        where: str,
+        *,
+        reason: str,
+        number: int | None,
+        app: str,
+        cause: str | None,
+        at: datetime,
+    ) -> Changed:
+        """Delete the rows of a condition."""
+        batch = None if number is None else Batch(name, number, "delete", cause, at, app)
+        return self._changes.delete(name, where, batch, reason=reason, at=at, cause=cause)
+
+    def forget(
+        self, name: str, column: str, values: Iterable[Any], *, reason: str, cause: str | None, at: datetime
+    ) -> Forgotten:
+        """Take a subject's rows out for good."""
+        subject = Subject(column, values)
+        with self._guard:
+            schema = self._tables.get(name).schema
+        if column not in schema.names:
+            raise NotFound("column", column, schema.names)
+        subject.want_type(schema.field(column).type)
+        done = []
+        for each in (name, rejected_name(name)):
+            with self._ingestor.alone(each), self._guard:
+                table = self._tables.find(each)
+                if table is None:
+                    continue
+                self._ingestor.settling.settle(table)
+                batch = Batch(each, table.version + 1, "forget", cause, at, "forget")
+                done.append(
+                    forget(
+                        table,
+                        subject,
+                        self._ledger,
+                        names=names_of(self._tables.get(name), column),
+                        rejected=each != name,
+                        facts=partial(_forgotten, batch, subject, reason),
+                        commit=self._committing(table),
+                    )
+                )
+                self._ingestor.forget_keys(each)
+                self._tables.drop_pinned(each)
+        return Forgotten(
+            sum(each.rows for each in done),
+            sum(each.rejected for each in done),
+            sum(each.files for each in done),
+            tuple(version for each in done for version in each.versions),
+        )
+
+    def compact(self, name: str, *, keep_newest: int, rows_per_file: int) -> int:
+        """Put the rows of small files into few."""
+        with self._ingestor.alone(name):
+            with self._guard:
+                table = self._tables.get(name)
+                files = table.files
+            replaced = 0
+            for group in neighbours(files[: len(files) - keep_newest], rows_per_file):
+                replaced += self._join(table, group)
+            return replaced
+
+    def vacuum(self, name: str, *, retention: timedelta, dry_run: bool) -> Vacuumed:
+        """Remove files that nobody names."""
+        with self._ingestor.alone(name), self._guard:
+            table = self._tables.get(name)
+            return vacuum(table, self._ledger, retention=retention, dry_run=dry_run, now=datetime.now(UTC))
+
+    def close(self) -> None:
+        """Let go of the engines."""
+        self._ingestor.close()
+        self._sql.close()
+
+    def _written(self, name: str, incoming: Incoming, stem: str) -> Sequence[DataFile]:
+        """Write rows into files; the table gets the columns that it lacks."""
+        writer: FileWriter | None = None
+        schema: pa.Schema | None = None
+        done: list[DataFile] = []
+        for piece in incoming.pieces(None):
+            if not isinstance(piece, pa.Table):
+                raise Conflict(f"{name!r}: row {piece[0].row} cannot be read: {piece[0].reason}")
+            with self._guard:
+                table = self._grown(name, storable_schema(piece.schema, name=name))
+                if writer is None or table.schema != schema:
+                    done += [] if writer is None else writer.close()
+                    schema, writer = table.schema, table.writer(f"{stem}-{len(done)}" if done else stem)
+            writer.write(fill(piece, schema, name=name))
+        if writer is None and incoming.empty_schema is not None:
+            with self._guard:
+                self._grown(name, storable_schema(incoming.empty_schema, name=name))
+        return done if writer is None else [*done, *writer.close()]
+
+    def _grown(self, name: str, schema: pa.Schema) -> Table:
+        table = self._tables.find(name)
+        if table is None:
+            table = self._tables.create(name, schema)
+        table.widen(schema)
+        return table
+
+    def _tidy(self, name: str) -> None:
+        """Join small files, where there are many."""
+        with self._ingestor.alone(name):
+            with self._guard:
+                table = self._tables.get(name)
+                group = [] if table.version % _LOOK_EVERY else tail_of_small_files(table)
+            if group:
+                self._join(table, group)
+
+    def _join(self, table: Table, group: Sequence[DataFile]) -> int:
+        new = joined(table, group)
+        with self._guard:
+            if not {each.path for each in group} <= table.paths or not table.replace(group, new):
+                return 0
+            self._ingestor.moved(table.name, group, new)
+        return len(group)
+
+    def _committing(self, table: Table) -> Any:
+        def commit(
+            add: Sequence[DataFile], remove: Sequence[DataFile], last: int, facts: dict[str, Any]
+        ) -> bool:
+            if table.version != last or not table.commit(
+                add=add, remove=remove, facts={**facts, "batch": last + 1}, unless=lambda: True
+            ):
+                table.refresh()
+                return False
+            batch = Batch.of_facts(table.name, {**facts, "batch": last + 1})
+            self._ingestor.record(batch, facts, table, Cost(cpu_s=0.0, wall_s=0.0))
+            return True
+
+        return commit
+
+
+def _forgotten(batch: Batch, subject: Subject, reason: str, rows: int) -> dict[str, Any]:
+    more = {"reason": reason, "column": subject.column, "subjects": len(subject.values)}
+    return batch.facts("forgotten", more=more, removed=rows)
