@@ -31,8 +31,8 @@ def payloads(folder: Path, after: tuple[int, int] = (0, 0)) -> list[bytes]:
 def test_what_was_appended_is_read_in_order(tmp_path: Path) -> None:
     with Spool(tmp_path / "s") as spool:
         spool.append(b"one")
-        spool.append_many([b"", b"three"])
-        spool.append_many([])
+        for each in (b"", b"three"):
+            spool.append(each)
         spool.sync()
         assert payloads(tmp_path / "s") == [b"one", b"", b"three"]
     assert payloads(tmp_path / "nothing") == []
@@ -46,8 +46,7 @@ def test_reading_goes_on_behind_any_position(batches: list[list[bytes]], segment
     with tempfile.TemporaryDirectory() as name:
         for batch in batches:  # each by a writer of its own
             with Spool(name, segment_bytes=segment_bytes) as spool:
-                spool.append_many(batch[:2])
-                for each in batch[2:]:
+                for each in batch:
                     spool.append(each)
         whole = list(read_spool(name))
         assert [payload for _, payload in whole] == [each for batch in batches for each in batch]

@@ -1,8 +1,6 @@
 """A log of frames in numbered segment files.
 
-A frame is `length, crc32 of the payload, crc32 of those two` (little endian, 4 bytes each) and the
-payload. The header has its own check so that a damaged length is told from a tail that a kill cut
-off: the first is an error, the second is cut away by the next writer.
+A damaged frame is an error; a tail that a kill cut off is cut away by the next writer.
 
 One process writes, any number read. What `append` has returned survives kill -9; it survives a loss
 of power after `sync`.
@@ -11,25 +9,21 @@ of power after `sync`.
 import fcntl
 import os
 import re
-import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
-from noria.errors import DiskFull, LeaseHeld, StoreError
+from noria.errors import LeaseHeld, StoreError
+from noria.streams.frames import HEADER, frame, header_fits, log_fault
 
 __all__ = ["Position", "Spool", "drop_segments", "read_spool"]
 
-_FIELDS = struct.Struct("<II")
-_CHECK = struct.Struct("<I")
-_HEADER_BYTES = _FIELDS.size + _CHECK.size
-_MAX_PAYLOAD = 1 << 30
+_HEADER_BYTES = HEADER.size
 _SEGMENT = re.compile(r"(\d{8})\.log")
-_NO_ROOM = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
 
 
 class Position(NamedTuple):
@@ -94,13 +88,7 @@ class Spool:
         DiskFull
             If there is no room; the log is as it was.
         """
-        self._write(_frame(payload))
-
-    def append_many(self, payloads: Iterable[bytes]) -> None:
-        """Append payloads by one write(2): all, or after a kill a first part of them."""
-        data = b"".join(map(_frame, payloads))
-        if data:
-            self._write(data)
+        self._write(frame(payload))
 
     def sync(self) -> None:
         """Return when all that was appended is on the disk."""
@@ -141,7 +129,7 @@ class Spool:
                     written += os.write(self._file, data[written:])
             except OSError as err:
                 os.ftruncate(self._file, self._size)
-                raise _translated(err, self._folder) from err
+                raise log_fault(err, self._folder) from err
             self._size += len(data)
             if self._size >= self._segment_bytes:
                 self._rotate()
@@ -162,7 +150,7 @@ class Spool:
             if self._size < size:
                 os.ftruncate(self._file, self._size)
         except OSError as err:
-            raise _translated(err, self._folder) from err
+            raise log_fault(err, self._folder) from err
 
 
 def read_spool(folder: Path | str, *, after: tuple[int, int] = (0, 0)) -> Iterator[tuple[Position, bytes]]:
@@ -205,10 +193,10 @@ def _read_segment(path: Path, number: int, *, start: int, last: bool) -> Iterato
         file.seek(start)
         offset = start
         while True:
-            frame = _read_frame(file, offset, size, path)
-            if frame is None:
+            found = _read_frame(file, offset, size, path)
+            if found is None:
                 break
-            length, wanted = frame
+            length, wanted = found
             payload = file.read(length)
             if zlib.crc32(payload) != wanted:
                 if last and offset + _HEADER_BYTES + length == size:
@@ -225,8 +213,8 @@ def _read_frame(file: BinaryIO, offset: int, size: int, path: Path) -> tuple[int
     header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES:
         return None
-    length, wanted = _FIELDS.unpack_from(header)
-    if zlib.crc32(header[: _FIELDS.size]) != _CHECK.unpack_from(header, _FIELDS.size)[0]:
+    length, wanted, check = HEADER.unpack(header)
+    if not header_fits(header, 0, check):
         if not any(header) and not any(file.read()):
             return None  # zeros to the end: what a loss of power leaves
         raise StoreError(f"{path} is damaged at byte {offset}: no frame begins there")
@@ -240,15 +228,6 @@ def _valid_bytes(path: Path) -> int:
     for position, _ in _read_segment(path, 0, start=0, last=True):
         end = position.offset
     return end
-
-
-def _frame(payload: bytes) -> bytes:
-    if len(payload) > _MAX_PAYLOAD:
-        raise ValueError(
-            f"a payload of {len(payload)} bytes is too large for a spool; at most {_MAX_PAYLOAD}"
-        )
-    fields = _FIELDS.pack(len(payload), zlib.crc32(payload))
-    return b"".join((fields, _CHECK.pack(zlib.crc32(fields)), payload))
 
 
 def _segments(folder: Path) -> list[int]:
@@ -280,9 +259,3 @@ def _take_lock(folder: Path, wait_s: float) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
         return lock
-
-
-def _translated(err: OSError, folder: Path) -> StoreError:
-    if err.errno in _NO_ROOM:
-        return DiskFull(str(folder))
-    return StoreError(f"the spool in {folder} cannot be written: {err.strerror}")
