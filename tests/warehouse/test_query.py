@@ -7,7 +7,8 @@ import pyarrow.dataset as pads
 import pytest
 
 from noria.errors import ConfigError, NotFound
-from noria.warehouse.query import query
+from noria.warehouse.query import answering, query
+from noria.warehouse.query_tables import View
 
 FLIGHTS = pa.table({"id": [1, 2, 3], "carrier": ["AA", "UA", "AA"], "at": [10, 20, 30]})
 
@@ -82,7 +83,11 @@ def test_an_unknown_table_is_not_found_and_the_nearest_is_named() -> None:
         "set threads = 1",
         "attach 'x.db'",
         "load httpfs",
-        "explain select 1",
+        "explain copy (select 1) to 'x.csv'",
+        "with a as (select 1) insert into b select * from a",
+        "call range(3)",
+        "pragma version",
+        "create table a as select 1",
         "select 1; select 2",
         "",
         "-- nothing",
@@ -93,21 +98,64 @@ def test_what_is_no_single_select_is_refused(sql: str) -> None:
         query(sql, TABLES)
 
 
-@pytest.mark.parametrize("sql", ["select * from read_csv('{file}')", "select * from glob('{folder}/*')"])
-def test_files_are_out_of_reach(sql: str, tmp_path: Path) -> None:
-    secret = tmp_path / "secret.csv"
-    secret.write_text("a\n1\n")
-    with pytest.raises(ConfigError, match="cannot be answered"):
-        query(sql.format(file=secret, folder=tmp_path), {})
+def test_a_plan_is_explained() -> None:
+    plan = query("explain select carrier, count(*) from flights group by 1", TABLES)
+    assert plan.column_names == ["explain_key", "explain_value"]
+    measured = query("explain analyze select count(*) from flights", TABLES)
+    assert "Total Time" in measured["explain_value"][0].as_py()
+    formatted = query("explain (format json) select 1 as x", TABLES)
+    assert formatted["explain_value"][0].as_py().startswith("[")
     with pytest.raises(NotFound):
-        query(f"select * from '{secret}'", {})
+        query("explain select * from nothing", TABLES)
 
 
-def test_the_variables_of_the_process_are_out_of_reach() -> None:
-    hidden = pa.table({"x": [1]})
-    with pytest.raises(NotFound):
-        query("select * from hidden", {})
-    assert hidden.num_rows == 1
+def test_tables_are_summarized() -> None:
+    told = {row["column_name"]: row for row in query("summarize flights", TABLES).to_pylist()}
+    assert told["id"]["max"] == "3" and told["carrier"]["approx_unique"] == 2
+
+
+def test_values_are_given_by_name_or_in_their_order() -> None:
+    by_name = query(
+        "select id from flights where carrier = $c and id > $n", TABLES, params={"c": "AA", "n": 1}
+    )
+    in_order = query("select id from flights where carrier = ? and id > ?", TABLES, params=["AA", 1])
+    assert by_name == in_order == pa.table({"id": [3]})
+    with pytest.raises(ConfigError, match=r"names no parameter \$m"):
+        query("select $n as n", TABLES, params={"n": 1, "m": 2})
+    with pytest.raises(ConfigError, match=r"needs a value for \$n; give `--param n="):
+        query("select $n as n", TABLES)
+
+
+def test_a_view_is_a_select_over_what_is_there() -> None:
+    tables = {
+        **TABLES,
+        "american": lambda: View("select id from flights where carrier = 'AA'"),
+        "late_american": lambda: View("select max(id) as last from american"),
+    }
+    assert query("select last from late_american", tables).to_pylist() == [{"last": 3}]
+
+
+def test_views_in_a_circle_are_refused_with_the_path() -> None:
+    tables = {"a": lambda: View("from b"), "b": lambda: View("from a")}
+    with pytest.raises(ConfigError, match="a -> b -> a"):
+        query("from a", tables)
+
+
+def test_a_view_reaches_no_further_than_a_query() -> None:
+    with pytest.raises(ConfigError, match=r"read_text\(\.\.\.\)"):
+        query("from v", {"v": lambda: View("select * from read_text('/etc/hostname')")})
+
+
+def test_an_answer_comes_in_batches_as_it_is_read() -> None:
+    with answering("select range as n from range(200_000)", {}) as answer:
+        sizes = [batch.num_rows for batch in answer]
+    assert sum(sizes) == 200_000 and len(sizes) > 2 and answer.schema.names == ["n"]
+
+
+def test_a_fault_in_a_later_row_is_told() -> None:
+    sql = "select cast(case when range < 150_000 then '1' else 'x' end as int) as n from range(200_000)"
+    with answering(sql, {}) as answer, pytest.raises(ConfigError, match="Could not convert string 'x'"):
+        list(answer)
 
 
 def test_errors_say_what_is_wrong() -> None:

@@ -1,3 +1,3 @@
-"""SQL over everything, with nothing to start. `noria.warehouse.query` holds the engine."""
+"""SQL over everything, with nothing to start: one SELECT, or models that build tables from tables."""
 
 __all__: list[str] = []
