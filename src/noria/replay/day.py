@@ -145,11 +145,12 @@ class Day:
     def _receive(self, dataset: Dataset, day: datetime) -> pa.Table:
         """Give the day's rows that hold their contract: what may go into the online store."""
         lake, known_at = self._loop.stores.lake, ds.field(dataset.known_at_column)
+        of_day = (known_at >= instant_scalar(day)) & (known_at < instant_scalar(day + DAY))
+        if dataset in self._loop.events:
+            return self._loop.events.receive(dataset, day, day + DAY, of_day)
         last = lake.last_batch(dataset.name)
         if last is not None and last >= day_number(day):  # an earlier attempt at this day has landed it
-            return lake.read(
-                dataset.name, where=(known_at >= instant_scalar(day)) & (known_at < instant_scalar(day + DAY))
-            )
+            return lake.read(dataset.name, where=of_day)
         rows = self._loop.feed.between(dataset, day, day + DAY)
         self._loop.accidents.before(dataset, rows, day)
         verdict = lake.check(dataset, rows, batch=day_number(day), at=day)
@@ -189,6 +190,10 @@ class Day:
     def _land(self, day: datetime, end: datetime, began: Event) -> list[Version]:
         landed = []
         for dataset in self._loop.replay.datasets:
+            if dataset in self._loop.events:
+                version = self._loop.events.land(dataset, day, end)
+                landed += [] if version is None else [version]
+                continue
             rows = self._loop.feed.between(dataset, day, end)
             try:
                 came = self._loop.stores.lake.ingest(

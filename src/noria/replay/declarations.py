@@ -9,6 +9,7 @@ from noria.clock import parse_instant
 from noria.errors import ConfigError
 from noria.lake.declarations import Dataset
 from noria.monitoring.declarations import Monitor
+from noria.streams.declarations import Stream
 from noria.training.declarations import Training
 from noria.triggers.declarations import Trigger
 
@@ -106,6 +107,8 @@ class Replay:
         UTC days; predictions are made from `start` (included) to `end` (excluded).
     accidents
         What goes wrong on purpose; each is recorded as planted.
+    streams
+        Those through which datasets of the model come, event by event; the others come in daily batches.
     environment, staging
         Where the model answers, and where it proves itself first.
     """
@@ -117,12 +120,14 @@ class Replay:
     start: str
     end: str
     accidents: Sequence[Accident] = field(default=())
+    streams: Sequence[Stream] = field(default=())
     environment: str = "production"
     staging: str = "staging"
 
     def __post_init__(self) -> None:
         """Refuse a replay that cannot be."""
         object.__setattr__(self, "accidents", tuple(self.accidents))
+        object.__setattr__(self, "streams", tuple(self.streams))
         if self.ends_at <= self.starts_at:
             raise ConfigError(f"the replay ends at {self.end}, before it starts at {self.start}")
         for accident in self.accidents:
@@ -135,6 +140,24 @@ class Replay:
                 raise ConfigError(
                     f"an accident on {accident.on} lies outside the replay, {self.start} to {self.end}"
                 )
+        for stream in self.streams:
+            self._want_stream(stream)
+
+    def _want_stream(self, stream: Stream) -> None:
+        needed = sorted(each.name for each in self.datasets)
+        if not isinstance(stream, Stream) or stream.into.name not in needed:
+            raise ConfigError(
+                f"{stream!r} brings nothing that the model needs; give streams into {', '.join(needed)}"
+            )
+        if stream.partitions != 1:
+            raise ConfigError(
+                f"stream {stream.name!r} has {stream.partitions} partitions; to be replayed it has 1"
+            )
+        if any(isinstance(each, BadBatch) and each.dataset == stream.into for each in self.accidents):
+            raise ConfigError(
+                f"{stream.into.name!r} comes as events of stream {stream.name!r}, so that none of its days "
+                "arrives as a bad batch; damage another dataset"
+            )
 
     @property
     def name(self) -> str:

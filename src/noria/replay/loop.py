@@ -26,6 +26,7 @@ from noria.records import Event, Version, new_id
 from noria.replay.accidents import Accidents
 from noria.replay.day import SOURCE, Day
 from noria.replay.declarations import DAY, Replay
+from noria.replay.events import Events
 from noria.replay.feed import Feed, day_number, instant_scalar, read_source
 from noria.replay.records import DayDone, Stores
 from noria.replay.steps import PROVIDERS, at_work, live_day, live_history
@@ -70,6 +71,10 @@ class ReplayLoop:
         self._day: Day | None = None
         self.until = min(until or replay.ends_at, replay.ends_at)
         self.feed = Feed(replay.datasets, root=stores.root)
+        self.events = Events(
+            {each.into.name: each for each in replay.streams}, stores.streams,
+            feed=self.feed, lake=stores.lake, ledger=stores.ledger, start=replay.starts_at,
+        )  # fmt: skip
         self._views = [view.spec() for view in self.training.features]
         self.landed: frozenset[str] = frozenset()
         self.traffic = Traffic(

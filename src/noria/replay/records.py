@@ -1,6 +1,7 @@
 """What a replay works with, and what it tells of each day."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from noria.ledger.store import Ledger
 from noria.monitoring.outcomes import OutcomeLog
 from noria.pipelines.engine import Engine
 from noria.registry.store import Registry
+from noria.streams.contract import EventStream
 from noria.triggers.challenge import Bench
 
 __all__ = ["DayDone", "Stores"]
@@ -36,6 +38,8 @@ class Stores:
         Serves the deployment that is replayed.
     engine
         Runs the replay's steps.
+    streams
+        The opened streams of the replay, by name.
     """
 
     root: Path
@@ -49,6 +53,7 @@ class Stores:
     server: Supervisor
     engine: Engine
     references: tuple[Dataset, ...] = ()
+    streams: Mapping[str, EventStream] = field(default_factory=dict)
 
 
 class DayDone(msgspec.Struct, frozen=True, kw_only=True):
