@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from noria.deploy.declarations import Canary, Gate
     from noria.features.declarations import FeatureView
     from noria.lake.declarations import Dataset
+    from noria.lake.file_declarations import Files
     from noria.monitoring.declarations import Monitor
     from noria.pipelines.declarations import StepRun, given, pipeline, step
     from noria.replay.declarations import BadBatch, Replay, RollbackDrill, ShuffledLabels
+    from noria.streams.declarations import Stream
     from noria.training.declarations import Label, Spine, category, train
     from noria.training.records import Estimator, TrainingRun, TrainingSet
     from noria.triggers.declarations import Budget, Trigger, decay, every, schedule
     from noria.value.declarations import Objective
+    from noria.warehouse.declarations import model
     from noria.workspace.project import Project, open
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Dataset",
     "Estimator",
     "FeatureView",
+    "Files",
     "Gate",
     "Label",
     "Monitor",
@@ -39,6 +43,7 @@ __all__ = [
     "ShuffledLabels",
     "Spine",
     "StepRun",
+    "Stream",
     "TrainingRun",
     "TrainingSet",
     "Trigger",
@@ -48,6 +53,7 @@ __all__ = [
     "decay",
     "every",
     "given",
+    "model",
     "open",
     "pipeline",
     "schedule",
@@ -61,13 +67,16 @@ _HOMES = {
     "deploy.declarations": ("Canary", "Gate"),
     "features.declarations": ("FeatureView",),
     "lake.declarations": ("Dataset",),
+    "lake.file_declarations": ("Files",),
     "monitoring.declarations": ("Monitor",),
     "pipelines.declarations": ("StepRun", "given", "pipeline", "step"),
     "replay.declarations": ("BadBatch", "Replay", "RollbackDrill", "ShuffledLabels"),
+    "streams.declarations": ("Stream",),
     "training.declarations": ("Label", "Spine", "category", "train"),
     "training.records": ("Estimator", "TrainingRun", "TrainingSet"),
     "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule"),
     "value.declarations": ("Objective",),
+    "warehouse.declarations": ("model",),
     "workspace.project": ("Project", "open"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

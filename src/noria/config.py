@@ -18,9 +18,11 @@ __all__ = [
     "Compute",
     "EnvironmentSettings",
     "ProjectSettings",
+    "Query",
     "Server",
     "Settings",
     "Stores",
+    "Warehouse",
     "find_project",
     "read_settings",
 ]
@@ -79,6 +81,22 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stop_within_s: Annotated[float, msgspec.Meta(ge=0)] = 20.0  # then runs are killed
 
 
+class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[query]`: what one query may take."""
+
+    timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0  # 0: as long as it takes
+    memory: str = ""  # such as 2GB; empty: half of what is free
+
+
+class Warehouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[warehouse]`."""
+
+    models: str = "models"  # the folder of SQL files
+    dbt: str = ""  # the folder of a dbt project whose models are taken in; empty: none
+    memory: str = ""  # that a transform may use, such as 2GB; empty: four fifths of the machine's
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0  # 0: as many as there are CPUs
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `noria.toml`."""
 
@@ -86,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stores: Stores = Stores()
     compute: Compute = Compute()
     server: Server = Server()
+    query: Query = Query()
+    warehouse: Warehouse = Warehouse()
     environments: dict[str, EnvironmentSettings] = {}
 
 

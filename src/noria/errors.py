@@ -21,6 +21,7 @@ then a note (`BaseException.add_note`), which screens and tracebacks show and re
     ├── Unreadable (ValueError)           bytes are no value, or one of code that is gone
     ├── DeploymentError (RuntimeError)    a server did not come up or answer
     ├── PortInUse (OSError)               somebody else listens there
+    ├── QueryStopped (RuntimeError)       a query took more time or memory than it may
     ├── StepFailed (RuntimeError)         a step of a pipeline failed for good
     ├── RunCancelled (RuntimeError)       a run was cancelled while it was at work
     └── StoreError (OSError)              a store cannot be read or written
@@ -44,6 +45,7 @@ __all__ = [
     "NotFound",
     "PortInUse",
     "ProjectNotFound",
+    "QueryStopped",
     "RunCancelled",
     "SourceError",
     "StepFailed",
@@ -122,16 +124,27 @@ class SourceError(NoriaError, ValueError):
 
 
 class BatchBlocked(NoriaError, ValueError):
-    """A batch broke its contract beyond the limit; nothing of it was written."""
+    """A batch broke its contract beyond the limit; nothing of it was written.
+
+    Attributes
+    ----------
+    reasons
+        Rule, value and limit, without a value of any row.
+    example
+        A rule and values of a row that fails it. It is a note of the error: what is on record holds no
+        row's values.
+    """
 
     exit_code = 5
 
-    def __init__(self, dataset: str, batch: str, reasons: Iterable[str]) -> None:
-        self.dataset, self.batch, self.reasons = dataset, batch, tuple(reasons)
+    def __init__(self, dataset: str, batch: str, reasons: Iterable[str], *, example: str = "") -> None:
+        self.dataset, self.batch, self.reasons, self.example = dataset, batch, tuple(reasons), example
         super().__init__(
             f"batch {batch} of dataset {dataset!r} is blocked, nothing of it was written: "
             f"{'; '.join(self.reasons)}. Repair the batch and ingest it again under the same id"
         )
+        if example:
+            self.add_note(f"For example: {example}")
 
 
 class GateRefused(NoriaError, RuntimeError):
@@ -201,6 +214,12 @@ class DiskFull(StoreError):
     def __init__(self, path: str) -> None:
         super().__init__(f"no space left on the disk of {path}; free some and run the same command again")
         self.path = path
+
+
+class QueryStopped(NoriaError, RuntimeError):
+    """A query took more time or memory than it may."""
+
+    exit_code = 12
 
 
 class StepFailed(NoriaError, RuntimeError):

@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.cli import screen
 
 Say = Callable[..., Any]
 IDS = re.compile(r"[0-9a-f]{32,}")
@@ -149,3 +153,36 @@ def test_a_changed_record_ends_with_7(say: Say, lived_copy: Path) -> None:
     assert found.code == 7
     assert "The record was changed outside of noria" in found.out
     assert "was changed: its digest is" in " ".join(found.out.split())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (123456789.25, "123456789.25"),
+        (-98_765_432_109.5, "-98765432109.5"),
+        (1234567890.1199999, "1234567890.12"),
+        (98765.43000001, "98765.43"),
+        (0.1 + 0.2, "0.3"),
+        (1 / 3, "0.333333"),
+        (1234567.891234567, "1234567.89"),
+        (48.208174, "48.208174"),
+        (100.0, "100"),
+        (0.0, "0"),
+        (1.5e20, "1.5e+20"),
+        (1.25e-7, "1.25e-07"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_numbers_lose_no_digit_that_somebody_wrote(
+    capsys: pytest.CaptureFixture[str], value: float, shown: str
+) -> None:
+    screen.table(["x"], [[value]], right=["x"])
+    assert capsys.readouterr().out.split() == ["x", shown]
+
+
+@given(st.floats(-1e14, 1e14))
+def test_a_shown_number_is_off_by_no_more_than_its_sixth_digit_or_half_a_cent(value: float) -> None:
+    shown = float(screen.shorten(value))
+    assert abs(shown - value) <= (
+        max(abs(value), 5e-324) * 5.1e-6 if abs(value) < 1e4 else 0.0051 + abs(value) * 1e-15
+    )

@@ -111,7 +111,7 @@ def test_the_one_that_waits_takes_over_when_the_other_is_killed(root: Path, key:
     first.communicate()
     at_kill, killed_at = begun(root), time.monotonic()
     while begun(root) == at_kill:
-        assert time.monotonic() - killed_at < 5, "it does not take over"
+        assert time.monotonic() - killed_at < 30, "it does not take over"
         time.sleep(0.01)
     told(second)
     assert len(begun(root)) == 20

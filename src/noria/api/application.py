@@ -16,7 +16,9 @@ from starlette.routing import Route
 from noria.api.answers import answer
 from noria.api.errors import HANDLERS, BadRequest
 from noria.api.guards import LoopbackHosts, is_loopback
+from noria.api.rows import RowRoutes
 from noria.api.schedules import list_schedules
+from noria.api.streams import StreamRoutes
 from noria.errors import NotFound
 from noria.records import Event, RunState
 from noria.workspace.project import Project
@@ -60,6 +62,8 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
             Route("/api/noria/runs/{id}", routes.run),
             Route("/api/noria/runs/{id}/cancel", routes.cancel, methods=["POST"]),
             Route("/api/noria/pipelines/{name}/runs", routes.request, methods=["POST"]),
+            Route("/datasets/{name}/rows", RowRoutes(project).push, methods=["POST"]),
+            Route("/streams/{name}", StreamRoutes(project).push, methods=["POST"]),
         ],
         middleware=[Middleware(LoopbackHosts)] if is_loopback(host) else [],
         exception_handlers=HANDLERS,

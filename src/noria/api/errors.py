@@ -4,6 +4,7 @@ An answer that tells of an error is `{"error": {"kind": ..., "message": ...}}`.
 """
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -12,12 +13,14 @@ from starlette.responses import Response
 
 from noria.api.answers import answer
 from noria.errors import (
+    BatchBlocked,
     ConfigError,
     Conflict,
     LeaseHeld,
     NoriaError,
     NotFound,
     ProjectNotFound,
+    SourceError,
     StoreError,
 )
 
@@ -30,6 +33,8 @@ _STATUS: tuple[tuple[type[NoriaError], HTTPStatus], ...] = (
     (Conflict, HTTPStatus.CONFLICT),
     (LeaseHeld, HTTPStatus.CONFLICT),
     (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (BatchBlocked, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (SourceError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
@@ -55,7 +60,7 @@ def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, NoriaError)
     status = status_of(error)
     headers = {"retry-after": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return _answer(type(error).__name__, str(error), status, headers)
+    return _answer(type(error).__name__, str(error), status, headers, notes=getattr(error, "__notes__", ()))
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -73,8 +78,13 @@ def _failed(request: Request, error: Exception) -> Response:
     return _answer(type(error).__name__, message, HTTPStatus.INTERNAL_SERVER_ERROR, {})
 
 
-def _answer(kind: str, message: str, status: HTTPStatus, headers: dict[str, str]) -> Response:
-    return answer({"error": {"kind": kind, "message": message}}, status, headers)
+def _answer(
+    kind: str, message: str, status: HTTPStatus, headers: dict[str, str], *, notes: Sequence[str] = ()
+) -> Response:
+    told: dict[str, object] = {"kind": kind, "message": message}
+    if notes:
+        told["notes"] = list(notes)
+    return answer({"error": told}, status, headers)
 
 
 HANDLERS = {NoriaError: _told, HTTPException: _refused, Exception: _failed}

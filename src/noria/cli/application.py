@@ -9,7 +9,11 @@ __all__ = ["application"]
 _NOUNS = {
     "run": "What ran: list, show, watch, logs; retry, cancel, reproduce.",
     "pipeline": "Pipelines: list, show, run.",
+    "stream": "Streams of events: list, push, consume.",
+    "dataset": "Datasets: what there is, where it comes from, what was rejected.",
     "model": "Model versions: list and show.",
+    "table": "Tables and models of the warehouse: show.",
+    "dashboard": "Pages of charts and tables: list, build.",
     "ledger": "The record of everything: verify.",
 }
 

@@ -61,6 +61,8 @@ def demo(
         f"noria status{place}": "where it all stands",
         f"noria why late_arrival@production{place}": "what put the model there",
         f'noria query "show tables"{place}': "SQL over every table",
+        f"noria transform{place}": "build the tables of models/, from what came",
+        f"noria dashboard build{place}": "one page of charts over them",
         f"noria serve{place}": "answer requests over HTTP",
         "noria init DIR": "begin with your own table",
     })  # fmt: skip

@@ -4,11 +4,13 @@ Times are UTC, on the project's clock unless a heading says otherwise. On a term
 is; what goes to a pipe is never cut, so that other programs find all of it.
 """
 
+import math
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -31,6 +33,7 @@ __all__ = [
     "line",
     "number",
     "share",
+    "shorten",
     "table",
     "verbatim",
 ]
@@ -39,6 +42,9 @@ _UNKNOWN_WIDTH = 120  # of a pipe or a file
 _GAP = "  "
 _NARROWEST_SENTENCE = 34
 _NARROWEST_COLUMN = 12
+_WRITTEN_DIGITS = 12  # a number of more was computed, most likely
+_INEXACT_FROM = 1e15  # a float holds no more whole digits
+_TINY_BELOW = 1e-4
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -178,6 +184,28 @@ def count(how_many: int, what: str) -> str:
     return f"{how_many:,} {what}{'' if how_many == 1 else 's'}"
 
 
+def shorten(value: float) -> str:
+    """Write a number that somebody wrote with all its digits, and one that was computed with 6 or more.
+
+    Whole digits are never lost, nor the cents of a sum.
+
+    Examples
+    --------
+    >>> shorten(123456789.25), shorten(0.1 + 0.2), shorten(2 / 3)
+    ('123456789.25', '0.3', '0.666667')
+    """
+    if abs(value) >= _INEXACT_FROM or not math.isfinite(value):
+        return f"{value:.15g}"
+    exact = format(Decimal(f"{value:.15g}"), "f")
+    before, _, after = exact.lstrip("-").partition(".")
+    after = after.rstrip("0")
+    if not after or len((before + after).lstrip("0")) <= _WRITTEN_DIGITS:
+        return exact if abs(value) >= _TINY_BELOW else f"{value:.{_WRITTEN_DIGITS}g}"
+    if abs(value) < 1:
+        return f"{value:.6g}"
+    return f"{value:.{max(6 - len(before), 2)}f}".rstrip("0").rstrip(".")
+
+
 def share(value: float | None) -> str:
     """Write a part of a whole in percent."""
     return "-" if value is None else f"{value:.0%}"
@@ -249,6 +277,6 @@ def _shown(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:.6g}"
+            return shorten(value)
         case _:
             return " ".join(str(value).split("\n"))

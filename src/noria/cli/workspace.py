@@ -125,6 +125,9 @@ def _show_datasets(found: "ProjectStatus") -> None:
     screen.table(
         ["name", "version", "rows", "last batch", "landed"], rows, right=["version", "rows", "last batch"]
     )
+    for each in found.datasets:
+        if each.blocked:
+            screen.line(f"{each.name}: the newest batch is blocked: {'; '.join(each.blocked)}")
 
 
 def _show_pipelines(found: "ProjectStatus") -> None:
@@ -236,4 +239,4 @@ def _show_next(found: "ProjectStatus") -> None:
         name = found.declared["pipelines"][0]
         screen.line(f"Nothing is recorded yet; `noria pipeline run {name}` begins.")
     else:
-        screen.line("Nothing is recorded yet; ingest with noria.open().lake.ingest(dataset, frame, batch=1).")
+        screen.line("Nothing is recorded yet; `noria ingest DATASET FILE` takes in a file.")

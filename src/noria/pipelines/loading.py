@@ -131,7 +131,7 @@ def forget_modules(folder: Path) -> None:
 def _modules_below(folder: Path) -> Iterator[tuple[str, ModuleType]]:
     finder = ModuleFinder(folder)
     root = f"{finder.root}{os.sep}"
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # at once: other threads import
         if _is_ours(name):
             continue
         file = getattr(module, "__file__", None)

@@ -52,9 +52,11 @@ def create_project(folder: Path, *, template: str = "empty") -> tuple[Path, ...]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
-            beside = folder / f".{name}.new"
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}.new")
             beside.write_bytes(data)
-            beside.replace(folder / name)
+            beside.replace(path)
     except OSError as err:
         if err.errno == _NO_SPACE:
             raise DiskFull(str(folder)) from err
@@ -63,8 +65,11 @@ def create_project(folder: Path, *, template: str = "empty") -> tuple[Path, ...]
 
 
 def _contents(template: str) -> dict[str, bytes]:
-    files = [each for each in (_TEMPLATES / template).iterdir() if each.is_file()]
-    names = sorted((each.name for each in files), key=lambda name: (name == _MARK, name))
+    base = _TEMPLATES / template
+    files = [each for each in base.rglob("*") if each.is_file() and "__pycache__" not in each.parts]
+    names = sorted(
+        (each.relative_to(base).as_posix() for each in files), key=lambda name: (name == _MARK, name)
+    )
     return {".gitignore": _IGNORED.encode()} | {
         name: (_TEMPLATES / template / name).read_bytes() for name in names
     }

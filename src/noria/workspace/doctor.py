@@ -297,8 +297,8 @@ def _lake(project: Project) -> Iterator[Finding]:
     for name, each in newest.items():
         if name not in names:
             problems.append(f"the table of {each.ref} is gone")
-        elif (found := lake.version_digest(name, each)) != each.sha256:
-            problems.append(f"{each.ref} has digest {found[:16]}…, recorded was {each.sha256[:16]}…")
+        elif (found := lake.version_digest(name, each)) != (wanted := lake.expected_digest(each)):
+            problems.append(f"{each.ref} has digest {found[:16]}…, recorded was {wanted[:16]}…")
     if problems:
         yield _finding("lake", Health.FAIL, "; ".join(problems), "restore the lake from a backup")
     else:

@@ -152,6 +152,6 @@ class Opened:
         return self._below(where)
 
     def streams_path(self) -> Path:
-        """Give the folder of local streams."""
-        _, _, where = self.settings.stores.stream.partition(":")
-        return self._below(where)
+        """Give the folder of local streams; with a broker, of what this project keeps beside it."""
+        backend, _, where = self.settings.stores.stream.partition(":")
+        return self._below(where) if backend == "log" else self.state / "streams"

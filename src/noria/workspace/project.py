@@ -15,17 +15,17 @@ from noria.clock import parse_duration, parse_instant
 from noria.config import EnvironmentSettings, find_project
 from noria.errors import ConfigError, NotFound
 from noria.records import VersionRef
-from noria.workspace.opened import Opened
+from noria.workspace.contracts import Contracts
+from noria.workspace.data_verbs import DataVerbs
+from noria.workspace.querying import Questions
+from noria.workspace.stream_verbs import StreamVerbs
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from noria.audit.trace import Trace
     from noria.audit.why import Chain
     from noria.deploy.declarations import Gate
     from noria.deploy.environments import Deployment, Move
     from noria.deploy.supervisor import Supervisor
-    from noria.lake.store import Lake
     from noria.pipelines.declarations import Pipeline, Step
     from noria.pipelines.engine import Engine
     from noria.pipelines.pruning import Pruned
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from noria.replay.declarations import Replay
     from noria.replay.records import DayDone
     from noria.replay.report import Report
+    from noria.warehouse.records import ColumnLineage, ModelResult, TransformPlan, TransformResult
+    from noria.warehouse.showing import TableShown
     from noria.workspace.runs import Runs
 
 __all__ = ["Project", "open"]
@@ -59,7 +61,7 @@ def open(path: str | os.PathLike[str] | None = None) -> Project:
     return Project(find_project(None if path is None else Path(path)))
 
 
-class Project(Opened):
+class Project(DataVerbs, Contracts, Questions, StreamVerbs):
     """A folder with a `noria.toml`. Stores are opened when first needed and closed with the project.
 
     Examples
@@ -239,21 +241,90 @@ class Project(Opened):
         before = datetime.now(UTC) - age  # runs end by the wall clock
         return prune(self.ledger, self.storage, before=before, dry_run=dry_run)
 
-    def query(self, sql: str) -> pa.Table:
-        """Answer one SELECT over every table: datasets, features, predictions, outcomes, the ledger's own.
+    def transform(
+        self,
+        *models: str,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        full: bool = False,
+        ignore_blocked: bool = False,
+        cause: str | None = None,
+        tell: Callable[[ModelResult], None] | None = None,
+    ) -> TransformResult:
+        """Build what is stale of the warehouse's models, in order; what fails holds up what reads it.
+
+        Parameters
+        ----------
+        models
+            These and all that they need; default: all.
+        since, until
+            A day or an instant: of incremental models only partitions from `since` to before `until` are
+            built, stale or not.
+        full
+            Build the models named, or all, as a whole, stale or not.
+        ignore_blocked
+            Go on where the newest batch of a dataset is blocked.
+        cause
+            The event that started it.
+        tell
+            Called with what became of each model.
 
         Raises
         ------
         NotFound
-            If a table is unknown; says what exists.
+            If there is no such model; says what exists.
         ConfigError
-            If the SQL is wrong, or does something other than read.
+            If there is no model at all, or a bound of time cannot be read.
+        LeaseHeld
+            If another process transforms right now.
         """
-        from noria.warehouse.query import query
-        from noria.workspace.tables import ledger_tables
+        from noria.warehouse.partitions import parse_span
+        from noria.workspace.transforming import open_warehouse
 
-        tables: dict[str, Callable[[], Any]] = {name: _reader(self.lake, name) for name in self.lake.names()}
-        return query(sql, tables | ledger_tables(self.ledger))
+        return open_warehouse(self).transform(
+            models,
+            span=parse_span(since, until),
+            full=full,
+            ignore_blocked=ignore_blocked,
+            cause=cause,
+            actor=f"person:{getpass.getuser()}",
+            tell=tell,
+        )
+
+    def plan_transform(
+        self,
+        *models: str,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        full: bool = False,
+        ignore_blocked: bool = False,
+    ) -> TransformPlan:
+        """Tell what `transform` would build, and why; nothing is built. Raises like it."""
+        from noria.warehouse.partitions import parse_span
+        from noria.workspace.transforming import open_warehouse
+
+        span = parse_span(since, until)
+        return open_warehouse(self).plan(models, span=span, full=full, ignore_blocked=ignore_blocked)
+
+    def column_lineage(self, model: str, column: str) -> ColumnLineage:
+        """Tell where a column of a model comes from. Raises `NotFound`, which says what exists."""
+        from noria.warehouse.showing import column_lineage
+        from noria.workspace.transforming import open_warehouse, tables_url
+
+        return column_lineage(open_warehouse(self), model, column, url=tables_url(self))
+
+    def show_table(self, name: str) -> TableShown:
+        """Show a model or any other table: columns and their sources, tests, last build, whether it is stale.
+
+        Raises
+        ------
+        NotFound
+            If there is no such table; says what exists.
+        """
+        from noria.warehouse.showing import show_table
+        from noria.workspace.transforming import open_warehouse, tables_url
+
+        return show_table(open_warehouse(self), self.ledger, name, url=tables_url(self))
 
     def trace(self, prediction_id: str, *, deployment: str | None = None) -> Trace:
         """Trace a prediction down to its raw rows and up to its money."""
@@ -398,7 +469,3 @@ class Project(Opened):
             yield renew
         finally:
             self.ledger.release_lease(lease)
-
-
-def _reader(lake: Lake, name: str) -> Callable[[], Any]:
-    return lambda: lake.reader(name)

@@ -1,7 +1,7 @@
 """Opening what a replay works with: stores, servers, the bench of its challenges."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 from noria.clock import ReplayClock
@@ -11,6 +11,7 @@ from noria.monitoring.outcomes import OutcomeLog
 from noria.replay.declarations import Replay
 from noria.replay.records import Stores
 from noria.replay.steps import PROVIDERS
+from noria.streams.opening import open_stream
 from noria.triggers.challenge import Bench
 from noria.workspace.endpoints import make_probe
 from noria.workspace.fitting import make_fitter
@@ -59,6 +60,10 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
         engine = project.engine.with_providers(PROVIDERS)
         stack.callback(engine.close)
         needed = {each.name for each in replay.datasets}
+        streams = {}
+        for each in replay.streams:
+            url = project.settings.stores.stream
+            streams[each.name] = stack.enter_context(closing(open_stream(url, each.name, root=project.root)))
         yield Stores(
             root=project.root,
             clock=clock,
@@ -70,6 +75,7 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
             bench=bench,
             server=server,
             engine=engine,
+            streams=streams,
             references=tuple(
                 each
                 for name, each in project.declarations.datasets.items()

@@ -13,13 +13,16 @@ from noria.deploy.declarations import Gate
 from noria.errors import ConfigError, NotFound
 from noria.features.declarations import FeatureView
 from noria.lake.declarations import Dataset
+from noria.lake.file_declarations import Files
 from noria.monitoring.declarations import Monitor
 from noria.pipelines.declarations import Pipeline, Step
 from noria.pipelines.loading import changed_modules, forget_modules, importing_from
 from noria.replay.declarations import Replay
+from noria.streams.declarations import Stream
 from noria.training.declarations import Training
 from noria.triggers.declarations import Trigger
 from noria.value.declarations import Objective
+from noria.warehouse.declarations import Model
 
 __all__ = ["Declarations", "scan"]
 
@@ -54,6 +57,9 @@ class Declarations:
     objectives: dict[str, Objective] = field(default_factory=dict)
     pipelines: dict[str, Pipeline[Any, Any]] = field(default_factory=dict)
     steps: dict[str, Step[Any, Any]] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)  # of the warehouse
+    streams: dict[str, Stream] = field(default_factory=dict)
+    files: dict[str, Files] = field(default_factory=dict)
     modules: dict[str, ModuleType] = field(default_factory=dict)  # that were looked into
 
     def training(self, name: str) -> Training:
@@ -63,6 +69,10 @@ class Declarations:
     def dataset(self, name: str) -> Dataset:
         """Give a dataset. Raises `NotFound`, which says what exists."""
         return _get("dataset", self.datasets, name)
+
+    def stream(self, name: str) -> Stream:
+        """Give a stream. Raises `NotFound`, which says what exists."""
+        return _get("stream", self.streams, name)
 
     def gate(self, name: str) -> Gate:
         """Give a gate. Raises `NotFound`, which says what exists."""
@@ -100,16 +110,20 @@ def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
     with importing_from(folder):
         for name in modules:
             found.modules[name] = _load(folder, name)
-            for variable, thing in vars(found.modules[name]).items():
+            for variable, thing in vars(found.modules[name]).copy().items():
                 if not variable.startswith("_"):
                     _collect(found, variable, thing, module=name)
     return found
 
 
-def _collect(found: Declarations, variable: str, thing: Any, *, module: str) -> None:
+def _collect(  # noqa: PLR0912 - one case per kind
+    found: Declarations, variable: str, thing: Any, *, module: str
+) -> None:
     match thing:
         case Dataset():
             _add(found.datasets, thing.name, thing, kind="dataset", module=module)
+        case Files():
+            _add(found.files, thing.name, thing, kind="folder of files", module=module)
         case FeatureView():
             _add(found.views, thing.name, thing, kind="feature view", module=module)
         case Training():
@@ -127,6 +141,10 @@ def _collect(found: Declarations, variable: str, thing: Any, *, module: str) -> 
             _add(found.objectives, variable, thing, kind="objective", module=module)
         case Pipeline():
             _add(found.pipelines, thing.name, thing, kind="pipeline", module=module)
+        case Model():
+            _add(found.models, thing.name, thing, kind="model", module=module)
+        case Stream():
+            _add(found.streams, thing.name, thing, kind="stream", module=module)
         case Step():
             _add(found.steps, thing.name, thing, kind="step", module=module)
         case _:
@@ -176,7 +194,7 @@ def _refuse_namesakes(folder: Path, name: str) -> None:
 def _forget_other_projects(folder: Path) -> None:
     """Drop what was loaded for other projects under names that stand for modules of this one."""
     roots = set()
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():
         file = getattr(module, "__file__", None)
         if "." in name or not isinstance(file, str) or _is_below(module, folder):
             continue

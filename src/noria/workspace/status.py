@@ -9,6 +9,7 @@ import msgspec
 
 from noria.deploy.history import list_moves
 from noria.deploy.releases import find_standing, read_release, read_route
+from noria.lake.blocked import BlockedDataset
 from noria.ledger.store import Ledger
 from noria.monitoring.records import MonitorReport
 from noria.records import Run, RunState
@@ -45,6 +46,7 @@ class DatasetState(msgspec.Struct, frozen=True, kw_only=True):
     rows: int | None
     batch: int | None
     at: datetime | None
+    blocked: tuple[str, ...] = ()  # why the newest batch is
 
 
 class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +118,7 @@ def project_status(project: "Project") -> ProjectStatus:
             "steps": tuple(declared.steps),
         },
         replays=_replays(declared.replays, None),
-        datasets=_datasets(None, declared.datasets),
+        datasets=_datasets(None, declared.datasets, {}),
         pipelines=pipeline_states(project, (), at=project.clock.now()),
     )
     if not project.has_begun:
@@ -129,7 +131,7 @@ def project_status(project: "Project") -> ProjectStatus:
         begun,
         events=newest[0].seq if newest else 0,
         replays=_replays(declared.replays, ledger),
-        datasets=_datasets(ledger, declared.datasets),
+        datasets=_datasets(ledger, declared.datasets, project.blocked_datasets()),
         pipelines=pipeline_states(project, runs, at=project.clock.now()),
         deployments=deployments(ledger),
         monitors=_last_reports(ledger, runs),
@@ -184,7 +186,9 @@ def _replayed_until(ledger: Ledger | None, name: str) -> datetime | None:
     return done[0].at if done else None
 
 
-def _datasets(ledger: Ledger | None, declared: Iterable[str]) -> tuple[DatasetState, ...]:
+def _datasets(
+    ledger: Ledger | None, declared: Iterable[str], blocked: Mapping[str, BlockedDataset]
+) -> tuple[DatasetState, ...]:
     versions = [] if ledger is None else ledger.list_versions(kind="dataset")
     newest = {each.name: each for each in versions}  # they come by number: the last one stays
     return tuple(
@@ -194,6 +198,7 @@ def _datasets(ledger: Ledger | None, declared: Iterable[str]) -> tuple[DatasetSt
             rows=found.facts.get("rows") if found else None,
             batch=found.facts.get("batch") if found else None,
             at=found.at if found else None,
+            blocked=blocked[name].reasons if name in blocked else (),
         )
         for name in sorted({*declared, *newest})
         for found in (newest.get(name),)

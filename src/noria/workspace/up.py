@@ -1,7 +1,8 @@
 """`noria up`: the one process of a project that runs all the time.
 
 It emits the ticks of schedules, lets triggers decide, runs what they decide and what people ask for, and
-keeps the servers. Several may run over one database: one leads and acts, the others wait to take over.
+keeps the servers and the consumers of streams. Several may run over one database: one leads and acts, the
+others wait to take over.
 """
 
 import threading
@@ -22,6 +23,7 @@ from noria.workspace.up_leadership import Leadership
 from noria.workspace.up_queue import Queue
 from noria.workspace.up_records import Job, Notice, NoticeKind, Outcome, Role, Serving, UpState
 from noria.workspace.up_serving import Servers
+from noria.workspace.up_streams import Consumers
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -75,6 +77,14 @@ class Up:
             look_every_s=self._settings.look_every_s,
             tell=self._tell,
         )
+        self._consumers = Consumers(
+            project.root,
+            list(project.declarations.streams),
+            leadership=self._leadership,
+            look_every_s=self._settings.look_every_s,
+            tell=self._tell,
+            now=self._now,
+        )
         self._ended: list[tuple[Job, Outcome]] = []  # and not on record yet
         self._stopped: list[tuple[Job, Outcome]] = []  # they were at work when this process was stopped
         self._stopping = threading.Event()
@@ -86,7 +96,9 @@ class Up:
     @property
     def state(self) -> UpState:
         """Where this process stands. Any thread may ask."""
-        return msgspec.structs.replace(self._state, serving=self._servers.state())
+        return msgspec.structs.replace(
+            self._state, serving=self._servers.state(), streams=self._consumers.state()
+        )
 
     def start(self, url: str | None = None) -> None:
         """Find out who leads, and take over if nobody does. Raises `StoreError`.
@@ -126,6 +138,7 @@ class Up:
         is_hurried = False
         served, led = tuple[Serving, ...](), False
         self._servers.start()
+        self._consumers.start()
         try:
             self._turn()
             while not self._stopping.wait(self._settings.look_every_s):
@@ -139,6 +152,7 @@ class Up:
             if not is_hurried:  # else servers end with this process, and so does its lease
                 served = tuple(each for each in self._servers.state() if each.address is not None)
                 led = self._leadership.is_held
+                self._consumers.stop()
                 self._servers.stop()
                 self._leadership.stop()
         self._tell_end(served, led=led)
@@ -304,6 +318,7 @@ class Up:
 
     def _publish(self) -> None:
         self._servers.check()
+        self._consumers.check()
         self._state = msgspec.structs.replace(
             self._state,
             working=self._runner.working(),

@@ -8,7 +8,7 @@ import msgspec
 
 from noria.records import EventId
 
-__all__ = ["Job", "Notice", "NoticeKind", "Outcome", "Role", "Serving", "UpState", "Working"]
+__all__ = ["Consuming", "Job", "Notice", "NoticeKind", "Outcome", "Role", "Serving", "UpState", "Working"]
 
 
 class NoticeKind(StrEnum):
@@ -21,6 +21,7 @@ class NoticeKind(StrEnum):
     RUN = "run"
     ENDED = "ended"
     SERVING = "serving"
+    STREAM = "stream"
     DATABASE = "database"
     WARNING = "warning"
     STOPPED = "stopped"
@@ -80,6 +81,16 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Consuming(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream whose consumer is kept by this process."""
+
+    stream: str
+    pid: int | None  # None: it does not run
+    events: int  # that have landed since this process keeps it
+    lag_events: int
+    error: str | None = None
+
+
 class UpState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a process of `noria up` stands."""
 
@@ -89,4 +100,5 @@ class UpState(msgspec.Struct, frozen=True, kw_only=True):
     working: tuple[Working, ...] = ()
     waiting: int = 0  # jobs whose turn has not come
     serving: tuple[Serving, ...] = ()
+    streams: tuple[Consuming, ...] = ()
     database: str = "ok"  # or why it cannot be used

@@ -5,19 +5,23 @@ uses nothing that was not known then. `sources.py` turns the raw files into data
 checked, computed, learned, judged and watched. All of it is ordinary noria: copy it for your own table.
 """
 
+from typing import Any
+
 import sources
 
 import noria
 from noria import agg, check
 
 
-def reference(name: str, key: str) -> noria.Dataset:
+def reference(name: str, key: str, *checks: Any) -> noria.Dataset:
     source = sources.reference(name)
-    return noria.Dataset(name, key=key, event_at="known_at", known_at="known_at", source=source)
+    return noria.Dataset(
+        name, key=key, event_at="known_at", known_at="known_at", source=source, checks=checks)
 
 
-airlines, airports = reference("airlines", "carrier"), reference("airports", "faa")
-planes = reference("planes", "tailnum")
+airlines = reference("airlines", "carrier", check.not_null("name"), check.matches("carrier", "[A-Z0-9]{2}"))
+airports = reference("airports", "faa", check.between("lat", -90, 90), check.between("lon", -180, 180))
+planes = reference("planes", "tailnum", check.between("engines", 1, 4), check.between("seats", 1, 600))
 schedule = noria.Dataset(
     "schedule", key="flight_id", event_at="published_at", known_at="published_at", source=sources.schedule,
     checks=[check.not_null("carrier", "origin", "dest"), check.between("distance", 10, 6_000),
@@ -33,6 +37,7 @@ weather = noria.Dataset(
     checks=[check.one_of("origin", ["EWR", "JFK", "LGA"]), check.between("temp", -30, 130),
             check.between("pressure", 900, 1_100)],
 )
+observations = noria.Stream("weather", into=weather, every="30s")  # each hour is an event, flights come daily
 
 
 def p90(window: str) -> agg.Aggregation:
@@ -106,6 +111,7 @@ retrain = noria.Trigger(
 
 year = noria.Replay(
     late_arrival, monitor=watch, trigger=retrain, start="2013-04-01", end="2014-01-01",
+    streams=[observations],
     accidents=[
         noria.BadBatch(landings, on="2013-04-17", change=sources.delays_in_seconds,
                        note="a day's delays arrive in seconds"),
