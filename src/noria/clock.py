@@ -3,6 +3,7 @@
 `at` is the project's clock (wall, or the position of a replay); `recorded_at` is always the wall.
 """
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -13,6 +14,7 @@ __all__ = [
     "WallClock",
     "format_instant",
     "from_micros",
+    "heed_time_zones",
     "parse_duration",
     "parse_instant",
     "to_micros",
@@ -117,3 +119,12 @@ def parse_duration(text: str) -> timedelta:
     if not total:
         raise ValueError(f"{text!r} is an empty duration; it must be positive")
     return total
+
+
+def heed_time_zones() -> None:
+    """Let pyarrow heed the offsets of Python's instants, whatever was imported.
+
+    pandera sets a variable of the environment that has pyarrow drop them, as Spark wants it: an instant of
+    Vienna would be taken for one of UTC. pyarrow asks for it whenever it makes an array.
+    """
+    os.environ.pop("PYARROW_IGNORE_TIMEZONE", None)

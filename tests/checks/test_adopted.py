@@ -12,6 +12,7 @@ import pytest
 from noria import check
 from noria.checks.declarations import Severity
 from noria.checks.engine import check_batch
+from noria.clock import heed_time_zones
 from noria.errors import ConfigError
 
 with warnings.catch_warnings():
@@ -19,6 +20,8 @@ with warnings.catch_warnings():
     import dataframely as dy
     import pandera.pandas as pandera
     import pandera.polars as pandera_polars
+
+heed_time_zones()  # for all tests of this process
 
 
 def failing(adopted: Any, frame: pa.Table) -> list[int]:

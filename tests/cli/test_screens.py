@@ -184,5 +184,5 @@ def test_numbers_lose_no_digit_that_somebody_wrote(
 def test_a_shown_number_is_off_by_no_more_than_its_sixth_digit_or_half_a_cent(value: float) -> None:
     shown = float(screen.shorten(value))
     assert abs(shown - value) <= (
-        max(abs(value), 5e-324) * 5.1e-6 if abs(value) < 1e4 else 0.0051 + abs(value) * 1e-15
+        max(abs(value), 5e-324) * 5.1e-6 if abs(value) < 1e4 else 0.0051 + abs(value) * 5.1e-15
     )

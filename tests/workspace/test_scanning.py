@@ -1,5 +1,6 @@
 """What a project's modules declare, and that it is the newest."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +86,27 @@ def test_a_module_that_fails_names_the_line(folder: Path) -> None:
     (folder / "helping_of_tests.py").write_text("NAME = 1\n\nNAME / 0\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"helping_of_tests.py, line 3: ZeroDivisionError"):
         names(folder)
+
+
+def test_a_project_that_imports_pandera_keeps_its_time_zones(tmp_path: Path) -> None:
+    (tmp_path / "noria.toml").write_text('[project]\nname = "zones"\nmodules = ["rows"]\n')
+    (tmp_path / "rows.py").write_text(
+        "import warnings\n\nimport noria\n\n"
+        "with warnings.catch_warnings():\n    warnings.simplefilter('ignore')\n    import pandera.polars\n\n"
+        'sales = noria.Dataset("sales", key="id", event_at="at", reading={"time_zone": "Europe/Vienna"})\n'
+    )
+    (tmp_path / "sales.csv").write_text("id,at\na,2024-01-31 05:06\n")
+    (tmp_path / "sales.jsonl").write_text('{"id": "b", "at": "2024-01-31T05:06:00+01:00"}\n')
+    code = (
+        "import noria\n"
+        "with noria.open() as project:\n"
+        "    project.ingest('sales', 'sales.csv')\n"
+        "    project.ingest('sales', 'sales.jsonl')\n"
+        "    print(project.query('select distinct \"at\"::varchar as t from sales')['t'].to_pylist())\n"
+        "import os\n"
+        "print('PYARROW_IGNORE_TIMEZONE' in os.environ)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "['2024-01-31 04:06:00+00']\nFalse\n", done.stderr

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,3 +147,6 @@ def test_what_ends_the_thread_is_raised_where_leadership_is_asked_for(
     monkeypatch.setattr(ledger, "renew_lease", broken)
     with pytest.raises(ZeroDivisionError):
         wait_until(lambda: not here.is_held and False)
+    for each in threading.enumerate():  # what it dies of is told in this test, not in the next one
+        if each.name == "noria-leadership":
+            each.join(10)

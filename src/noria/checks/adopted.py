@@ -16,6 +16,7 @@ from noria.checks.declarations import (
     one_of,
     unique,
 )
+from noria.clock import heed_time_zones
 from noria.errors import ConfigError
 
 __all__ = ["Adopted", "from_dataframely", "from_pandera"]
@@ -110,6 +111,7 @@ def from_pandera(schema: Any, *, severity: str = "reject", strict: bool = True) 
     """
     if isinstance(schema, type) and hasattr(schema, "to_schema"):
         schema = schema.to_schema()
+    heed_time_zones()
     if not type(schema).__module__.startswith("pandera.") or not hasattr(schema, "columns"):
         raise ConfigError(f"{schema!r} is no schema of pandera; give a DataFrameSchema or a DataFrameModel")
     draft = _Draft(severity)

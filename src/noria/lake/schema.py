@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from noria.clock import heed_time_zones
 from noria.errors import ConfigError, SourceError
 from noria.lake.declarations import Dataset
 
@@ -33,6 +34,7 @@ def as_table(frame: object, *, name: str) -> pa.Table:
     SourceError
         If it does not, or names a column twice.
     """
+    heed_time_zones()
     if isinstance(frame, pa.Table):
         table = frame
     elif hasattr(frame, "__arrow_c_stream__") or isinstance(frame, pa.RecordBatch):

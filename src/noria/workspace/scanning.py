@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from noria.clock import heed_time_zones
 from noria.deploy.declarations import Gate
 from noria.errors import ConfigError, NotFound
 from noria.features.declarations import FeatureView
@@ -113,6 +114,7 @@ def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
             for variable, thing in vars(found.modules[name]).copy().items():
                 if not variable.startswith("_"):
                     _collect(found, variable, thing, module=name)
+    heed_time_zones()
     return found
 
 
