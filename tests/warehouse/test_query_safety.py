@@ -141,7 +141,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(each): each.read_bytes() for each in folder.rglob("*") if each.is_file()}
 
 
-def test_only_files_of_tables_that_the_query_names_are_open_to_the_engine(lake: Lake) -> None:
+def test_only_files_of_tables_that_the_query_names_are_open_to_the_engine(lake: Lake, tmp_path: Path) -> None:
     """The first wall is taken away: the engine refuses by itself."""
     import duckdb
 
@@ -157,15 +157,15 @@ def test_only_files_of_tables_that_the_query_names_are_open_to_the_engine(lake: 
         f"from read_parquet('{lake.reader('crews').files[0]}')",
         "from read_text('/etc/hostname')",
         "from glob('/etc/*')",
-        "copy (select 1) to '/tmp/noria-never.csv'",
-        "attach '/tmp/noria-never.db'",
+        f"copy (select 1) to '{tmp_path / 'never.csv'}'",
+        f"attach '{tmp_path / 'never.db'}'",
         "set enable_external_access = true",
         "set allowed_paths = ['/etc/hostname']",
         "load httpfs",
     ):
         with pytest.raises(duckdb.Error):
             connection.execute(sql).fetchall()
-    assert not Path("/tmp/noria-never.csv").exists()
+    assert not list(tmp_path.glob("never.*"))
 
 
 def test_a_recursion_without_end_is_stopped() -> None:
