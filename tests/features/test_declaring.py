@@ -10,8 +10,9 @@ import pytest
 
 from noria.errors import ConfigError, SourceError
 from noria.features import FeatureView, ViewSpec, agg
-from noria.features.columns import entity_codes, key_bytes, measured
+from noria.features.columns import entity_codes, key_bytes
 from noria.features.layout import Measure
+from noria.features.measuring import Measures
 from noria.features.offline import point_in_time
 from noria.lake.declarations import Dataset
 
@@ -106,7 +107,7 @@ def test_whole_floats_and_decimals_and_booleans_count() -> None:
         assert point_in_time(view(m=agg.mean("x", "1d")), one_row(x=column), SPINE)["v__m"].to_pylist() == [
             3.0
         ]
-    assert measured(one_row(x=pa.array([True])), Measure("x", 1)).values.tolist() == [1]
+    assert Measures(one_row(x=pa.array([True]))).measured(Measure("x", 1)).values.tolist() == [1]
 
 
 def test_dictionaries_are_entities_like_plain_text() -> None:

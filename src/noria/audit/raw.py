@@ -16,6 +16,7 @@ from noria.audit.records import Feature, Prediction, RawRows
 from noria.audit.tables import Found, OpenTable, Tables, instant_scalar, plain, rows_digest
 from noria.clock import format_instant, from_micros, to_micros
 from noria.errors import DigestMismatch, SourceError, StoreError
+from noria.features.agreeing import agree, tolerances
 from noria.features.declarations import ViewSpec
 from noria.features.offline import point_in_time
 
@@ -27,16 +28,16 @@ _LOOK_FIRST = timedelta(days=30)  # where a last row without an age limit is loo
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """Which rows a view looks at, from an instant on; `endless`: its last row may be older."""
+    """Which rows a view looks at, from an instant on or all; `endless`: its last row may be older."""
 
-    since: datetime
+    since: datetime | None
     endless: bool
     only_last: bool
 
     @classmethod
     def of(cls, spec: ViewSpec, at: datetime) -> "_Reach":
         at_us = to_micros(at)
-        starts, endless = [], False
+        starts, endless, whole = [], False, False
         for feature in spec.features:
             aggregation = feature.aggregation
             tier = aggregation.tier
@@ -45,9 +46,14 @@ class _Reach:
                 starts.append((at_us - aggregation.window_s * 1_000_000) // width * width)
             elif aggregation.max_age_s is not None:
                 starts.append(at_us - aggregation.max_age_s * 1_000_000)
-            else:
+            else:  # what decays sums all rows; the last that fulfils conditions may be any
                 endless = True
-        only_last = all(feature.aggregation.tier is None for feature in spec.features)
+                whole |= aggregation.half_life_s is not None or bool(aggregation.where)
+        if whole:
+            return cls(None, endless=False, only_last=False)
+        only_last = all(
+            feature.aggregation.tier is None and not feature.aggregation.where for feature in spec.features
+        )
         since = from_micros(min(starts)) if starts else at - _LOOK_FIRST
         return cls(since, endless, only_last)
 
@@ -72,6 +78,7 @@ def find_raw_rows(
     raw: dict[str, RawRows] = {}
     again: dict[str, float | None] = {}
     broken: set[str] = set()
+    tolerance = tolerances(specs)
     for source in dict.fromkeys(spec.source for spec in specs):
         mine = [spec for spec in specs if spec.source == source]
         table = tables.dataset(source)
@@ -88,7 +95,7 @@ def find_raw_rows(
                 broken.update(spec.columns)
     for name in (name for spec in specs for name in spec.columns):
         offline = None if name in broken else again.get(name)
-        equal = None if name in broken else offline == used.get(name)
+        equal = None if name in broken else agree(offline, used.get(name), tolerance[name])
         features.append(Feature(name=name, used=used.get(name), offline=offline, equal=equal))
     return tuple(features), tuple(raw[spec.name] for spec in specs)
 
@@ -124,9 +131,12 @@ def _read(
     of_any = [each for each in entities if each is not None]
     if not of_any:
         return table.read(ds.scalar(False))
-    since = min(reaches[spec.name].since for spec in specs)
-    within = ds.field(specs[0].event_at) >= instant_scalar(since)
-    return table.read(_known(specs[0], prediction) & within & reduce(or_, of_any))
+    wanted = _known(specs[0], prediction) & reduce(or_, of_any)
+    since = [reaches[spec.name].since for spec in specs]
+    bounds = [each for each in since if each is not None]
+    if len(bounds) == len(since):
+        wanted &= ds.field(specs[0].event_at) >= instant_scalar(min(bounds))
+    return table.read(wanted)
 
 
 def _of_view(spec: ViewSpec, reach: _Reach, found: Found, prediction: Prediction, table: OpenTable) -> Found:
@@ -134,7 +144,7 @@ def _of_view(spec: ViewSpec, reach: _Reach, found: Found, prediction: Prediction
     is_entity = _is_entity(spec, prediction, table.schema)
     if is_entity is None:
         return Found(found.rows.slice(0, 0), found.paths.slice(0, 0))
-    mine = _ordered(spec, found, is_entity & (ds.field(spec.event_at) >= instant_scalar(reach.since)))
+    mine = _ordered(spec, found, is_entity & _since(spec, reach))
     older = reach.endless and not mine.rows.num_rows
     if older:
         mine = _ordered(spec, table.read(_known(spec, prediction) & is_entity), ds.scalar(True))
@@ -142,6 +152,12 @@ def _of_view(spec: ViewSpec, reach: _Reach, found: Found, prediction: Prediction
         last = mine.rows.num_rows - 1
         return Found(mine.rows.slice(last), mine.paths.slice(last))
     return mine
+
+
+def _since(spec: ViewSpec, reach: _Reach) -> ds.Expression:
+    if reach.since is None:
+        return ds.scalar(True)
+    return ds.field(spec.event_at) >= instant_scalar(reach.since)
 
 
 def _ordered(spec: ViewSpec, found: Found, where: ds.Expression) -> Found:
@@ -166,6 +182,7 @@ def _described(
     rows = found.rows
     # A last row that is older than where the view was looked at first has no lower limit.
     since = None if reach.endless and (reach.only_last or _is_older(spec, rows, reach)) else reach.since
+    only_last = reach.only_last or (since is None and reach.endless)
     shown = max(0, rows.num_rows - _SHOWN_ROWS)
     newest = Found(rows.slice(shown), found.paths.slice(shown))
     bounds = pc.min_max(rows[spec.known_at]).as_py()
@@ -175,13 +192,13 @@ def _described(
         entity=_entity(spec, prediction),
         event_from=since,
         known_until=prediction.at,
-        only_last=reach.only_last or since is None,
+        only_last=only_last,
         columns=spec.source_columns,
         count=rows.num_rows,
         known_first=bounds["min"],
         known_last=bounds["max"],
         sha256=rows_digest(rows.select(spec.source_columns)),
-        sql=_sql(spec, prediction, since, only_last=reach.only_last or since is None),
+        sql=_sql(spec, prediction, since, only_last=only_last),
         newest=tuple(map(plain, reversed(newest.dicts()))),
         version=None if table.version is None else version_line(table.version),
         files=table.file_lines(found.paths),
@@ -189,13 +206,13 @@ def _described(
 
 
 def _is_older(spec: ViewSpec, rows: pa.Table, reach: _Reach) -> bool:
-    return bool(rows.num_rows) and rows[spec.event_at][0].as_py() < reach.since
+    return reach.since is not None and bool(rows.num_rows) and rows[spec.event_at][0].as_py() < reach.since
 
 
 def _unreadable(
     spec: ViewSpec, reach: _Reach, prediction: Prediction, table: OpenTable, problem: str
 ) -> RawRows:
-    where = _known(spec, prediction) & (ds.field(spec.event_at) >= instant_scalar(reach.since))
+    where = _known(spec, prediction) & _since(spec, reach)
     return RawRows(
         view=spec.name,
         dataset=spec.source,

@@ -1,7 +1,6 @@
 """Columns of an Arrow table as the integers that the kernels work on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +9,14 @@ import pyarrow.compute as pc
 
 from noria.errors import SourceError
 from noria.features.declarations import FeatureView, ViewSpec
-from noria.features.layout import Measure
 
 __all__ = [
-    "Measured",
+    "column_of",
     "entity_codes",
     "entity_texts",
     "floats",
     "instants",
     "key_bytes",
-    "measured",
     "spec_of",
 ]
 
@@ -27,7 +24,6 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-LARGEST = 2**40  # of a measure; sums of eight million such values fit into 64 bits
 _MICROS = pa.timestamp("us", tz="UTC")
 
 
@@ -54,56 +50,6 @@ def instants(rows: pa.Table, name: str) -> Ints:
     if column.null_count:
         raise SourceError(f"column {name!r} has {column.null_count} missing instants; each row needs one")
     return _numpy(column.cast(_MICROS, safe=False).cast(pa.int64()))
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A measure of every row; where it is missing, `values` is 0 and `seen` false."""
-
-    values: Ints
-    seen: Bools
-
-
-def measured(rows: pa.Table, measure: Measure) -> Measured:
-    """Give a column in integer units.
-
-    Raises
-    ------
-    SourceError
-        If the column is not numeric, is fractional and has no `scale`, or a value is too large.
-    """
-    column = column_of(rows, measure.column)
-    kind = column.type
-    if pa.types.is_boolean(kind):
-        column = column.cast(pa.int64())
-    if pa.types.is_integer(column.type) and measure.scale == 1:
-        seen = np.asarray(column.is_valid(), dtype=np.bool_)
-        try:
-            values = _numpy(column.fill_null(0).cast(pa.int64()))
-        except pa.ArrowInvalid as err:
-            raise SourceError(_too_large(measure)) from err
-    else:
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            raise SourceError(f"column {measure.column!r} is {kind}; aggregations need a numeric column")
-        exact = floats(rows, measure.column)
-        seen = ~np.isnan(exact)
-        scaled = np.where(seen, exact, 0.0) * measure.scale
-        units = np.rint(scaled)
-        if measure.scale == 1 and not np.array_equal(units, scaled):
-            raise SourceError(
-                f"column {measure.column!r} is {kind} and holds fractions; "
-                "give `scale` (100 keeps two decimals)"
-            )
-        if bool(np.any(np.abs(units) > LARGEST)):
-            raise SourceError(_too_large(measure))
-        values = units.astype(np.int64)
-    if values.size and (int(values.max()) > LARGEST or int(values.min()) < -LARGEST):
-        raise SourceError(_too_large(measure))
-    return Measured(values, seen)
-
-
-def _too_large(measure: Measure) -> str:
-    return f"column {measure.column!r} times its scale {measure.scale} exceeds {LARGEST}; lower `scale`"
 
 
 def floats(rows: pa.Table, name: str) -> Floats:

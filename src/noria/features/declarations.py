@@ -4,7 +4,7 @@ A `FeatureView` refers to a `Dataset` object; its `ViewSpec` holds names and int
 wires and disks and its digest tells whether two processes mean the same features. Neither loads an engine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -17,7 +17,19 @@ from noria.records import digest_of
 if TYPE_CHECKING:
     from noria.lake.declarations import Dataset
 
-__all__ = ["Aggregation", "AggregationKind", "FeatureSpec", "FeatureView", "Tier", "ViewSpec"]
+__all__ = [
+    "Aggregation",
+    "AggregationKind",
+    "Comparison",
+    "Condition",
+    "Conditions",
+    "FeatureSpec",
+    "FeatureView",
+    "Grouped",
+    "Plain",
+    "Tier",
+    "ViewSpec",
+]
 
 HOUR_S, DAY_S = 3_600, 86_400
 _HOURLY_UP_TO_S = 2 * DAY_S
@@ -29,11 +41,22 @@ class AggregationKind(StrEnum):
     COUNT = "count"
     SUM = "sum"
     MEAN = "mean"
+    STD = "std"
     MIN = "min"
     MAX = "max"
     QUANTILE = "quantile"
+    DISTINCT = "distinct"
+    FIRST = "first"
     LAST = "last"
     AGE = "age"
+    DECAYED_COUNT = "decayed_count"
+    DECAYED_SUM = "decayed_sum"
+    DECAYED_MEAN = "decayed_mean"
+
+    @property
+    def is_decayed(self) -> bool:
+        """Whether rows fade instead of leaving a window."""
+        return self.value.startswith("decayed")
 
 
 class Tier(StrEnum):
@@ -48,11 +71,39 @@ class Tier(StrEnum):
         return HOUR_S if self is Tier.HOUR else DAY_S
 
 
-class Aggregation(msgspec.Struct, frozen=True, kw_only=True):
+class Comparison(StrEnum):
+    """How a condition compares a column with its value; what is missing fulfils none."""
+
+    EQUAL = "=="
+    UNEQUAL = "!="
+    LESS = "<"
+    AT_MOST = "<="
+    GREATER = ">"
+    AT_LEAST = ">="
+    AMONG = "in"
+    NOT_AMONG = "not in"
+
+
+Plain = bool | int | float | str
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """One condition that a row has to fulfil to count."""
+
+    column: str
+    comparison: Comparison
+    value: Plain | tuple[Plain, ...]
+
+
+Conditions = tuple[Condition, ...]  # all of them hold
+
+
+class Aggregation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One aggregation of a column; made by the functions of `noria.agg`.
 
     Values are counted in units of `1 / scale`, so `low`, `high` and `width` are integers in those units;
-    `q` is in millionths.
+    `q` is in millionths. the values of a distinct count are spread
+    over `buckets`.
     """
 
     kind: AggregationKind
@@ -64,20 +115,41 @@ class Aggregation(msgspec.Struct, frozen=True, kw_only=True):
     high: int | None = None
     width: int | None = None
     max_age_s: int | None = None
+    half_life_s: int | None = None
+    buckets: int | None = None
+    where: Conditions = ()
 
     @property
     def tier(self) -> Tier | None:
-        """Hour tiles for windows up to two days, day tiles above; `None` for `last` and `age`."""
+        """Hour tiles for windows up to two days, day tiles above; `None` without a window."""
         if self.window_s is None:
             return None
         return Tier.HOUR if self.window_s <= _HOURLY_UP_TO_S else Tier.DAY
 
     @property
     def bins(self) -> int:
-        """Number of histogram bins of a quantile, else 0."""
+        """Number of bins of a quantile's or distinct count's histogram, else 0."""
+        if self.buckets is not None:
+            return self.buckets
         if self.low is None or self.high is None or self.width is None:
             return 0
         return -(-(self.high - self.low) // self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """One aggregation per value of a column; made by `agg.by`."""
+
+    column: str
+    values: tuple[Plain, ...]
+    aggregation: Aggregation
+
+    def features(self, name: str) -> "Iterator[FeatureSpec]":
+        """Give the feature of each group."""
+        for value in self.values:
+            condition = Condition(self.column, Comparison.EQUAL, value)
+            where = (*self.aggregation.where, condition)
+            yield FeatureSpec(f"{name}_{value}", msgspec.structs.replace(self.aggregation, where=where))
 
 
 class FeatureSpec(msgspec.Struct, frozen=True):
@@ -125,10 +197,12 @@ class ViewSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def source_columns(self) -> tuple[str, ...]:
         """Columns of the source that the features need, sorted."""
-        named = {feature.aggregation.column for feature in self.features}
-        return tuple(
-            sorted({*self.key, self.event_at, self.known_at, *self.entity, *(name for name in named if name)})
-        )
+        named = {*self.key, self.event_at, self.known_at, *self.entity}
+        for feature in self.features:
+            named.update(each.column for each in feature.aggregation.where)
+            if feature.aggregation.column is not None:
+                named.add(feature.aggregation.column)
+        return tuple(sorted(named))
 
     @property
     def longest_window_s(self) -> int | None:
@@ -155,8 +229,8 @@ class FeatureView:
         Whose rows are aggregated.
     entity : str or tuple of str
         Column or columns of `source` (and of every spine) that name the entity.
-    features : mapping of str to Aggregation
-        By feature name, made with `noria.agg`.
+    features : mapping of str to Aggregation or Grouped
+        By feature name, made with `noria.agg`; groups give one feature per value, `<name>_<value>`.
 
     Raises
     ------
@@ -177,19 +251,23 @@ class FeatureView:
     name: str
     source: "Dataset"
     entity: str | tuple[str, ...]
-    features: Mapping[str, Aggregation]
+    features: Mapping[str, Aggregation | Grouped]
 
     def __post_init__(self) -> None:
-        for name in (self.name, *self.features):
-            if not name or "__" in name:
-                raise ConfigError(f"{name!r} names no view or feature: it may not be empty or hold '__'")
         if not self.features:
             raise ConfigError(f"feature view {self.name!r} has no feature; give at least one `agg`")
         for name, feature in self.features.items():
-            if not isinstance(feature, Aggregation):
+            if not isinstance(feature, Aggregation | Grouped):
                 raise ConfigError(
                     f"feature {name!r} of view {self.name!r} is {feature!r}; make it with `noria.agg`"
                 )
+        names = [each.name for each in self._features()]
+        for name in (self.name, *names):
+            if not name or "__" in name:
+                raise ConfigError(f"{name!r} names no view or feature: it may not be empty or hold '__'")
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ConfigError(f"view {self.name!r} has two features {twice[0]!r}: a group gave one of them")
         if not self.entity:
             raise ConfigError(f"feature view {self.name!r} has no entity; name a column of its source")
 
@@ -208,8 +286,15 @@ class FeatureView:
             event_at=source.event_at,
             known_at=source.known_at_column,
             entity=_names(self.entity),
-            features=tuple(FeatureSpec(name, aggregation) for name, aggregation in self.features.items()),
+            features=tuple(self._features()),
         )
+
+    def _features(self) -> Iterator[FeatureSpec]:
+        for name, given in self.features.items():
+            if isinstance(given, Grouped):
+                yield from given.features(name)
+            else:
+                yield FeatureSpec(name, given)
 
 
 def _names(given: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -4,28 +4,35 @@ A tile is a record of 64-bit words: the bucket (instant // width of the tier), t
 extrema. A tile's histograms lie apart, as unsigned 32-bit counts, because only two tiles of a window are read
 and only the newest are written. Counters and histograms are cumulative over the tiles of an entity (and
 histograms also over their bins), so a window is the difference of two tiles and a quantile a binary search.
+The row of a tile that happened first lies apart too: of a window, only one is read. Of an entity as a whole
+there are the row that happened last and what decays, one of each for every set of conditions.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
-from noria.features.declarations import Aggregation, AggregationKind, Tier, ViewSpec
+from noria.features.declarations import Aggregation, AggregationKind, Conditions, Tier, ViewSpec
 
-__all__ = ["Histogram", "Layout", "Measure", "Sums", "TierLayout", "layout_of"]
+__all__ = ["Decayed", "Histogram", "Kept", "Layout", "Measure", "Sums", "TierLayout", "layout_of"]
+
+_T = TypeVar("_T")
 
 ROWS = ""  # the column of the counter of rows
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Measure:
-    """A column in integer units of `1 / scale`."""
+    """A column in integer units of `1 / scale`, or as one of `buckets`, of the rows that fulfil `where`."""
 
     column: str
     scale: int
+    where: Conditions = ()
+    buckets: int = 0
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """Integer counts of a measure in bins of `width` from `low`."""
 
@@ -36,17 +43,36 @@ class Histogram:
 
     @classmethod
     def of(cls, aggregation: Aggregation) -> "Histogram":
-        """Give the histogram that a quantile reads."""
+        """Give the histogram that a quantile or a distinct count reads."""
+        if aggregation.buckets is not None:
+            return cls(_measure(aggregation), 0, 1, aggregation.buckets)
         assert aggregation.low is not None and aggregation.width is not None
         return cls(_measure(aggregation), aggregation.low, aggregation.width, aggregation.bins)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Sums:
-    """One counter: rows, values missing of a measure, their sum, least or greatest."""
+    """One counter: rows, values missing of a measure, their sum, squares in two parts, least or greatest."""
 
     kind: str
     measure: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Float columns kept of one row: the first or last of those that fulfil `where`."""
+
+    where: Conditions
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decayed:
+    """A decaying sum: of `rows`, of those `seen` of a measure, or of their values."""
+
+    kind: str
+    measure: Measure
+    half_life_s: int
 
 
 class TierLayout:
@@ -58,8 +84,12 @@ class TierLayout:
         In the order of their words, which begin at word 1 and after the additive ones.
     histograms : tuple of Histogram
         In the order of their counts.
+    firsts : tuple of Kept
+        What is kept of a tile's first rows.
     counts : int
         32-bit counts per tile.
+    keeps_apart : bool
+        Whether a tile has anything beside its words.
     stops : tuple of int
         Where each histogram's counts end.
     words : int
@@ -74,13 +104,13 @@ class TierLayout:
         mine = [each for each in aggregations if each.tier is tier]
         self.tier = tier
         self.window_s = max((each.window_s or 0 for each in mine), default=0)
-        needed = sorted({need for each in mine for need in _needs(each)})
+        needed = _in_order({need for each in mine for need in _needs(each)})
         self.additive = tuple(each for each in needed if each.kind not in ("min", "max"))
         self.extrema = tuple(each for each in needed if each.kind in ("min", "max"))
-        self.histograms = tuple(
-            sorted({Histogram.of(each) for each in mine if each.kind is AggregationKind.QUANTILE})
-        )
+        self.histograms = _in_order({Histogram.of(each) for each in mine if each.kind in _HISTOGRAMS})
+        self.firsts = _kept(each for each in mine if each.kind is AggregationKind.FIRST)
         self.counts = sum(each.bins for each in self.histograms)
+        self.keeps_apart = bool(self.counts or self.firsts)
         self.stops = tuple(self.count_of(each) + each.bins for each in self.histograms)
         self.width_us = tier.seconds * 1_000_000
         self.words = 1 + len(self.additive) + len(self.extrema) if mine else 0
@@ -108,27 +138,14 @@ class Layout:
         self.spec = spec
         self.hour = TierLayout(Tier.HOUR, aggregations)
         self.day = TierLayout(Tier.DAY, aggregations)
-        self.keeps_last = any(each.tier is None for each in aggregations)
-        self.last_columns = tuple(
-            sorted({each.column for each in aggregations if each.tier is None and each.column is not None})
-        )
+        self.lasts = _kept(each for each in aggregations if each.kind in _LASTS)
+        self.decayed = _in_order({need for each in aggregations for need in decayed_of(each)})
+        self.keeps_rows = bool(self.lasts or self.hour.firsts or self.day.firsts)  # ties are broken by keys
 
     @cached_property
     def digest(self) -> str:
         """The digest of the spec."""
         return self.spec.digest
-
-    @cached_property
-    def measures(self) -> tuple[Measure, ...]:
-        """All measures that any tier needs."""
-        return tuple(sorted(set(self._measures())))
-
-    def _measures(self) -> Iterator[Measure]:
-        for tier in (self.hour, self.day):
-            yield from (
-                each.measure for each in (*tier.additive, *tier.extrema) if each.measure.column != ROWS
-            )
-            yield from (each.measure for each in tier.histograms)
 
 
 def layout_of(spec: ViewSpec) -> Layout:
@@ -138,27 +155,57 @@ def layout_of(spec: ViewSpec) -> Layout:
 
 def sums_of(aggregation: Aggregation, kind: str) -> Sums:
     """Give the counter of `kind` that an aggregation reads."""
-    return Sums(kind, Measure(ROWS, 1) if kind == "rows" else _measure(aggregation))
+    return Sums(kind, _rows(aggregation) if kind == "rows" else _measure(aggregation))
+
+
+def decayed_of(aggregation: Aggregation) -> tuple[Decayed, ...]:
+    """Give the decaying sums that an aggregation reads: what is divided, and by what."""
+    half_life = aggregation.half_life_s
+    if half_life is None:
+        return ()
+    if aggregation.kind is AggregationKind.DECAYED_COUNT:
+        return (Decayed("rows", _rows(aggregation), half_life),)
+    total = Decayed("sum", _measure(aggregation), half_life)
+    if aggregation.kind is AggregationKind.DECAYED_SUM:
+        return (total,)
+    return total, Decayed("seen", _measure(aggregation), half_life)
+
+
+_HISTOGRAMS = (AggregationKind.QUANTILE, AggregationKind.DISTINCT)
+_LASTS = (AggregationKind.LAST, AggregationKind.AGE)
+_COUNTERS = {
+    AggregationKind.COUNT: ("rows",),
+    AggregationKind.SUM: ("sum",),
+    # Rows less the missing ones are those seen, and mostly there is nothing to add.
+    AggregationKind.MEAN: ("rows", "missing", "sum"),
+    AggregationKind.STD: ("rows", "missing", "sum", "square_high", "square_low"),
+    AggregationKind.MIN: ("min",),
+    AggregationKind.MAX: ("max",),
+    AggregationKind.FIRST: ("rows",),
+}
+
+
+def _rows(aggregation: Aggregation) -> Measure:
+    return Measure(ROWS, 1, aggregation.where)
 
 
 def _measure(aggregation: Aggregation) -> Measure:
     assert aggregation.column is not None
-    return Measure(aggregation.column, aggregation.scale)
+    return Measure(aggregation.column, aggregation.scale, aggregation.where, aggregation.buckets or 0)
 
 
 def _needs(aggregation: Aggregation) -> Iterator[Sums]:
-    match aggregation.kind:
-        case AggregationKind.COUNT:
-            yield sums_of(aggregation, "rows")
-        case AggregationKind.SUM:
-            yield sums_of(aggregation, "sum")
-        case AggregationKind.MEAN:
-            yield sums_of(aggregation, "rows")  # less the missing ones: those seen, and mostly nothing to add
-            yield sums_of(aggregation, "missing")
-            yield sums_of(aggregation, "sum")
-        case AggregationKind.MIN:
-            yield sums_of(aggregation, "min")
-        case AggregationKind.MAX:
-            yield sums_of(aggregation, "max")
-        case _:
-            pass
+    for kind in _COUNTERS.get(aggregation.kind, ()):
+        yield sums_of(aggregation, kind)
+
+
+def _kept(aggregations: Iterable[Aggregation]) -> tuple[Kept, ...]:
+    columns: dict[Conditions, set[str]] = {}
+    for each in aggregations:
+        columns.setdefault(each.where, set()).update({each.column} if each.column else ())
+    return _in_order({Kept(where, tuple(sorted(names))) for where, names in columns.items()})
+
+
+def _in_order(things: set[_T]) -> tuple[_T, ...]:
+    """Sort by text: conditions compare values of different types."""
+    return tuple(sorted(things, key=repr))

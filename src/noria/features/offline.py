@@ -5,6 +5,7 @@ entity and instant that is one interval per row and window, so a counter is a di
 up along the spine, whatever the order in which rows became known. All of it is integer arithmetic.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,16 +17,21 @@ from noria.features.columns import (
     Bools,
     Floats,
     Ints,
-    Measured,
     entity_codes,
-    floats,
     instants,
     key_bytes,
-    measured,
     spec_of,
 )
-from noria.features.declarations import Aggregation, AggregationKind, FeatureView, ViewSpec
-from noria.features.layout import Histogram, Measure
+from noria.features.declarations import (
+    Aggregation,
+    AggregationKind,
+    Conditions,
+    FeatureView,
+    ViewSpec,
+)
+from noria.features.finishing import deviations, estimates
+from noria.features.layout import Decayed, Histogram, Sums, decayed_of, sums_of
+from noria.features.measuring import Measures
 
 __all__ = ["point_in_time"]
 
@@ -98,10 +104,12 @@ class _Kernel:
             self.codes * slots + np.searchsorted(self.instants, self.at), (entities + 1) * slots, len(used)
         )
         self.start = self._position(np.searchsorted(self.instants, self.known_at, side="left"))
+        self.measures = Measures(self.table)
         self._intervals: dict[int, _Intervals] = {}
-        self._measured: dict[Measure, Measured] = {}
-        self._sums: dict[tuple[Measure, str, int], Ints] = {}
-        self._last: Ints | None = None
+        self._totals: dict[tuple[Sums, int], Ints] = {}
+        self._decayed: dict[Decayed, Floats] = {}
+        self._lasts: dict[Conditions, Ints] = {}
+        self._ranked: tuple[Ints, Ints] | None = None
 
     def compute(self, aggregation: Aggregation) -> Floats:
         """Compute one feature, in the order of the given spine."""
@@ -111,30 +119,46 @@ class _Kernel:
         result[self.order] = in_order
         return result
 
-    def _sorted_values(self, aggregation: Aggregation) -> Floats:  # noqa: PLR0911
+    def _sorted_values(self, aggregation: Aggregation) -> Floats:  # noqa: PLR0911, PLR0912 - one case per kind
         match aggregation.kind:
             case AggregationKind.COUNT:
-                return self._rows_in(_window(aggregation)).astype(np.float64)
+                return self._total(aggregation, "rows").astype(np.float64)
             case AggregationKind.SUM:
-                return self._sum(aggregation).astype(np.float64) / aggregation.scale
+                return self._total(aggregation, "sum").astype(np.float64) / aggregation.scale
             case AggregationKind.MEAN:
-                seen = self._total(aggregation, "seen").astype(np.float64)
+                seen = self._seen(aggregation).astype(np.float64)
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    return self._sum(aggregation).astype(np.float64) / (seen * aggregation.scale)
+                    return self._total(aggregation, "sum").astype(np.float64) / (seen * aggregation.scale)
+            case AggregationKind.STD:
+                total, high, low = (
+                    self._total(aggregation, kind) for kind in ("sum", "square_high", "square_low")
+                )
+                return deviations(self._seen(aggregation), total, high, low, aggregation.scale)
             case AggregationKind.MIN:
                 return 0.0 - self._greatest(aggregation, -1)
             case AggregationKind.MAX:
                 return self._greatest(aggregation, 1)
             case AggregationKind.QUANTILE:
                 return self._quantile(aggregation)
+            case AggregationKind.DISTINCT:
+                return self._distinct(aggregation)
+            case AggregationKind.FIRST:
+                return self._first(aggregation)
             case AggregationKind.LAST:
                 row, present = self._last_row(aggregation)
-                column = floats(self.table, cast("str", aggregation.column))
+                column = self.measures.floats(cast("str", aggregation.column))
                 return np.where(present, column[row] if len(column) else np.nan, np.nan)
             case AggregationKind.AGE:
                 row, present = self._last_row(aggregation)
                 since = self.event_at[row] if len(self.event_at) else 0
                 return np.where(present, (self.at - since) / 60e6, np.nan)
+            case AggregationKind.DECAYED_COUNT | AggregationKind.DECAYED_SUM:
+                (decayed,) = decayed_of(aggregation)
+                return self._faded(decayed)
+            case AggregationKind.DECAYED_MEAN:
+                values, weights = (self._faded(each) for each in decayed_of(aggregation))
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    return np.where(weights > 0, values / weights, np.nan)
 
     def _position(self, slot: Ints) -> Ints:
         """Find the first spine position of each row's entity whose instant has at least `slot`."""
@@ -148,11 +172,6 @@ class _Kernel:
             self._intervals[window_s] = _Intervals(rows, self.start[rows], stop[rows])
         return self._intervals[window_s]
 
-    def _values(self, measure: Measure) -> Measured:
-        if measure not in self._measured:
-            self._measured[measure] = measured(self.table, measure)
-        return self._measured[measure]
-
     def _along(self, which: _Intervals, amounts: Ints | Bools) -> Ints:
         """Sum `amounts` of the rows whose interval holds each spine position."""
         steps = np.zeros(self.size + 1, dtype=np.int64)
@@ -161,74 +180,113 @@ class _Kernel:
         np.subtract.at(steps, which.stop, amounts)
         return np.cumsum(steps)[: self.size]
 
-    def _rows_in(self, window: tuple[int, int]) -> Ints:
-        which = self._interval(*window)
-        return self._along(which, np.ones(len(which.rows), dtype=np.int64))
-
-    def _sum(self, aggregation: Aggregation) -> Ints:
-        return self._total(aggregation, "sum")
+    def _seen(self, aggregation: Aggregation) -> Ints:
+        return self._total(aggregation, "rows") - self._total(aggregation, "missing")
 
     def _total(self, aggregation: Aggregation, kind: str) -> Ints:
-        measure, window = _measure(aggregation), _window(aggregation)
-        slot = (measure, kind, window[0])
-        if slot not in self._sums:
-            which, column = self._interval(*window), self._values(measure)
-            self._sums[slot] = self._along(
-                which, (column.seen if kind == "seen" else column.values)[which.rows]
-            )
-        return self._sums[slot]
+        sums, window = sums_of(aggregation, kind), _window(aggregation)
+        slot = (sums, window[0])
+        if slot not in self._totals:
+            which = self._interval(*window)
+            self._totals[slot] = self._along(which, self.measures.amounts(sums)[which.rows])
+        return self._totals[slot]
 
     def _greatest(self, aggregation: Aggregation, sign: int) -> Floats:
-        which, column = self._interval(*_window(aggregation)), self._values(_measure(aggregation))
+        which = self._interval(*_window(aggregation))
+        column = self.measures.measured(sums_of(aggregation, "sum").measure)
         seen = column.seen[which.rows]
         top = _paint(which.start[seen], which.stop[seen], sign * column.values[which.rows[seen]], self.size)
         return np.where(top == _NOTHING, np.nan, top / aggregation.scale)
 
     def _quantile(self, aggregation: Aggregation) -> Floats:
         histogram = Histogram.of(aggregation)
-        which, column = self._interval(*_window(aggregation)), self._values(histogram.measure)
-        seen = column.seen[which.rows]
-        bins = bins_of(column.values[which.rows[seen]], histogram)
         assert aggregation.q_millionths is not None
-        index = _quantile_bins(
-            which.start[seen],
-            which.stop[seen],
-            bins,
-            size=self.size,
-            histogram=histogram,
-            q=aggregation.q_millionths,
-        )
+        search = _QuantileBins(aggregation.q_millionths)
+        index = self._searched(aggregation, histogram, search)
         edges = (histogram.low + index * histogram.width) / aggregation.scale
         return np.where(index < histogram.bins, edges, np.nan)
+
+    def _distinct(self, aggregation: Aggregation) -> Floats:
+        histogram = Histogram.of(aggregation)
+        return estimates(histogram.bins)[self._searched(aggregation, histogram, _held_bins)]
+
+    def _searched(
+        self, aggregation: Aggregation, histogram: Histogram, search: Callable[[Ints], Ints]
+    ) -> Ints:
+        """Give what `search` finds in the histogram of each spine position."""
+        which, column = self._interval(*_window(aggregation)), self.measures.measured(histogram.measure)
+        seen = column.seen[which.rows]
+        bins = bins_of(column.values[which.rows[seen]], histogram)
+        return _along_histograms(
+            which.start[seen], which.stop[seen], bins, size=self.size, width=histogram.bins, search=search
+        )
+
+    def _first(self, aggregation: Aggregation) -> Floats:
+        order, rank = self._ranks()
+        which = self._interval(*_window(aggregation))
+        counted = self.measures.counted(aggregation.where)[which.rows]
+        rows = which.rows[counted]
+        earliest = _paint(which.start[counted], which.stop[counted], -rank[rows], self.size)
+        column = self.measures.floats(cast("str", aggregation.column))
+        if not len(column):
+            return np.full(self.size, np.nan)
+        return np.where(earliest == _NOTHING, np.nan, column[order[-np.maximum(earliest, 1 - len(order))]])
+
+    def _faded(self, decayed: Decayed) -> Floats:
+        """Sum what decays along the spine: each position's rows, and what is left of those before."""
+        if decayed not in self._decayed:
+            # A row that became known after its entity's last position starts at another's.
+            held = np.flatnonzero(self.start < self.size)
+            held = held[self.codes[self.start[held]] == self.row_codes[held]]
+            at, half_life_us = self.start[held], decayed.half_life_s * 1e6
+            age = self.at[at] - self.event_at[held]
+            fresh = np.zeros(self.size)
+            np.add.at(fresh, at, self.measures.weights(decayed)[held] * np.exp2(-age / half_life_us))
+            kept = np.zeros(self.size)
+            same = self.codes[1:] == self.codes[:-1]
+            kept[1:][same] = np.exp2(-(np.diff(self.at)[same]) / half_life_us)
+            self._decayed[decayed] = _recurrence(kept, fresh)
+        return self._decayed[decayed]
 
     def _last_row(self, aggregation: Aggregation) -> tuple[Ints, Bools]:
         """Find the row that happened last at each spine position, and whether there is one young enough."""
         if not len(self.row_codes):
             return np.zeros(self.size, dtype=np.int64), np.zeros(self.size, dtype=np.bool_)
-        if self._last is None:
-            self._last = self._latest()
-        row = np.maximum(self._last, 0)
-        present = (self._last >= 0) & (self.row_codes[row] == self.codes)
+        if aggregation.where not in self._lasts:
+            self._lasts[aggregation.where] = self._latest(aggregation.where)
+        last = self._lasts[aggregation.where]
+        row = np.maximum(last, 0)
+        present = (last >= 0) & (self.row_codes[row] == self.codes)
         if aggregation.max_age_s is not None:
             present &= self.event_at[row] >= self.at - aggregation.max_age_s * 1_000_000
         return row, present
 
-    def _latest(self) -> Ints:
-        order = np.lexsort((self.known_at, self.event_at, self.row_codes))
-        code, event_at = self.row_codes[order], self.event_at[order]
-        tied = (code[1:] == code[:-1]) & (event_at[1:] == event_at[:-1])
-        if tied.any():  # keys are only looked at where they decide
-            at = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
-            keys = key_bytes(self.table.take(pa.array(order[at])), self.spec.key)
-            by_key = sorted(range(len(at)), key=lambda each: (code[at[each]], event_at[at[each]], keys[each]))
-            order[at] = order[at[by_key]]
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
+    def _latest(self, where: Conditions) -> Ints:
+        order, rank = self._ranks()
+        counted = self.measures.counted(where)
         best = np.full(self.size + 1, -1, dtype=np.int64)
-        np.maximum.at(best, self.start, rank)
+        np.maximum.at(best, self.start[counted], rank[counted])
         # A rank grows with the entity, so the greatest so far is this entity's as soon as it has any.
         greatest = np.maximum.accumulate(best)[: self.size]
         return np.where(greatest >= 0, order[np.maximum(greatest, 0)], -1)
+
+    def _ranks(self) -> tuple[Ints, Ints]:
+        """Order the rows by entity, event and key; give that order, and each row's rank in it."""
+        if self._ranked is None:
+            order = np.lexsort((self.known_at, self.event_at, self.row_codes))
+            code, event_at = self.row_codes[order], self.event_at[order]
+            tied = (code[1:] == code[:-1]) & (event_at[1:] == event_at[:-1])
+            if tied.any():  # keys are only looked at where they decide
+                at = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+                keys = key_bytes(self.table.take(pa.array(order[at])), self.spec.key)
+                by_key = sorted(
+                    range(len(at)), key=lambda each: (code[at[each]], event_at[at[each]], keys[each])
+                )
+                order[at] = order[at[by_key]]
+            rank = np.empty(len(order), dtype=np.int64)
+            rank[order] = np.arange(len(order))
+            self._ranked = order, rank
+        return self._ranked
 
 
 class _Positions:
@@ -296,9 +354,24 @@ def _paint(start: Ints, stop: Ints, values: Ints, size: int) -> Ints:
     return upper
 
 
-def _quantile_bins(start: Ints, stop: Ints, bins: Ints, *, size: int, histogram: Histogram, q: int) -> Ints:
-    """Give at each position the first bin that reaches the rank, `histogram.bins` if there is no value."""
-    width = histogram.bins
+def _recurrence(kept: Floats, fresh: Floats) -> Floats:
+    """Give `d[i] = kept[i] * d[i - 1] + fresh[i]`, by doubling the stretch that each position has summed."""
+    factor, total = kept.copy(), fresh.copy()
+    step = 1
+    while step < len(total) and factor[step:].any():
+        total[step:] += factor[step:] * total[:-step]
+        factor[step:] *= factor[:-step].copy()
+        step *= 2
+    return total
+
+
+def _along_histograms(
+    start: Ints, stop: Ints, bins: Ints, *, size: int, width: int, search: Callable[[Ints], Ints]
+) -> Ints:
+    """Sum histograms along `size` positions, and give what `search` finds in those of each stretch.
+
+    It is given an array (positions, bins) of cumulative counts.
+    """
     result = np.empty(size, dtype=np.int64)
     by_start, by_stop = np.argsort(start, kind="stable"), np.argsort(stop, kind="stable")
     starts, stops = start[by_start], stop[by_stop]
@@ -312,10 +385,26 @@ def _quantile_bins(start: Ints, stop: Ints, bins: Ints, *, size: int, histogram:
         np.cumsum(steps, axis=0, out=steps)
         carried = steps[-1].copy()
         np.cumsum(steps, axis=1, out=steps)
-        total = steps[:, -1]
-        rank = np.maximum(-(-q * total // 1_000_000), 1)
-        result[low:high] = np.count_nonzero(steps < rank[:, None], axis=1)
+        result[low:high] = search(steps)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _QuantileBins:
+    """Finds the first bin that reaches the rank; their number if there is no value."""
+
+    q: int
+
+    def __call__(self, cumulative: Ints) -> Ints:
+        total = cumulative[:, -1]
+        rank = np.maximum(-(-self.q * total // 1_000_000), 1)
+        return np.asarray(np.count_nonzero(cumulative < rank[:, None], axis=1), dtype=np.int64)
+
+
+def _held_bins(cumulative: Ints) -> Ints:
+    """Count the bins that hold anything."""
+    held = np.count_nonzero(np.diff(cumulative, axis=1), axis=1) + (cumulative[:, 0] != 0)
+    return np.asarray(held, dtype=np.int64)
 
 
 def _cells(positions: Ints, order: Ints, bins: Ints, *, low: int, high: int, width: int) -> Ints:
@@ -328,7 +417,3 @@ def _window(aggregation: Aggregation) -> tuple[int, int]:
     tier = aggregation.tier
     assert tier is not None and aggregation.window_s is not None
     return aggregation.window_s, tier.seconds * 1_000_000
-
-
-def _measure(aggregation: Aggregation) -> Measure:
-    return Measure(cast("str", aggregation.column), aggregation.scale)

@@ -3,9 +3,11 @@
 - main database: `head` (format, generation, position) and `view/<name>` (the definition's digest); the
   generation changes whenever a view's definition may have.
 - database `rows/<name>`: `=<entity>` -> a header (magic with the width of words, hour tiles, day tiles,
-  pruned, bytes of the last row), the last row (event_us, bytes of the key, the key, float64 columns) and the
-  tiles, oldest first, in words of 32 bit, or of 64 once one did not fit;
-  and `=<entity> 255 h|d <bucket>` -> counts of 32 bit of that tile's histograms.
+  pruned, bytes of the last rows, bytes of what decays), the last rows (each event_us, bytes of the key, the
+  key, float64 columns), what decays (the newest event_us, float64 sums as of it) and the tiles, oldest first,
+  in words of 32 bit, or of 64 once one did not fit;
+  `=<entity> 255 h|d <bucket>` -> counts of 32 bit of that tile's histograms;
+  `=<entity> 255 H|D <bucket>` -> that tile's first rows.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ __all__ = [
     "check_definition",
     "entities_of",
     "entity_key",
+    "firsts_key",
     "list_views",
     "open_environment",
     "read_head",
@@ -30,15 +33,16 @@ __all__ = [
     "tile_key",
 ]
 
-FORMAT = 1
+FORMAT = 2
 HEAD_KEY = b"head"
 HEAD = struct.Struct("<8sqqq")  # magic, format, generation, position
 HEAD_MAGIC = b"noriaonl"
-VALUE = struct.Struct("<4s5I")  # magic, hour tiles, day tiles, pruned, bytes of the last row, nothing
+VALUE = struct.Struct("<4s5I")  # magic, hour tiles, day tiles, pruned, bytes of last rows and of decayed
 NARROW, WIDE = "i", "q"  # words of a value: 32 or 64 bits
 VALUE_MAGIC = {NARROW: b"nv32", WIDE: b"nv64"}
 HOUR_PRUNED, DAY_PRUNED = 1, 2  # bits: the oldest tile also holds what older, dropped ones held
 LAST = struct.Struct("<qq")  # event_us, bytes of the key
+NEWEST = struct.Struct("<q")  # event_us
 LEAST_POSITION = -(2**63)
 GREATEST = {NARROW: 2**31 - 1, WIDE: 2**63 - 1}  # the minimum of no values
 LEAST = {NARROW: -(2**31), WIDE: -(2**63)}  # the maximum of no values
@@ -83,6 +87,11 @@ def tile_key(tier: TierLayout, entity: bytes, bucket: int) -> bytes:
     # A byte 255 is in no UTF-8, so no entity's key is another one's tile. The newest tile comes first: it
     # shares a page with the value as often as not.
     return b"%b\xff%c%b" % (entity, tier.tier[0].encode(), (2**63 - 1 - bucket).to_bytes(8, "big"))
+
+
+def firsts_key(tier: TierLayout, entity: bytes, bucket: int) -> bytes:
+    """Give the key of a tile's first rows."""
+    return b"%b\xff%c%b" % (entity, tier.tier[0].upper().encode(), (2**63 - 1 - bucket).to_bytes(8, "big"))
 
 
 def store_error(path: Path, err: lmdb.Error) -> StoreError:

@@ -6,21 +6,29 @@ import numpy as np
 import pyarrow as pa
 
 from noria.features.columns import (
+    Bools,
     Floats,
     Ints,
     entity_texts,
-    floats,
     instants,
     key_bytes,
-    measured,
     spec_of,
 )
 from noria.features.declarations import FeatureView, ViewSpec
-from noria.features.layout import ROWS, Layout, Sums, TierLayout, layout_of
+from noria.features.layout import Histogram, Kept, Layout, TierLayout, layout_of
+from noria.features.measuring import Measures
 from noria.features.offline import bins_of, refuse_early_knowledge
-from noria.features.online_format import GREATEST, LEAST, WIDE, entity_key
+from noria.features.online_format import entity_key
 
-__all__ = ["Prepared", "TierRows", "prepare"]
+__all__ = ["KeptRows", "Prepared", "TierRows", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """What would be kept of each row, and which rows may be."""
+
+    counted: Bools
+    values: Floats  # (rows, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ class TierRows:
     additive: Ints  # (rows, counters)
     extrema: Ints  # (rows, extrema); a sentinel where missing
     positions: Ints  # (rows, histograms): from which count of the tile on one is added; its end where missing
+    firsts: tuple[KeptRows, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,9 @@ class Prepared:
     known_us: Ints
     entities: list[bytes | None]
     event_us: Ints
-    keys: list[bytes]  # empty unless the view keeps the last row
-    last: Floats  # (rows, columns kept of the last row)
+    keys: list[bytes]  # empty unless the view keeps any row
+    lasts: tuple[KeptRows, ...]
+    weights: Floats  # (rows, decaying sums)
     hour: TierRows
     day: TierRows
 
@@ -79,17 +89,18 @@ def prepare(view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
     rows = rows.select(list(spec.source_columns)).take(pa.array(order))
     event = instants(rows, spec.event_at)
     refuse_early_knowledge(spec, event, known[order])
-    last = [floats(rows, name) for name in layout.last_columns]
+    measures = Measures(rows)
     return Prepared(
         spec=spec,
         layout=layout,
         known_us=known[order],
         entities=[None if text is None else entity_key(text) for text in _texts(rows, spec)],
         event_us=event,
-        keys=key_bytes(rows, spec.key) if layout.keeps_last else [],
-        last=np.column_stack(last) if last else np.empty((len(order), 0)),
-        hour=_tier_rows(rows, layout.hour, event, known[order]),
-        day=_tier_rows(rows, layout.day, event, known[order]),
+        keys=key_bytes(rows, spec.key) if layout.keeps_rows else [],
+        lasts=tuple(_kept_rows(measures, each, len(order)) for each in layout.lasts),
+        weights=_columns([measures.weights(each) for each in layout.decayed], len(order)),
+        hour=_tier_rows(measures, layout.hour, event, known[order]),
+        day=_tier_rows(measures, layout.day, event, known[order]),
     )
 
 
@@ -104,16 +115,19 @@ def _texts(rows: pa.Table, spec: ViewSpec) -> list[str | None]:
     return list(entity_texts(rows, spec.entity).to_pylist())
 
 
-def _tier_rows(rows: pa.Table, tier: TierLayout, event: Ints, known: Ints) -> TierRows:
+def _kept_rows(measures: Measures, kept: Kept, size: int) -> KeptRows:
+    values = _columns([measures.floats(name) for name in kept.columns], size)
+    return KeptRows(measures.counted(kept.where), values)
+
+
+def _tier_rows(measures: Measures, tier: TierLayout, event: Ints, known: Ints) -> TierRows:
     return TierRows(
         buckets=event // tier.width_us,
         floors=(known - tier.window_s * 1_000_000) // tier.width_us,
-        additive=_stacked([_amounts(rows, each) for each in tier.additive], len(event)),
-        extrema=_stacked([_amounts(rows, each) for each in tier.extrema], len(event)),
-        positions=_stacked(
-            [_positions(rows, tier, at) for at in range(len(tier.histograms))],
-            len(event),
-        ),
+        additive=_stacked([measures.amounts(each) for each in tier.additive], len(event)),
+        extrema=_stacked([measures.amounts(each) for each in tier.extrema], len(event)),
+        positions=_stacked([_positions(measures, tier, each) for each in tier.histograms], len(event)),
+        firsts=tuple(_kept_rows(measures, each, len(event)) for each in tier.firsts),
     )
 
 
@@ -121,19 +135,11 @@ def _stacked(columns: list[Ints], size: int) -> Ints:
     return np.column_stack(columns) if columns else np.empty((size, 0), dtype=np.int64)
 
 
-def _amounts(rows: pa.Table, sums: Sums) -> Ints:
-    if sums.measure.column == ROWS:
-        return np.ones(rows.num_rows, dtype=np.int64)
-    column = measured(rows, sums.measure)
-    if sums.kind == "missing":
-        return (~column.seen).astype(np.int64)
-    if sums.kind == "sum":
-        return column.values
-    return np.where(column.seen, column.values, GREATEST[WIDE] if sums.kind == "min" else LEAST[WIDE])
+def _columns(columns: list[Floats], size: int) -> Floats:
+    return np.column_stack(columns) if columns else np.empty((size, 0))
 
 
-def _positions(rows: pa.Table, tier: TierLayout, at: int) -> Ints:
-    histogram = tier.histograms[at]
-    column = measured(rows, histogram.measure)
+def _positions(measures: Measures, tier: TierLayout, histogram: Histogram) -> Ints:
+    column = measures.measured(histogram.measure)
     first = tier.count_of(histogram)
     return np.where(column.seen, first + bins_of(column.values, histogram), first + histogram.bins)

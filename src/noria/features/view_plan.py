@@ -4,18 +4,22 @@ This is the innermost loop of serving, so it is written for speed: what can be k
 definition is laid out beforehand as plain tuples, by tier and window.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import exp2
 from operator import sub
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
 
 from noria.errors import StoreError
 from noria.features.declarations import Aggregation, AggregationKind, ViewSpec
-from noria.features.layout import Histogram, TierLayout, layout_of, sums_of
+from noria.features.finishing import deviation, different_values
+from noria.features.kept_rows import split_rows
+from noria.features.layout import Histogram, TierLayout, decayed_of, layout_of, sums_of
 from noria.features.online_format import (
     DAY_PRUNED,
     GREATEST,
@@ -23,16 +27,25 @@ from noria.features.online_format import (
     LAST,
     LEAST,
     NARROW,
+    NEWEST,
     VALUE,
     VALUE_MAGIC,
     WIDE,
+    firsts_key,
     tile_key,
 )
 
 __all__ = ["ViewPlan"]
 
 _NAN = float("nan")
-_ZERO_WHEN_EMPTY = (AggregationKind.COUNT, AggregationKind.SUM)
+_ZERO_WHEN_EMPTY = (
+    AggregationKind.COUNT,
+    AggregationKind.SUM,
+    AggregationKind.DISTINCT,
+    AggregationKind.DECAYED_COUNT,
+    AggregationKind.DECAYED_SUM,
+)
+_APART = (AggregationKind.FIRST, AggregationKind.QUANTILE, AggregationKind.DISTINCT)
 
 
 class ViewPlan:
@@ -47,18 +60,30 @@ class ViewPlan:
         self._empty = [0.0 if kind in _ZERO_WHEN_EMPTY else _NAN for kind in kinds]
         self._missing = [_NAN] * self.width
         self._hour, self._day = _TierPlan(self.layout.hour), _TierPlan(self.layout.day)
-        self._last: list[tuple[int, int, int | None]] = []  # (feature, column or -1 for the age, max_age_us)
+        self._last_widths = [len(each.columns) for each in self.layout.lasts]
+        # (feature, group, column or -1 for the age, max_age_us)
+        self._lasts: list[tuple[int, int, int, int | None]] = []
+        # (feature, sum, weight or -1, half-life of each in microseconds)
+        self._decayed: list[tuple[int, int, int, float]] = []
         for at, feature in enumerate(spec.features):
             aggregation = feature.aggregation
-            if aggregation.tier is None:
-                self._last.append((at, *self._of_last(aggregation)))
-            else:
+            if aggregation.tier is not None:
                 tier = self._hour if aggregation.tier is self.layout.hour.tier else self._day
                 tier.plan(at, aggregation)
+            elif aggregation.half_life_s is not None:
+                total, *weight = (self.layout.decayed.index(each) for each in decayed_of(aggregation))
+                half_life_us = aggregation.half_life_s * 1e6
+                self._decayed.append((at, total, weight[0] if weight else -1, half_life_us))
+            else:
+                self._lasts.append((at, *self._of_last(aggregation)))
 
-    def _of_last(self, aggregation: Aggregation) -> tuple[int, int | None]:
-        column = -1 if aggregation.column is None else self.layout.last_columns.index(aggregation.column)
-        return column, None if aggregation.max_age_s is None else aggregation.max_age_s * 1_000_000
+    def _of_last(self, aggregation: Aggregation) -> tuple[int, int, int | None]:
+        group, kept = next(
+            (at, each) for at, each in enumerate(self.layout.lasts) if each.where == aggregation.where
+        )
+        column = -1 if aggregation.column is None else kept.columns.index(aggregation.column)
+        max_age_us = None if aggregation.max_age_s is None else aggregation.max_age_s * 1_000_000
+        return group, column, max_age_us
 
     def read(
         self, txn: lmdb.Transaction, database: Any, column: Sequence[bytes | None], at_us: int
@@ -75,51 +100,92 @@ class ViewPlan:
                 known[entity] = self._empty
                 continue
             known[entity] = features = self._empty.copy()
-            last, hours, days, pruned = self._open(raw)
-
-            def counts_of(tier: TierLayout, bucket: int, entity: bytes = entity) -> Any:
-                return self._counts(txn.get(tile_key(tier, entity, bucket), db=database), tier)
-
+            last, decayed, hours, days, pruned = self._open(raw)
+            apart = _Apart(self, txn, database, entity)
             if hours:
-                self._hour.read(features, hours, pruned & HOUR_PRUNED, hour_starts, counts_of)
+                self._hour.read(features, hours, pruned & HOUR_PRUNED, hour_starts, apart)
             if days:
-                self._day.read(features, days, pruned & DAY_PRUNED, day_starts, counts_of)
-            if self._last and last:
-                self._read_last(features, last, at_us)
+                self._day.read(features, days, pruned & DAY_PRUNED, day_starts, apart)
+            if last:
+                self._read_lasts(features, last, at_us)
+            if decayed:
+                self._read_decayed(features, decayed, at_us)
         return [known[entity] for entity in column]
 
-    def _open(self, raw: Any) -> tuple[Any, Any, Any, int]:
-        """Give the last row, the words of the hour and of the day tiles, and which tiers were pruned."""
+    def _open(self, raw: Any) -> tuple[Any, Any, Any, Any, int]:
+        """Give the last rows, what decays, the words of both tiers' tiles, and which tiers were pruned."""
         if len(raw) < VALUE.size:
-            raise self._damaged()
-        magic, hours, days, pruned, last_bytes, _ = VALUE.unpack_from(raw)
+            raise self.damaged()
+        magic, hours, days, pruned, last_bytes, decayed_bytes = VALUE.unpack_from(raw)
         width = NARROW if magic == VALUE_MAGIC[NARROW] else WIDE
         size = 4 if width == NARROW else 8
-        hour_at = VALUE.size + last_bytes
+        decayed_at = VALUE.size + last_bytes
+        hour_at = decayed_at + decayed_bytes
         day_at = hour_at + size * hours * self.layout.hour.words
         end = day_at + size * days * self.layout.day.words
         if len(raw) != end or (width == WIDE and magic != VALUE_MAGIC[WIDE]):
-            raise self._damaged()
-        last = raw[VALUE.size : hour_at] if last_bytes else None
+            raise self.damaged()
+        last = raw[VALUE.size : decayed_at] if last_bytes else None
+        decayed = raw[decayed_at:hour_at] if decayed_bytes else None
         hour_words = raw[hour_at:day_at].cast(width) if hours else None
-        return last, hour_words, raw[day_at:end].cast(width) if days else None, pruned
+        return last, decayed, hour_words, raw[day_at:end].cast(width) if days else None, pruned
 
-    def _counts(self, raw: Any, tier: TierLayout) -> Any:
-        if raw is None or len(raw) != 4 * tier.counts:
-            raise self._damaged()
-        return raw.cast("I")
-
-    def _damaged(self) -> StoreError:
+    def damaged(self) -> StoreError:
+        """Give the error that something of the view cannot be read."""
         return StoreError(
             f"the online store {self.path} holds a damaged value in view {self.name!r}; load the view again"
         )
 
-    def _read_last(self, features: list[float], last: Any, at_us: int) -> None:
-        event_us, key_bytes = LAST.unpack_from(last)
-        values = last[LAST.size + key_bytes + -key_bytes % 8 :].cast("d")
-        for at, column, max_age_us in self._last:
-            if max_age_us is None or event_us >= at_us - max_age_us:
-                features[at] = (at_us - event_us) / 60e6 if column < 0 else values[column]
+    def _read_lasts(self, features: list[float], raw: Any, at_us: int) -> None:
+        rows = [_opened(each) for each in split_rows(raw, self._last_widths)]
+        for at, group, column, max_age_us in self._lasts:
+            row = rows[group]
+            if row is not None and (max_age_us is None or row[0] >= at_us - max_age_us):
+                features[at] = (at_us - row[0]) / 60e6 if column < 0 else row[1][column]
+
+    def _read_decayed(self, features: list[float], raw: Any, at_us: int) -> None:
+        age_us = NEWEST.unpack_from(raw)[0] - at_us
+        sums = raw[NEWEST.size :].cast("d")
+        for at, total, weight, half_life_us in self._decayed:
+            if weight < 0:
+                features[at] = sums[total] * exp2(age_us / half_life_us)
+            elif sums[weight] > 0:
+                features[at] = sums[total] / sums[weight]
+
+
+class _Apart:
+    """What lies beside the words of an entity's tiles."""
+
+    __slots__ = ("_database", "_entity", "_plan", "_txn")
+
+    def __init__(self, plan: ViewPlan, txn: lmdb.Transaction, database: Any, entity: bytes) -> None:
+        self._plan, self._txn, self._database, self._entity = plan, txn, database, entity
+
+    def damaged(self) -> StoreError:
+        """Give the error that something cannot be read."""
+        return self._plan.damaged()
+
+    def counts(self, tier: TierLayout, bucket: int) -> Any:
+        """Give the counts of a tile."""
+        raw: Any = self._txn.get(tile_key(tier, self._entity, bucket), db=self._database)
+        if raw is None or len(raw) != 4 * tier.counts:
+            raise self._plan.damaged()
+        return raw.cast("I")
+
+    def firsts(self, tier: TierLayout, bucket: int) -> list[Any]:
+        """Give the first rows of a tile."""
+        raw = self._txn.get(firsts_key(tier, self._entity, bucket), db=self._database)
+        if raw is None:
+            raise self._plan.damaged()
+        return [_opened(each) for each in split_rows(raw, [len(each.columns) for each in tier.firsts])]
+
+
+def _opened(row: Any) -> tuple[int, Any] | None:
+    """Give the instant and the columns of a kept row, `None` if there is none."""
+    event_us, key_bytes = LAST.unpack_from(row)
+    if key_bytes < 0:
+        return None
+    return event_us, row[LAST.size + key_bytes + -key_bytes % 8 :].cast("d")
 
 
 @dataclass(slots=True)
@@ -133,6 +199,11 @@ class _WindowPlan:
     extrema: list[tuple[int, int, bool, int]] = field(default_factory=list)
     # (feature, first count, histogram, q in millionths, divisor)
     quantiles: list[tuple[int, int, Histogram, int, int]] = field(default_factory=list)
+    distincts: list[tuple[int, int, int]] = field(default_factory=list)  # (feature, first count, buckets)
+    # (feature, totals: sum, squares high and low, rows, missing ones, scale)
+    deviations: list[tuple[int, tuple[int, ...], int]] = field(default_factory=list)
+    firsts: list[tuple[int, int, int, int]] = field(default_factory=list)  # (feature, rows, group, column)
+    reads_apart: bool = False
 
 
 class _TierPlan:
@@ -147,15 +218,30 @@ class _TierPlan:
         """Add the feature at position `at`."""
         layout, scale = self._layout, aggregation.scale
         window = self._window(aggregation.window_s or 0)
+        window.reads_apart |= aggregation.kind in _APART
         match aggregation.kind:
             case AggregationKind.COUNT:
                 window.sums.append((at, layout.word_of(sums_of(aggregation, "rows")) - 1, 1))
             case AggregationKind.SUM:
                 window.sums.append((at, layout.word_of(sums_of(aggregation, "sum")) - 1, scale))
             case AggregationKind.MEAN:
-                kinds = ("sum", "rows", "missing")
-                total, rows, missing = (layout.word_of(sums_of(aggregation, kind)) - 1 for kind in kinds)
+                total, rows, missing = (
+                    layout.word_of(sums_of(aggregation, kind)) - 1 for kind in ("sum", "rows", "missing")
+                )
                 window.means.append((at, total, rows, missing, scale))
+            case AggregationKind.STD:
+                kinds = ("sum", "square_high", "square_low", "rows", "missing")
+                sums = tuple(layout.word_of(sums_of(aggregation, kind)) - 1 for kind in kinds)
+                window.deviations.append((at, sums, scale))
+            case AggregationKind.FIRST:
+                group, kept = next(
+                    (at, each) for at, each in enumerate(layout.firsts) if each.where == aggregation.where
+                )
+                rows = layout.word_of(sums_of(aggregation, "rows")) - 1
+                window.firsts.append((at, rows, group, kept.columns.index(aggregation.column or "")))
+            case AggregationKind.DISTINCT:
+                histogram = Histogram.of(aggregation)
+                window.distincts.append((at, layout.count_of(histogram), histogram.bins))
             case AggregationKind.QUANTILE:
                 histogram, q = Histogram.of(aggregation), aggregation.q_millionths or 0
                 window.quantiles.append((at, layout.count_of(histogram), histogram, q, scale))
@@ -180,7 +266,7 @@ class _TierPlan:
         words: Any,
         pruned: int,
         starts: list[int],
-        counts_of: Callable[[TierLayout, int], Any],
+        apart: _Apart,
     ) -> None:
         """Fill in the features of the windows that hold any of the tiles in `words`."""
         step, totals = self._layout.words, self._totals
@@ -208,11 +294,42 @@ class _TierPlan:
                 value = min(values) if is_min else max(values)
                 if value != (GREATEST if is_min else LEAST)[words.format]:
                     features[at] = value / divisor
-            if window.quantiles:
-                upper = counts_of(self._layout, buckets[-1])
-                lower = counts_of(self._layout, buckets[first - 1]) if first else None
-                for at, count, histogram, q, divisor in window.quantiles:
-                    features[at] = _quantile(upper, lower, count, histogram, q) / divisor
+            for at, (total, high, low, rows, missing), divisor in window.deviations:
+                seen = inside[rows] - inside[missing]
+                features[at] = deviation(seen, inside[total], inside[high], inside[low], divisor)
+            if window.reads_apart:
+                _read_apart(features, window, _Tiles(self._layout, words, buckets, first), apart)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiles:
+    """The tiles of an entity, and which is the first in the window."""
+
+    layout: TierLayout
+    words: Any
+    buckets: list[int]
+    first: int
+
+
+def _read_apart(features: list[float], window: _WindowPlan, tiles: _Tiles, apart: _Apart) -> None:
+    """Fill in the features of what lies beside the words."""
+    layout, buckets, first = tiles.layout, tiles.buckets, tiles.first
+    for at, rows, group, column in window.firsts:  # the oldest tile of the window that counted a row has it
+        counted = tiles.words[1 + rows :: layout.words].tolist()
+        before = counted[first - 1] if first else 0
+        if counted[-1] == before:
+            continue
+        row = apart.firsts(layout, buckets[bisect_right(counted, before)])[group]
+        if row is None:
+            raise apart.damaged()
+        features[at] = row[1][column]
+    if window.quantiles or window.distincts:
+        upper = apart.counts(layout, buckets[-1])
+        lower = apart.counts(layout, buckets[first - 1]) if first else None
+        for at, count, histogram, q, divisor in window.quantiles:
+            features[at] = _quantile(upper, lower, count, histogram, q) / divisor
+        for at, count, bins in window.distincts:
+            features[at] = _distinct(upper, lower, count, bins)
 
 
 def _quantile(upper: Any, lower: Any, first: int, histogram: Histogram, q: int) -> float:
@@ -230,3 +347,11 @@ def _quantile(upper: Any, lower: Any, first: int, histogram: Histogram, q: int) 
         else:
             low = middle + 1
     return histogram.low + (low - first) * histogram.width
+
+
+def _distinct(upper: Any, lower: Any, first: int, buckets: int) -> float:
+    """Estimate the number of different values between two tiles."""
+    counts = np.asarray(upper[first : first + buckets], dtype=np.uint32)
+    if lower is not None:
+        counts = counts - np.asarray(lower[first : first + buckets], dtype=np.uint32)
+    return different_values(counts, buckets)

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -14,6 +13,7 @@ from noria.clock import format_instant, to_micros
 from noria.deploy.releases import Standing, find_standing
 from noria.deploy.shipping import ship_predictions
 from noria.errors import BatchBlocked
+from noria.features.agreeing import differing, tolerances
 from noria.lake.declarations import Dataset
 from noria.monitoring.evaluate import evaluate
 from noria.monitoring.records import MonitorReport
@@ -228,10 +228,10 @@ class Day:
         offline = offline.take(place)
         features = served["features"].combine_chunks()
         different = 0
+        allowed = tolerances(view.spec() for view in self._loop.training.features)
         for name in self._loop.training.feature_names:
             online = features.field(name).to_numpy(zero_copy_only=False)
-            again = offline[name].to_numpy()
-            different += int(np.count_nonzero(~((online == again) | (np.isnan(online) & np.isnan(again)))))
+            different += differing(online, offline[name].to_numpy(), allowed[name])
         return served.num_rows, different
 
     def _tell_difference(self, different: int, rows: int, *, key: str, at: datetime, cause: Event) -> None:

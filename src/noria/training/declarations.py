@@ -125,7 +125,7 @@ class Training:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """`<view>__<feature>` of every feature, in order."""
-        return tuple(f"{view.name}__{feature}" for view in self.features for feature in view.features)
+        return tuple(name for view in self.features for name in view.columns)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from noria.features.backends.lmdb_tiles import last_row, value_header
+from noria.features.backends.lmdb_tiles import value_header
 from noria.features.columns import Ints
+from noria.features.kept_rows import NOTHING, kept_row
 from noria.features.layout import TierLayout
-from noria.features.online_format import GREATEST, LEAST, NARROW, WIDE, tile_key
-from noria.features.prepared import Prepared, TierRows
+from noria.features.online_format import GREATEST, LEAST, NARROW, NEWEST, WIDE, firsts_key, tile_key
+from noria.features.prepared import KeptRows, Prepared, TierRows
 
 __all__ = ["entity_values"]
 
@@ -22,17 +23,26 @@ def entity_values(prepared: Prepared, rows: int) -> list[tuple[bytes, bytes]]:
     latest_us = int(prepared.known_us[rows - 1])
     hour = _TierValues.of(prepared.layout.hour, prepared.hour, codes, latest_us=latest_us)
     day = _TierValues.of(prepared.layout.day, prepared.day, codes, latest_us=latest_us)
-    last = _last_rows(prepared, codes) if prepared.layout.keeps_last else {}
-    items = [*hour.count_items(names), *day.count_items(names)]
+    lasts = [_newest_rows(prepared, kept, codes, rows) for kept in prepared.lasts]
+    faded = _faded(prepared, codes) if prepared.layout.decayed else {}
+    items = [
+        *hour.count_items(names),
+        *day.count_items(names),
+        *hour.first_items(prepared, names),
+        *day.first_items(prepared, names),
+    ]
     wide = hour.wide() | day.wide()
     hours, days = hour.packed(len(names)), day.packed(len(names))
     for code, name in enumerate(names):
         width = WIDE if code in wide else NARROW
-        kept = last.get(code, b"")
+        kept = [each.get(code, NOTHING) for each in lasts]
+        last = b"".join(kept) if any(each != NOTHING for each in kept) else b""
+        decayed = faded.get(code, b"")
         tiles = hours.tiles(code), days.tiles(code)
-        if any(tiles) or kept:
-            header = value_header(width, *tiles, pruned=0, last_bytes=len(kept))
-            items.append((name, b"".join((header, kept, hours.words(code, width), days.words(code, width)))))
+        if any(tiles) or last or decayed:
+            header = value_header(width, *tiles, pruned=0, last_bytes=len(last), decayed_bytes=len(decayed))
+            parts = (header, last, decayed, hours.words(code, width), days.words(code, width))
+            items.append((name, b"".join(parts)))
     items.sort()
     return items
 
@@ -51,13 +61,17 @@ class _TierValues:
     codes: Ints  # of each tile
     words: Ints  # (tiles, words)
     counts: npt.NDArray[np.uint32]  # (tiles, counts)
+    order: Ints  # the rows, sorted by tile
+    tiles: Ints  # the tile of each of those
+    firsts: tuple[KeptRows, ...]
 
     @classmethod
     def of(cls, layout: TierLayout, rows: TierRows, codes: Ints, *, latest_us: int) -> "_TierValues":
         """Sum the rows that a window at `latest_us` reaches."""
         size = len(codes)
         if not layout.words:
-            return cls(layout, np.empty(0, np.int64), np.empty((0, 0), np.int64), np.empty((0, 0), np.uint32))
+            none = np.empty(0, np.int64)
+            return cls(layout, none, np.empty((0, 0), np.int64), np.empty((0, 0), np.uint32), none, none, ())
         buckets = rows.buckets[:size]
         used = np.flatnonzero((codes >= 0) & (buckets >= layout.first_bucket(latest_us, layout.window_s)))
         order = used[np.lexsort((buckets[used], codes[used]))]
@@ -75,8 +89,9 @@ class _TierValues:
             for at, extremum in enumerate(layout.extrema):
                 reduce = np.minimum if extremum.kind == "min" else np.maximum
                 words[:, 1 + additive + at] = reduce.reduceat(rows.extrema[order, at], first)
-        counts = _counts(layout, rows.positions[order], np.cumsum(is_first) - 1, tile_codes)
-        return cls(layout, tile_codes, words, counts)
+        tiles = np.cumsum(is_first) - 1
+        counts = _counts(layout, rows.positions[order], tiles, tile_codes)
+        return cls(layout, tile_codes, words, counts, order, tiles, rows.firsts)
 
     def wide(self) -> set[int]:
         """Give the entities that have a word beyond 32 bits."""
@@ -98,6 +113,22 @@ class _TierValues:
         buckets = self.words[:, 0].tolist()
         return [
             (tile_key(self.layout, names[code], bucket), raw[at * size : (at + 1) * size])
+            for at, (code, bucket) in enumerate(zip(self.codes.tolist(), buckets, strict=True))
+        ]
+
+    def first_items(self, prepared: Prepared, names: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """Give the keys and values of the tiles' first rows."""
+        if not self.layout.firsts:
+            return []
+        firsts = [
+            _extreme_rows(prepared, kept, self.order, self.tiles, is_last=False) for kept in self.firsts
+        ]
+        buckets = self.words[:, 0].tolist()
+        return [
+            (
+                firsts_key(self.layout, names[code], bucket),
+                b"".join(each.get(at, NOTHING) for each in firsts),
+            )
             for at, (code, bucket) in enumerate(zip(self.codes.tolist(), buckets, strict=True))
         ]
 
@@ -142,13 +173,48 @@ def _counts(layout: TierLayout, positions: Ints, tiles: Ints, codes: Ints) -> np
     return counts.astype(np.uint32)
 
 
-def _last_rows(prepared: Prepared, codes: Ints) -> dict[int, bytes]:
+def _newest_rows(prepared: Prepared, kept: KeptRows, codes: Ints, rows: int) -> dict[int, bytes]:
     """Encode each entity's last row."""
-    best: dict[int, int] = {}
-    event, keys = prepared.event_us.tolist(), prepared.keys
-    for row, code in enumerate(codes.tolist()):
-        held = best.get(code)
-        if held is None or (event[row], keys[row]) >= (event[held], keys[held]):
-            best[code] = row
-    best.pop(-1, None)
-    return {code: last_row(event[row], keys[row], prepared.last[row].tobytes()) for code, row in best.items()}
+    newest = _extreme_rows(prepared, kept, np.arange(rows), codes, is_last=True)
+    newest.pop(-1, None)
+    return newest
+
+
+def _extreme_rows(
+    prepared: Prepared, kept: KeptRows, rows: Ints, groups: Ints, *, is_last: bool
+) -> dict[int, bytes]:
+    """Encode the row of each group that happened first or last; ties by key."""
+    mine = kept.counted[rows]
+    rows, groups = rows[mine], groups[mine]
+    event = prepared.event_us[rows]
+    order = np.lexsort((event if is_last else -event, groups))
+    # The sought row comes last in its group; what happened at once with it decides by its key.
+    group, event = groups[order], event[order]
+    ends = np.flatnonzero(np.append(group[1:] != group[:-1], True)) if len(group) else np.empty(0, np.int64)
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    found: dict[int, bytes] = {}
+    keys = prepared.keys
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        best = end
+        while end > start and event[end - 1] == event[best]:
+            end -= 1  # noqa: PLW2901 - walks over the ties
+        tied = [int(each) for each in rows[order[end : best + 1]]]
+        at = (max if is_last else min)(tied, key=keys.__getitem__) if len(tied) > 1 else tied[0]
+        found[int(group[best])] = kept_row(int(prepared.event_us[at]), keys[at], kept.values[at].tobytes())
+    return found
+
+
+def _faded(prepared: Prepared, codes: Ints) -> dict[int, bytes]:
+    """Encode each entity's decaying sums, as of its newest event."""
+    size = len(codes)
+    entities = int(codes.max(initial=-1)) + 1
+    mine = codes >= 0
+    event = prepared.event_us[:size]
+    newest = np.full(entities, np.iinfo(np.int64).min)
+    np.maximum.at(newest, codes[mine], event[mine])
+    sums = np.zeros((entities, len(prepared.layout.decayed)))
+    age = (newest[codes[mine]] - event[mine]).astype(np.float64)
+    for at, decayed in enumerate(prepared.layout.decayed):
+        left = prepared.weights[:size, at][mine] * np.exp2(-age / (decayed.half_life_s * 1e6))
+        np.add.at(sums[:, at], codes[mine], left)
+    return {code: NEWEST.pack(at_us) + sums[code].tobytes() for code, at_us in enumerate(newest.tolist())}

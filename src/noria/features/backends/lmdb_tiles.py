@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable
+from math import exp2
 from typing import Any, cast
 
 import lmdb
@@ -9,37 +10,36 @@ import numpy as np
 import numpy.typing as npt
 
 from noria.errors import StoreError
+from noria.features.kept_rows import NOTHING, happened_earlier, happened_later, kept_row, split_rows
 from noria.features.layout import Layout, TierLayout
 from noria.features.online_format import (
     DAY_PRUNED,
     GREATEST,
     HOUR_PRUNED,
-    LAST,
     LEAST,
     NARROW,
+    NEWEST,
     VALUE,
     VALUE_MAGIC,
     WIDE,
     entities_of,
+    firsts_key,
     tile_key,
 )
 from noria.features.prepared import Prepared, TierRows
 
-__all__ = ["ViewTiles", "last_row", "value_header"]
+__all__ = ["ViewTiles", "value_header"]
 
 Counts = npt.NDArray[np.uint32]
 _SLACK = 4  # tiles with counts that no window reaches any more, before they are dropped together
 _OPEN_ENTITIES = 4_096  # of a view, a few kilobytes each
 
 
-def last_row(event_us: int, key: bytes, values: bytes) -> bytes:
-    """Encode the last row; `values` are float64."""
-    return b"".join((LAST.pack(event_us, len(key)), key, b"\0" * (-len(key) % 8), values))
-
-
-def value_header(width: str, hours: int, days: int, *, pruned: int, last_bytes: int) -> bytes:
+def value_header(
+    width: str, hours: int, days: int, *, pruned: int, last_bytes: int, decayed_bytes: int
+) -> bytes:
     """Encode the header of an entity's value."""
-    return VALUE.pack(VALUE_MAGIC[width], hours, days, pruned, last_bytes, 0)
+    return VALUE.pack(VALUE_MAGIC[width], hours, days, pruned, last_bytes, decayed_bytes)
 
 
 class ViewTiles:
@@ -51,6 +51,8 @@ class ViewTiles:
 
     def __init__(self, layout: Layout, database: Any) -> None:
         self.layout, self._database = layout, database
+        self.last_widths = tuple(len(each.columns) for each in layout.lasts)
+        self.half_lives_us = tuple(each.half_life_s * 1e6 for each in layout.decayed)
         self._txn: lmdb.Transaction | None = None
         self._open: dict[bytes, _Entity] = {}
 
@@ -66,9 +68,11 @@ class ViewTiles:
     def count(self, txn: lmdb.Transaction, prepared: Prepared, *, start: int, stop: int) -> None:
         """Count the rows from `start` before `stop`."""
         self._txn = txn
-        hour = _Amounts(prepared.hour, start, stop) if self.layout.hour.words else None
-        day = _Amounts(prepared.day, start, stop) if self.layout.day.words else None
-        keeps_last, held = self.layout.keeps_last, self._open
+        hour = _Amounts(prepared, prepared.hour, start, stop) if self.layout.hour.words else None
+        day = _Amounts(prepared, prepared.day, start, stop) if self.layout.day.words else None
+        lasts = [(at, each.counted[start:stop].tolist()) for at, each in enumerate(prepared.lasts)]
+        weights = prepared.weights[start:stop].tolist() if self.half_lives_us else None
+        held = self._open
         if len(held) > _OPEN_ENTITIES:
             held.clear()
         touched: dict[bytes, _Entity] = {}
@@ -82,16 +86,20 @@ class ViewTiles:
                     entity = held[key] = _Entity(self, key)
                 touched[key] = entity
                 if hour:
-                    entity.hour.prune(hour.floors[row], slack=_SLACK if entity.hour.layout.counts else 1)
+                    entity.hour.prune(hour.floors[row], slack=_SLACK if entity.hour.layout.keeps_apart else 1)
                 if day:
-                    entity.day.prune(day.floors[row], slack=_SLACK if entity.day.layout.counts else 1)
+                    entity.day.prune(day.floors[row], slack=_SLACK if entity.day.layout.keeps_apart else 1)
             if hour and hour.buckets[row] >= hour.floors[row]:
                 entity.hour.add(hour, row)
             if day and day.buckets[row] >= day.floors[row]:
                 entity.day.add(day, row)
-            if keeps_last:
-                at = start + row
-                entity.see_last(int(prepared.event_us[at]), prepared.keys[at], prepared.last[at].tobytes())
+            at = start + row
+            for group, counted in lasts:
+                if counted[row]:
+                    values = prepared.lasts[group].values[at].tobytes()
+                    entity.see_last(group, int(prepared.event_us[at]), prepared.keys[at], values)
+            if weights is not None:
+                entity.fade(int(prepared.event_us[at]), weights[row])
         self._write(touched.values())
 
     def prune(self, txn: lmdb.Transaction, at_us: int) -> None:
@@ -122,50 +130,80 @@ class ViewTiles:
 class _Amounts:
     """A slice of what rows add, as lists: plain integers are quicker one by one."""
 
-    __slots__ = ("additive", "buckets", "extrema", "floors", "positions")
+    __slots__ = ("_prepared", "_start", "additive", "buckets", "extrema", "firsts", "floors", "positions")
 
-    def __init__(self, rows: TierRows, start: int, stop: int) -> None:
+    def __init__(self, prepared: Prepared, rows: TierRows, start: int, stop: int) -> None:
+        self._prepared, self._start = prepared, start
+        self.firsts = rows.firsts
         self.buckets: list[int] = rows.buckets[start:stop].tolist()
         self.floors: list[int] = rows.floors[start:stop].tolist()
         self.additive: list[list[int]] = rows.additive[start:stop].tolist()
         self.extrema: list[list[int]] = rows.extrema[start:stop].tolist()
         self.positions: list[list[int]] = rows.positions[start:stop].tolist()
 
+    def kept(self, row: int, group: int) -> tuple[int, bytes, bytes] | None:
+        """Give the instant, key and columns of a row that may be a tile's first; `None` if it may not."""
+        at = self._start + row
+        first = self.firsts[group]
+        if not first.counted[at]:
+            return None
+        return int(self._prepared.event_us[at]), self._prepared.keys[at], first.values[at].tobytes()
+
 
 class _Entity:
     """An entity's value, open for changes."""
 
-    __slots__ = ("day", "hour", "key", "last")
+    __slots__ = ("_half_lives_us", "day", "faded", "hour", "key", "lasts", "newest_us")
 
     def __init__(self, view: ViewTiles, key: bytes) -> None:
         self.key = key
+        self._half_lives_us = view.half_lives_us
         raw = view.get(key)
         hour, day = view.layout.hour, view.layout.day
+        self.lasts: list[bytes] = [NOTHING] * len(view.last_widths)
+        self.newest_us: int | None = None
+        self.faded = array("d", (0.0,) * len(view.half_lives_us))
         if raw is None:
-            self.last = b""
             self.hour, self.day = _Tiles(view, hour, key), _Tiles(view, day, key)
             return
-        magic, hours, _, pruned, last_bytes, _ = VALUE.unpack_from(raw)
+        magic, hours, _, pruned, last_bytes, decayed_bytes = VALUE.unpack_from(raw)
         width = NARROW if magic == VALUE_MAGIC[NARROW] else WIDE
-        hour_at = VALUE.size + last_bytes
+        decayed_at = VALUE.size + last_bytes
+        hour_at = decayed_at + decayed_bytes
         day_at = hour_at + hours * hour.words * (4 if width == NARROW else 8)
-        self.last = raw[VALUE.size : hour_at]
+        if last_bytes:
+            self.lasts = split_rows(raw[VALUE.size : decayed_at], view.last_widths)
+        if decayed_bytes:
+            (self.newest_us,) = NEWEST.unpack_from(raw, decayed_at)
+            self.faded = array("d", raw[decayed_at + NEWEST.size : hour_at])
         self.hour = _Tiles(view, hour, key, array(width, raw[hour_at:day_at]), pruned & HOUR_PRUNED)
         self.day = _Tiles(view, day, key, array(width, raw[day_at:]), pruned & DAY_PRUNED)
 
-    def see_last(self, event_us: int, key: bytes, values: bytes) -> None:
+    def see_last(self, group: int, event_us: int, key: bytes, values: bytes) -> None:
         """Keep the row if none happened later, or at once with a greater key."""
-        if self.last:
-            held_us, size = LAST.unpack_from(self.last)
-            if held_us > event_us or (held_us == event_us and self.last[LAST.size : LAST.size + size] > key):
-                return
-        self.last = last_row(event_us, key, values)
+        held = self.lasts[group]
+        if held == NOTHING or not happened_later(held, event_us, key):
+            self.lasts[group] = kept_row(event_us, key, values)
+
+    def fade(self, event_us: int, weights: list[float]) -> None:
+        """Add what decays: the sums are as of the newest event."""
+        faded, newest = self.faded, self.newest_us
+        if newest is None or event_us > newest:
+            self.newest_us = event_us
+            for at, (weight, half_life_us) in enumerate(zip(weights, self._half_lives_us, strict=True)):
+                left = 0.0 if newest is None else faded[at] * exp2((newest - event_us) / half_life_us)
+                faded[at] = left + weight
+        else:
+            for at, (weight, half_life_us) in enumerate(zip(weights, self._half_lives_us, strict=True)):
+                faded[at] += weight * exp2((event_us - newest) / half_life_us)
 
     def write(self, puts: list[tuple[bytes, bytes]]) -> list[bytes]:
         """Add what is to be put to `puts`, and give the keys to delete."""
         hour, day = self.hour, self.day
         gone = hour.write(puts) + day.write(puts)
-        if not (self.last or hour.words or day.words):
+        kept = b"".join(self.lasts) if any(each != NOTHING for each in self.lasts) else b""
+        decayed = b"" if self.newest_us is None else NEWEST.pack(self.newest_us) + self.faded.tobytes()
+        if not (kept or decayed or hour.words or day.words):
             return [*gone, self.key]
         if hour.words.typecode != day.words.typecode:
             hour.widen()
@@ -175,16 +213,20 @@ class _Entity:
             len(hour.words) // hour.layout.words if hour.words else 0,
             len(day.words) // day.layout.words if day.words else 0,
             pruned=hour.pruned * HOUR_PRUNED | day.pruned * DAY_PRUNED,
-            last_bytes=len(self.last),
+            last_bytes=len(kept),
+            decayed_bytes=len(decayed),
         )
-        puts.append((self.key, b"".join((header, self.last, hour.words, day.words))))
+        puts.append((self.key, b"".join((header, kept, decayed, hour.words, day.words))))
         return gone
 
 
 class _Tiles:
     """The tiles of one tier of one entity: words, oldest first, and the counts that were touched."""
 
-    __slots__ = ("_changed", "_entity", "_held", "_view", "dropped", "layout", "pruned", "words")
+    __slots__ = (
+        "_changed", "_changed_firsts", "_entity", "_held", "_held_firsts", "_view",
+        "dropped", "layout", "pruned", "words",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -199,6 +241,8 @@ class _Tiles:
         self.words = array(NARROW) if words is None else words
         self._held: dict[int, Counts] = {}  # as they are in the store
         self._changed: dict[int, Counts] = {}
+        self._held_firsts: dict[int, list[bytes]] = {}
+        self._changed_firsts: dict[int, list[bytes]] = {}
         self.dropped: list[int] = []
 
     def add(self, amounts: _Amounts, row: int) -> None:
@@ -224,6 +268,13 @@ class _Tiles:
                 counts = self._counts_of(words[tile])
                 for first, stop in zip(positions, layout.stops, strict=True):
                     counts[first:stop] += 1
+        for group in range(len(layout.firsts)):
+            kept = amounts.kept(row, group)
+            if kept is not None:
+                event_us, key, values = kept
+                firsts = self._firsts_of(bucket)
+                if firsts[group] == NOTHING or not happened_earlier(firsts[group], event_us, key):
+                    firsts[group] = kept_row(event_us, key, values)
 
     def _sum(self, at: int, additive: list[int], extrema: list[int]) -> None:
         words, step, word = self.words, self.layout.words, at
@@ -269,21 +320,29 @@ class _Tiles:
                 kept += step
         else:
             return
-        if self.layout.counts:
+        if self.layout.keeps_apart:
             self.dropped += words[0:kept:step]
         else:
             self.dropped = [words[0]]
         del words[:kept]
 
     def write(self, puts: list[tuple[bytes, bytes]]) -> list[bytes]:
-        """Add the counts that changed to `puts`, and give the keys of those to delete."""
-        if not self.layout.counts:
+        """Add what changed beside the words to `puts`, and give the keys of that to delete."""
+        layout, entity = self.layout, self._entity
+        if not layout.keeps_apart:
             return []
-        for bucket, counts in self._changed.items():
-            puts.append((tile_key(self.layout, self._entity, bucket), counts.tobytes()))
-        self._held, self._changed = self._changed, {}
-        gone = [tile_key(self.layout, self._entity, bucket) for bucket in self.dropped]
-        self.dropped = []
+        dropped, self.dropped = self.dropped, []
+        gone = []
+        if layout.counts:
+            for bucket, counts in self._changed.items():
+                puts.append((tile_key(layout, entity, bucket), counts.tobytes()))
+            self._held, self._changed = self._changed, {}
+            gone += [tile_key(layout, entity, bucket) for bucket in dropped]
+        if layout.firsts:
+            for bucket, firsts in self._changed_firsts.items():
+                puts.append((firsts_key(layout, entity, bucket), b"".join(firsts)))
+            self._held_firsts, self._changed_firsts = self._changed_firsts, {}
+            gone += [firsts_key(layout, entity, bucket) for bucket in dropped]
         return gone
 
     def _insert(self, before: int, bucket: int) -> int:
@@ -302,7 +361,22 @@ class _Tiles:
                 if before >= 0
                 else np.zeros(layout.counts, dtype=np.uint32)
             )
+        if layout.firsts:
+            self._changed_firsts[bucket] = [NOTHING] * len(layout.firsts)
         return at
+
+    def _firsts_of(self, bucket: int) -> list[bytes]:
+        """Give the first rows of a tile, to be changed."""
+        firsts = self._changed_firsts.get(bucket)
+        if firsts is None:
+            firsts = self._held_firsts.get(bucket)
+            if firsts is None:
+                raw = self._view.get(firsts_key(self.layout, self._entity, bucket))
+                if raw is None:
+                    raise self._lost()
+                firsts = split_rows(bytes(raw), [len(each.columns) for each in self.layout.firsts])
+            self._changed_firsts[bucket] = firsts
+        return firsts
 
     def _counts_of(self, bucket: int) -> Counts:
         """Give the counts of a tile, to be changed."""
@@ -312,7 +386,10 @@ class _Tiles:
             if counts is None:
                 raw = self._view.get(tile_key(self.layout, self._entity, bucket))
                 if raw is None:
-                    raise StoreError(f"a tile of {self._entity!r} is lost; load the view again")
+                    raise self._lost()
                 counts = np.frombuffer(bytearray(raw), dtype=np.uint32)
             self._changed[bucket] = counts
         return counts
+
+    def _lost(self) -> StoreError:
+        return StoreError(f"a tile of {self._entity!r} is lost; load the view again")
