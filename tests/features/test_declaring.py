@@ -117,9 +117,11 @@ def test_dictionaries_are_entities_like_plain_text() -> None:
 
 def test_compound_entities_do_not_run_into_each_other() -> None:
     rows = pa.table({"a": ["x1:", "x"], "b": ["y", "1:y"]})
-    codes, _, entities = entity_codes(rows, rows.slice(0, 0), ("a", "b"))
-    assert entities == 2
-    assert codes.tolist() == [0, 1]
+    codes, of_spine, entities = entity_codes(rows, rows.slice(1), ("a", "b"))
+    assert entities == 1
+    assert (codes.tolist(), of_spine.tolist()) == ([-1, 0], [0])
+    codes, of_spine, entities = entity_codes(rows.slice(0, 0), rows, ("a", "b"))
+    assert entities == len(set(of_spine.tolist())) == 2
 
 
 def test_keys_compare_as_bytes_like_their_values() -> None:

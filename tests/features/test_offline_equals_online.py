@@ -396,12 +396,20 @@ def _tile_earlier(layout: TierLayout, at_us: int, window_s: int) -> int:
     return (at_us - window_s * 1_000_000) // layout.width_us - 1
 
 
-def _open_edge(at_us: Any, window_us: int, width_us: int) -> Any:
-    return (at_us - window_us) // width_us * width_us + 1
+def _first_later(at_us: Any, window_us: int, width_us: int) -> Any:
+    return (at_us - window_us) // width_us + 1
 
 
-def _microsecond_early(at_us: Any, window_us: int, width_us: int) -> Any:
-    return (at_us - window_us) // width_us * width_us - 1
+def _first_earlier(at_us: Any, window_us: int, width_us: int) -> Any:
+    return (at_us - window_us) // width_us - 1
+
+
+def _microsecond_late(event_us: Any, width_us: int) -> Any:
+    return (event_us + 1) // width_us
+
+
+def _microsecond_early(event_us: Any, width_us: int) -> Any:
+    return (event_us - 1) // width_us
 
 
 @pytest.mark.parametrize(
@@ -409,8 +417,10 @@ def _microsecond_early(at_us: Any, window_us: int, width_us: int) -> Any:
     [
         ("noria.features.layout.TierLayout.first_bucket", _tile_later),
         ("noria.features.layout.TierLayout.first_bucket", _tile_earlier),
-        ("noria.features.offline.window_starts", _open_edge),
-        ("noria.features.offline.window_starts", _microsecond_early),
+        ("noria.features.offline.first_tiles", _first_later),
+        ("noria.features.offline.first_tiles", _first_earlier),
+        ("noria.features.offline.tiles_of", _microsecond_late),
+        ("noria.features.offline.tiles_of", _microsecond_early),
     ],
 )
 def test_a_window_edge_that_is_off_by_one_is_found(

@@ -12,6 +12,7 @@ from noria.features.declarations import FeatureView, ViewSpec
 
 __all__ = [
     "column_of",
+    "column_type",
     "entity_codes",
     "entity_texts",
     "floats",
@@ -24,6 +25,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
+_EDGE = 2**63 - 2  # so that there is a place on either side
+_DENSE = 8  # table entries per value up to which a table beats hashing
 _MICROS = pa.timestamp("us", tz="UTC")
 
 
@@ -32,10 +35,16 @@ def spec_of(view: FeatureView | ViewSpec) -> ViewSpec:
     return view if isinstance(view, ViewSpec) else view.spec()
 
 
-def column_of(rows: pa.Table, name: str) -> pa.Array:
-    """Give a column as one array. Raises `SourceError` naming what there is if it is missing."""
+def column_type(rows: pa.Table, name: str) -> pa.DataType:
+    """Give the type of a column. Raises `SourceError` naming what there is if it is missing."""
     if name not in rows.column_names:
         raise SourceError(f"column {name!r} is missing; there is {', '.join(map(repr, rows.column_names))}")
+    return rows.schema.field(name).type
+
+
+def column_of(rows: pa.Table, name: str) -> pa.Array:
+    """Give a column as one array. Raises `SourceError` if it is missing."""
+    column_type(rows, name)
     column = rows.column(name).combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
@@ -80,14 +89,51 @@ def entity_texts(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
 
 
 def entity_codes(rows: pa.Table, spine: pa.Table, columns: Sequence[str]) -> tuple[Ints, Ints, int]:
-    """Number entities so that equal ones in `rows` and `spine` have equal codes; -1 where missing."""
-    both = pa.chunked_array([entity_texts(rows, columns), entity_texts(spine, columns)], pa.string())
-    encoded = both.combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = pa.concat_arrays(encoded.chunks)
-    encoded = encoded.dictionary_encode()
-    codes = _numpy(encoded.indices.fill_null(-1).cast(pa.int64()))
-    return codes[: rows.num_rows], codes[rows.num_rows :], len(encoded.dictionary)
+    """Number the entities of a spine, and give the numbers of the rows and of the spine, and how many.
+
+    A row has -1 where its entity is missing or not in the spine.
+    """
+    codes: list[tuple[Ints, Ints]] = []
+    for name in columns:
+        mine, asked = _alike(rows, spine, name)
+        known = asked.unique().drop_null()
+        codes.append((_codes(mine, known), _codes(asked, known)))
+    (of_rows, of_spine), *others = codes
+    for rows_part, spine_part in others:
+        # Pairs that the spine holds are numbered anew, so that no number grows with the product.
+        width = int(spine_part.max(initial=-1)) + 2
+        pairs = np.where((of_spine < 0) | (spine_part < 0), -1, of_spine * width + spine_part)
+        known = pa.array(np.unique(pairs[pairs >= 0]))
+        of_spine = _codes(pa.array(pairs), known)
+        pairs = np.where((of_rows < 0) | (rows_part < 0), -1, of_rows * width + rows_part)
+        of_rows = _codes(pa.array(pairs), known)
+    return of_rows, of_spine, int(of_spine.max(initial=-1)) + 1
+
+
+def _alike(rows: pa.Table, spine: pa.Table, name: str) -> tuple[pa.Array, pa.Array]:
+    """Give a column of both as one type: whole numbers as they are, all else as text."""
+    mine, asked = column_of(rows, name), column_of(spine, name)
+    if all(pa.types.is_integer(each.type) and not pa.types.is_uint64(each.type) for each in (mine, asked)):
+        return mine.cast(pa.int64()), asked.cast(pa.int64())
+    return _text(rows, name), _text(spine, name)
+
+
+def _codes(values: pa.Array, known: pa.Array) -> Ints:
+    """Give the place of each value among `known`, -1 where it is none."""
+    if pa.types.is_int64(values.type) and len(known):
+        least, most = (each.as_py() for each in pc.min_max(known).values())
+        if most - least < _DENSE * len(values) and least > -_EDGE and most < _EDGE:
+            return _looked_up(values, known, least, most)
+    return _numpy(pc.index_in(values, value_set=known).fill_null(-1).cast(pa.int64()))
+
+
+def _looked_up(values: pa.Array, known: pa.Array, least: int, most: int) -> Ints:
+    table = np.full(most - least + 3, -1, dtype=np.int64)  # a place on either side for what is outside
+    table[_numpy(known) - least + 1] = np.arange(len(known))
+    found = table[np.clip(_numpy(values.fill_null(least)), least - 1, most + 1) - least + 1]
+    if values.null_count:
+        found[~np.asarray(values.is_valid())] = -1
+    return found
 
 
 def key_bytes(rows: pa.Table, columns: Sequence[str]) -> list[bytes]:

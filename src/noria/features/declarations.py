@@ -197,7 +197,12 @@ class ViewSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def source_columns(self) -> tuple[str, ...]:
         """Columns of the source that the features need, sorted."""
-        named = {*self.key, self.event_at, self.known_at, *self.entity}
+        return tuple(sorted({*self.key, self.event_at, self.known_at, *self.entity, *self.measured_columns}))
+
+    @property
+    def measured_columns(self) -> tuple[str, ...]:
+        """Columns that are aggregated or decide which rows are, sorted."""
+        named: set[str] = set()
         for feature in self.features:
             named.update(each.column for each in feature.aggregation.where)
             if feature.aggregation.column is not None:

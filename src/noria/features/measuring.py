@@ -42,10 +42,12 @@ class Measured:
 class Measures:
     """The rows of a source, as what features need of them."""
 
-    def __init__(self, rows: pa.Table) -> None:
+    def __init__(self, rows: pa.Table, size: int | None = None) -> None:
         self._rows = rows
+        self._size = rows.num_rows if size is None else size  # a table without columns has no rows
         self._masks: dict[Conditions, Bools] = {}
         self._measured: dict[Measure, Measured] = {}
+        self._squares: dict[Measure, tuple[Ints, Ints]] = {}
         self._floats: dict[str, Floats] = {}
 
     def floats(self, name: str) -> Floats:
@@ -63,7 +65,7 @@ class Measures:
             If a column is missing or cannot be compared with the value.
         """
         if where not in self._masks:
-            mask = np.ones(self._rows.num_rows, dtype=np.bool_)
+            mask = np.ones(self._size, dtype=np.bool_)
             for condition in where:
                 mask &= _fulfils(column_of(self._rows, condition.column), condition)
             self._masks[where] = mask
@@ -98,7 +100,9 @@ class Measures:
             case "sum":
                 return column.values
             case "square_high" | "square_low":
-                high, low = _square(column.values)
+                if sums.measure not in self._squares:
+                    self._squares[sums.measure] = _square(column.values)
+                high, low = self._squares[sums.measure]
                 return high if sums.kind == "square_high" else low
             case _:
                 nothing = NO_LEAST if sums.kind == "min" else NO_GREATEST
@@ -211,6 +215,8 @@ def _bucket(value: str | bytes, buckets: int) -> int:
 def _square(values: Ints) -> tuple[Ints, Ints]:
     """Give the square of each value as its high part and its lowest 40 bits."""
     size = np.abs(values)
+    if not size.size or int(size.max()) < 1 << _HALF_BITS:
+        return np.zeros_like(size), size * size
     high, low = size >> _HALF_BITS, size & ((1 << _HALF_BITS) - 1)
     rest = ((2 * high * low) << _HALF_BITS) + low * low
     return high * high + (rest >> _LOW_BITS), rest & ((1 << _LOW_BITS) - 1)

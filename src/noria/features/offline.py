@@ -7,6 +7,7 @@ up along the spine, whatever the order in which rows became known. All of it is 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from noria.features.columns import (
     Bools,
     Floats,
     Ints,
+    column_type,
     entity_codes,
     instants,
     key_bytes,
@@ -32,11 +34,11 @@ from noria.features.declarations import (
 from noria.features.finishing import deviations, estimates
 from noria.features.layout import Decayed, Histogram, Sums, decayed_of, sums_of
 from noria.features.measuring import Measures
+from noria.features.spine import SortedSpine, sort_together
 
 __all__ = ["point_in_time"]
 
 _CELLS = 1_000_000  # of a histogram in memory at once
-_DENSE = 8  # table entries per row up to which looking up beats searching
 
 
 def point_in_time(view: FeatureView | ViewSpec, rows: pa.Table, spine: pa.Table) -> pa.Table:
@@ -63,17 +65,27 @@ def point_in_time(view: FeatureView | ViewSpec, rows: pa.Table, spine: pa.Table)
     """
     spec = spec_of(view)
     kernel = _Kernel(spec, rows, spine)
-    columns = [pa.array(kernel.compute(each.aggregation)) for each in spec.features]
-    return pa.table(dict(zip(spec.columns, columns, strict=True)))
+    wanted = zip(spec.columns, (each.aggregation for each in spec.features), strict=True)
+    # Window by window: what one needs of every row is a few times the column.
+    by_window = sorted(wanted, key=lambda each: each[1].window_s or 0)
+    made = {name: pa.array(kernel.compute(aggregation)) for name, aggregation in by_window}
+    return pa.table({name: made[name] for name in spec.columns})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Intervals:
-    """Of the rows that count at all: from which spine position to before which."""
+    """From which spine position to before which each row counts; from and before the same: not at all."""
 
-    rows: Ints
     start: Ints
     stop: Ints
+
+    @cached_property
+    def rows(self) -> Ints:
+        """Give the rows that count anywhere, shortest intervals first: those of one length class together."""
+        length = self.stop - self.start
+        levels = (np.frexp(length.astype(np.float64))[1]).astype(np.uint8)
+        order = np.argsort(levels, kind="stable")
+        return order[np.searchsorted(levels[order], 1) :]
 
 
 class _Kernel:
@@ -82,30 +94,27 @@ class _Kernel:
     def __init__(self, spec: ViewSpec, rows: pa.Table, spine: pa.Table) -> None:
         at = instants(spine, "at")
         codes, spine_codes, entities = entity_codes(rows, spine, spec.entity)
+        self.spec = spec
+        self.spine = SortedSpine(spine_codes, at, entities)
         self.size = len(at)
-        self.order = np.lexsort((at, spine_codes))
-        self.at = at[self.order]
-        self.codes = spine_codes[self.order]
-        self.known_entity = self.codes >= 0
         event_at, known_at = instants(rows, spec.event_at), instants(rows, spec.known_at)
         refuse_early_knowledge(spec, event_at, known_at)
-        asked = np.zeros(entities + 1, dtype=np.bool_)
-        asked[spine_codes] = True
-        asked[-1] = False  # where the code -1 of a missing entity went
-        latest = int(at.max()) if self.size else 0
-        used = np.flatnonzero(asked[codes] & (known_at <= latest))
-        self.table = rows if len(used) == rows.num_rows else rows.take(pa.array(used))
-        self.row_codes, self.event_at, self.known_at = codes[used], event_at[used], known_at[used]
-        self.spec = spec
-        self.instants = np.unique(at)
-        slots = len(self.instants) + 1
-        self.slots = slots
-        self.positions = _Positions(
-            self.codes * slots + np.searchsorted(self.instants, self.at), (entities + 1) * slots, len(used)
-        )
-        self.start = self._position(np.searchsorted(self.instants, self.known_at, side="left"))
-        self.measures = Measures(self.table)
-        self._intervals: dict[int, _Intervals] = {}
+        asked = (codes >= 0) & (known_at <= (int(at.max()) if self.size else 0))
+        for name in spec.source_columns:
+            column_type(rows, name)
+        self.rows, self.used = rows, None if asked.all() else np.flatnonzero(asked)
+        measured = rows.select(spec.measured_columns)
+        if self.used is not None:
+            measured, codes = measured.filter(pa.array(asked)), codes[asked]
+            event_at, known_at = event_at[asked], known_at[asked]
+        self.row_codes, self.event_at = codes, event_at
+        # Past its entity's last position a row begins at another's, and ceases there at once.
+        self.start = self.spine.positions_at(codes, known_at)
+        self.end = self.spine.bounds[codes + 1]
+        self.measures = Measures(measured, len(codes))
+        self._tiles: dict[int, Ints] = {}
+        self._window: tuple[int, _Intervals] | None = None
+        self._begun: dict[Sums, Ints] = {}
         self._totals: dict[tuple[Sums, int], Ints] = {}
         self._decayed: dict[Decayed, Floats] = {}
         self._lasts: dict[Conditions, Ints] = {}
@@ -114,9 +123,9 @@ class _Kernel:
     def compute(self, aggregation: Aggregation) -> Floats:
         """Compute one feature, in the order of the given spine."""
         in_order = self._sorted_values(aggregation)
-        in_order[~self.known_entity] = np.nan
+        in_order[self.spine.codes < 0] = np.nan
         result = np.empty(self.size, dtype=np.float64)
-        result[self.order] = in_order
+        result[self.spine.order] = in_order
         return result
 
     def _sorted_values(self, aggregation: Aggregation) -> Floats:  # noqa: PLR0911, PLR0912 - one case per kind
@@ -151,7 +160,7 @@ class _Kernel:
             case AggregationKind.AGE:
                 row, present = self._last_row(aggregation)
                 since = self.event_at[row] if len(self.event_at) else 0
-                return np.where(present, (self.at - since) / 60e6, np.nan)
+                return np.where(present, (self.spine.at - since) / 60e6, np.nan)
             case AggregationKind.DECAYED_COUNT | AggregationKind.DECAYED_SUM:
                 (decayed,) = decayed_of(aggregation)
                 return self._faded(decayed)
@@ -160,42 +169,38 @@ class _Kernel:
                 with np.errstate(divide="ignore", invalid="ignore"):
                     return np.where(weights > 0, values / weights, np.nan)
 
-    def _position(self, slot: Ints) -> Ints:
-        """Find the first spine position of each row's entity whose instant has at least `slot`."""
-        return self.positions.find(self.row_codes * self.slots + slot)
-
     def _interval(self, window_s: int, width_us: int) -> _Intervals:
-        if window_s not in self._intervals:
-            starts = window_starts(self.instants, window_s * 1_000_000, width_us)
-            stop = self._position(np.searchsorted(starts, self.event_at, side="right"))
-            rows = np.flatnonzero(self.start < stop)
-            self._intervals[window_s] = _Intervals(rows, self.start[rows], stop[rows])
-        return self._intervals[window_s]
-
-    def _along(self, which: _Intervals, amounts: Ints | Bools) -> Ints:
-        """Sum `amounts` of the rows whose interval holds each spine position."""
-        steps = np.zeros(self.size + 1, dtype=np.int64)
-        amounts = amounts.astype(np.int64, copy=False)
-        np.add.at(steps, which.start, amounts)
-        np.subtract.at(steps, which.stop, amounts)
-        return np.cumsum(steps)[: self.size]
+        if self._window is None or self._window[0] != window_s:
+            if width_us not in self._tiles:
+                self._tiles[width_us] = tiles_of(self.event_at, width_us)
+            first = first_tiles(self.spine.at, window_s * 1_000_000, width_us)
+            stop = self.spine.positions_left(self.row_codes, self._tiles[width_us], first)
+            self._window = window_s, _Intervals(self.start, np.maximum(stop, self.start))
+        return self._window[1]
 
     def _seen(self, aggregation: Aggregation) -> Ints:
         return self._total(aggregation, "rows") - self._total(aggregation, "missing")
 
     def _total(self, aggregation: Aggregation, kind: str) -> Ints:
+        """Sum up along the spine what begins to count, less what has ceased to."""
         sums, window = sums_of(aggregation, kind), _window(aggregation)
         slot = (sums, window[0])
         if slot not in self._totals:
-            which = self._interval(*window)
-            self._totals[slot] = self._along(which, self.measures.amounts(sums)[which.rows])
+            amounts = self.measures.amounts(sums)
+            if not amounts.any():
+                self._totals[slot] = np.zeros(self.size, dtype=np.int64)
+                return self._totals[slot]
+            if sums not in self._begun:
+                self._begun[sums] = np.zeros(self.size + 1, dtype=np.int64)
+                np.add.at(self._begun[sums], self.start, amounts)
+            steps = self._begun[sums].copy()
+            np.subtract.at(steps, self._interval(*window).stop, amounts)
+            self._totals[slot] = np.cumsum(steps)[: self.size]
         return self._totals[slot]
 
     def _greatest(self, aggregation: Aggregation, sign: int) -> Floats:
-        which = self._interval(*_window(aggregation))
         column = self.measures.measured(sums_of(aggregation, "sum").measure)
-        seen = column.seen[which.rows]
-        top = _paint(which.start[seen], which.stop[seen], sign * column.values[which.rows[seen]], self.size)
+        top = _paint(self._interval(*_window(aggregation)), sign * column.values, column.seen, self.size)
         return np.where(top == _NOTHING, np.nan, top / aggregation.scale)
 
     def _quantile(self, aggregation: Aggregation) -> Floats:
@@ -215,36 +220,37 @@ class _Kernel:
     ) -> Ints:
         """Give what `search` finds in the histogram of each spine position."""
         which, column = self._interval(*_window(aggregation)), self.measures.measured(histogram.measure)
-        seen = column.seen[which.rows]
-        bins = bins_of(column.values[which.rows[seen]], histogram)
+        rows = which.rows[column.seen[which.rows]]
+        bins = bins_of(column.values[rows], histogram)
         return _along_histograms(
-            which.start[seen], which.stop[seen], bins, size=self.size, width=histogram.bins, search=search
+            which.start[rows], which.stop[rows], bins, size=self.size, width=histogram.bins, search=search
         )
 
     def _first(self, aggregation: Aggregation) -> Floats:
-        order, rank = self._ranks()
-        which = self._interval(*_window(aggregation))
-        counted = self.measures.counted(aggregation.where)[which.rows]
-        rows = which.rows[counted]
-        earliest = _paint(which.start[counted], which.stop[counted], -rank[rows], self.size)
         column = self.measures.floats(cast("str", aggregation.column))
         if not len(column):
             return np.full(self.size, np.nan)
+        if self._ranked is None:
+            order = self._in_order(np.arange(len(column)))
+            rank = np.empty(len(order), dtype=np.int64)
+            rank[order] = np.arange(len(order))
+            self._ranked = order, rank
+        order, rank = self._ranked
+        counted = self.measures.counted(aggregation.where)
+        earliest = _paint(self._interval(*_window(aggregation)), -rank, counted, self.size)
         return np.where(earliest == _NOTHING, np.nan, column[order[-np.maximum(earliest, 1 - len(order))]])
 
     def _faded(self, decayed: Decayed) -> Floats:
         """Sum what decays along the spine: each position's rows, and what is left of those before."""
         if decayed not in self._decayed:
-            # A row that became known after its entity's last position starts at another's.
-            held = np.flatnonzero(self.start < self.size)
-            held = held[self.codes[self.start[held]] == self.row_codes[held]]
+            held = np.flatnonzero(self.start < self.end)
             at, half_life_us = self.start[held], decayed.half_life_s * 1e6
-            age = self.at[at] - self.event_at[held]
+            age = self.spine.at[at] - self.event_at[held]
             fresh = np.zeros(self.size)
             np.add.at(fresh, at, self.measures.weights(decayed)[held] * np.exp2(-age / half_life_us))
             kept = np.zeros(self.size)
-            same = self.codes[1:] == self.codes[:-1]
-            kept[1:][same] = np.exp2(-(np.diff(self.at)[same]) / half_life_us)
+            same = self.spine.codes[1:] == self.spine.codes[:-1]
+            kept[1:][same] = np.exp2(-(np.diff(self.spine.at)[same]) / half_life_us)
             self._decayed[decayed] = _recurrence(kept, fresh)
         return self._decayed[decayed]
 
@@ -256,62 +262,50 @@ class _Kernel:
             self._lasts[aggregation.where] = self._latest(aggregation.where)
         last = self._lasts[aggregation.where]
         row = np.maximum(last, 0)
-        present = (last >= 0) & (self.row_codes[row] == self.codes)
+        present = (last >= 0) & (self.row_codes[row] == self.spine.codes)
         if aggregation.max_age_s is not None:
-            present &= self.event_at[row] >= self.at - aggregation.max_age_s * 1_000_000
+            present &= self.event_at[row] >= self.spine.at - aggregation.max_age_s * 1_000_000
         return row, present
 
     def _latest(self, where: Conditions) -> Ints:
-        order, rank = self._ranks()
-        counted = self.measures.counted(where)
-        best = np.full(self.size + 1, -1, dtype=np.int64)
-        np.maximum.at(best, self.start[counted], rank[counted])
+        """Find the row that happened last at each position, of its own or an earlier entity; -1: none."""
+        counted = self.start < self.end
+        if where:
+            counted &= self.measures.counted(where)
+        newest = np.full(self.size + 1, _NOTHING)
+        start = self.start if counted.all() else np.where(counted, self.start, self.size)
+        np.maximum.at(newest, start, self.event_at)
+        newest[self.size] = _NOTHING
+        # Whatever another row beats where it begins to count is never the last.
+        order = self._in_order(np.flatnonzero(self.event_at == newest[start]))
+        best = np.full(self.size, -1, dtype=np.int64)
+        np.maximum.at(best, self.start[order], np.arange(len(order)))
         # A rank grows with the entity, so the greatest so far is this entity's as soon as it has any.
-        greatest = np.maximum.accumulate(best)[: self.size]
-        return np.where(greatest >= 0, order[np.maximum(greatest, 0)], -1)
+        greatest = np.maximum.accumulate(best)
+        return np.where(greatest >= 0, order[np.maximum(greatest, 0)] if len(order) else -1, -1)
 
-    def _ranks(self) -> tuple[Ints, Ints]:
-        """Order the rows by entity, event and key; give that order, and each row's rank in it."""
-        if self._ranked is None:
-            order = np.lexsort((self.known_at, self.event_at, self.row_codes))
-            code, event_at = self.row_codes[order], self.event_at[order]
-            tied = (code[1:] == code[:-1]) & (event_at[1:] == event_at[:-1])
-            if tied.any():  # keys are only looked at where they decide
-                at = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
-                keys = key_bytes(self.table.take(pa.array(order[at])), self.spec.key)
-                by_key = sorted(
-                    range(len(at)), key=lambda each: (code[at[each]], event_at[at[each]], keys[each])
-                )
-                order[at] = order[at[by_key]]
-            rank = np.empty(len(order), dtype=np.int64)
-            rank[order] = np.arange(len(order))
-            self._ranked = order, rank
-        return self._ranked
+    def _in_order(self, rows: Ints) -> Ints:
+        """Sort rows by entity, event and key."""
+        order = rows[sort_together(self.row_codes[rows], self.event_at[rows])]
+        code, event_at = self.row_codes[order], self.event_at[order]
+        tied = (code[1:] == code[:-1]) & (event_at[1:] == event_at[:-1])
+        if tied.any():  # keys are only looked at where they decide
+            at = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+            tied_rows = order[at] if self.used is None else self.used[order[at]]
+            keys = key_bytes(self.rows.select(self.spec.key).take(pa.array(tied_rows)), self.spec.key)
+            by_key = sorted(range(len(at)), key=lambda each: (code[at[each]], event_at[at[each]], keys[each]))
+            order[at] = order[at[by_key]]
+        return order
 
 
-class _Positions:
-    """Where a number would be inserted among sorted ones, to the left of its equals."""
-
-    def __init__(self, sorted_numbers: Ints, span: int, queries: int) -> None:
-        self._sorted = sorted_numbers
-        self._table: Ints | None = None
-        first = int(sorted_numbers[0]) if len(sorted_numbers) else 0
-        if 0 <= span <= _DENSE * (queries + len(sorted_numbers)):
-            held = sorted_numbers[np.searchsorted(sorted_numbers, 0) if first < 0 else 0 :]
-            counts = np.bincount(held, minlength=span)
-            below = len(sorted_numbers) - len(held)
-            self._table = below + np.concatenate(([0], np.cumsum(counts)))
-
-    def find(self, numbers: Ints) -> Ints:
-        """Find the position of each of `numbers`, which are not negative."""
-        if self._table is not None:
-            return self._table[numbers]
-        return np.searchsorted(self._sorted, numbers, side="left").astype(np.int64)
+def tiles_of(event_us: Ints, width_us: int) -> Ints:
+    """Give the tile of each event."""
+    return event_us // width_us
 
 
-def window_starts(at_us: Ints, window_us: int, width_us: int) -> Ints:
-    """Give the first instant of the window that ends at each of `at_us`, floored to a tile."""
-    return (at_us - window_us) // width_us * width_us
+def first_tiles(at_us: Ints, window_us: int, width_us: int) -> Ints:
+    """Give the oldest tile of the window that ends at each of `at_us`."""
+    return (at_us - window_us) // width_us
 
 
 def refuse_early_knowledge(spec: ViewSpec, event_at: Ints, known_at: Ints) -> None:
@@ -332,18 +326,24 @@ def bins_of(values: Ints, histogram: Histogram) -> Ints:
 _NOTHING = np.iinfo(np.int64).min
 
 
-def _paint(start: Ints, stop: Ints, values: Ints, size: int) -> Ints:
+def _paint(which: _Intervals, values: Ints, counted: Bools, size: int) -> Ints:
     """Give the greatest value of the intervals over each of `size` positions, `_NOTHING` where there is none.
 
     A sparse table backwards: two overlapping power-of-two blocks cover each interval, and blocks hand their
     value down to their halves.
     """
-    if not len(start):
+    rows = which.rows
+    if not counted.all():
+        rows = rows[counted[rows]]
+    if not len(rows):
         return np.full(size, _NOTHING, dtype=np.int64)
-    level_of = np.frexp((stop - start).astype(np.float64))[1] - 1
+    start, stop, values = which.start[rows], which.stop[rows], values[rows]
+    level_of = np.frexp((stop - start).astype(np.float64))[1] - 1  # ascending
+    highest = int(level_of[-1])
+    bounds = np.searchsorted(level_of, np.arange(highest + 2))
     upper = np.full(size, _NOTHING, dtype=np.int64)
-    for level in range(int(level_of.max()), -1, -1):
-        mine = level_of == level
+    for level in range(highest, -1, -1):
+        mine = slice(bounds[level], bounds[level + 1])
         np.maximum.at(upper, start[mine], values[mine])
         np.maximum.at(upper, stop[mine] - (1 << level), values[mine])
         if level:
