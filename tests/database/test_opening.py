@@ -329,3 +329,33 @@ def test_a_look_sees_what_is_committed_and_inside_of_a_write_what_that_has_writt
     with notes.write() as connection:  # it left nothing open
         _note(connection)
     assert notes.look(count, {}) == 2
+
+
+def test_nothing_is_left_of_what_was_deleted_once_the_file_is_scrubbed(
+    notes: Database, tmp_path: Path
+) -> None:
+    def held() -> int:
+        return sum(each.read_bytes().count(b"secret") for each in tmp_path.iterdir() if each.is_file())
+
+    with notes.write() as connection:
+        for number in range(300):
+            connection.execute(text(f"INSERT INTO notes VALUES ('note {number} {'secret ' * 20}')"))
+    with notes.write() as connection:
+        connection.execute(text("DELETE FROM notes WHERE note LIKE 'note 1%'"))
+        connection.execute(text("UPDATE notes SET note = 'kept'"))
+    assert held()
+    assert notes.scrub()
+    assert held() == 0
+    with notes.read() as connection:
+        assert _count(connection) == 189
+
+
+def test_a_scrub_while_somebody_reads_an_older_state_says_that_it_is_not_done(notes: Database) -> None:
+    other = Database.open(notes.url)
+    with other.read() as connection:
+        assert _count(connection) == 0
+        with notes.write() as writing:
+            writing.execute(text("INSERT INTO notes VALUES ('new')"))
+        assert not notes.scrub()
+        assert _count(connection) == 0
+    assert notes.scrub()

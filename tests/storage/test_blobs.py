@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,41 @@ print(sum(1 for path in Path(sys.argv[1]).rglob("*") if path.is_file()))
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [str(errno.EFBIG), "0"]
+
+
+def test_what_is_removed_is_gone_and_may_come_again(storage: Storage) -> None:
+    sha256 = storage.put(b"a name")
+    storage.fetch(sha256)
+    assert storage.remove(sha256)
+    assert not storage.remove(sha256)
+    assert not storage.exists(sha256)
+    for read in (storage.get, storage.fetch):
+        with pytest.raises(NotFound):
+            read(sha256)
+    assert storage.get(storage.put(b"a name")) == b"a name"
+
+
+def test_blobs_are_listed_and_parts_are_their_own(storage: Storage) -> None:
+    assert list(storage.listed()) == []
+    began = datetime.now(UTC)
+    sha256 = storage.put(b"water")
+    (held,) = storage.listed()
+    assert (held.sha256, held.size_bytes) == (sha256, 5)
+    assert abs(held.kept_at - began) < timedelta(minutes=1)
+    part, other = storage.part("files-scans"), storage.part("files-docs")
+    assert (part.exists(sha256), list(part.listed())) == (False, [])
+    assert part.put(b"water") == sha256
+    inner = part.part("more").put(b"mill")
+    assert [each.sha256 for each in part.listed()] == [each.sha256 for each in storage.listed()] == [sha256]
+    assert not other.exists(sha256) and not part.exists(inner)
+    assert part.fetch(sha256).read_bytes() == b"water"
+    assert part.remove(sha256)
+    with pytest.raises(NotFound):
+        part.fetch(sha256)
+    assert storage.get(sha256) == storage.fetch(sha256).read_bytes() == b"water"
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".x"])
+def test_a_part_stays_below_its_storage(storage: Storage, name: str) -> None:
+    with pytest.raises(ValueError, match="names no part"):
+        storage.part(name)

@@ -127,3 +127,11 @@ def test_every_event_is_a_row_or_told_of_in_its_order(drawn: list[tuple[bool, by
     assert [row["id"] for row in rows] == [each["id"] for each in wanted]
     assert [row["n"] for row in rows] == [each["n"] for each in wanted]
     assert [each.row for each in broken] == [100 + place for place, each in enumerate(drawn) if not each[0]]
+
+
+def test_an_instant_is_of_the_years_1_to_9999() -> None:
+    far = b'{"id":"b","at":"9999-12-31T23:59:59-01:00"}'
+    batches, broken = JsonEvents(SCHEMA).read(events(b'{"id":"a","at":"9999-12-31T23:59:59Z"}', far))
+    assert [each["id"] for each in pa.Table.from_batches(batches).to_pylist()] == ["a"]
+    assert [each.row for each in broken] == [101]
+    assert "it is not in the years 1 to 9999" in broken[0].reason

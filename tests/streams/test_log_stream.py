@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -275,3 +276,13 @@ def test_a_producer_waits_for_another_one_and_not_for_ever(
     os.close(held)
     assert stream.append([b"two"]) == {0: 1}
     stream.close()
+
+
+def test_a_partition_counts_though_none_before_it_was_ever_appended_to(tmp_path: Path) -> None:
+    stream = LogStream(tmp_path, name="s", partitions=3)
+    key = next(key for key in map(str.encode, map(str, range(99))) if zlib.crc32(key) % 3 == 2)
+    assert stream.append([b"event"], keys=[key]) == {2: 0}
+    again = LogStream(tmp_path, name="s", partitions=1)
+    assert list(again.partitions()) == [0, 1, 2]
+    assert [each.payload for each in again.read(2, after=BEFORE_ALL, rows=5)] == [b"event"]
+    assert again.read(0, after=BEFORE_ALL, rows=5) == []

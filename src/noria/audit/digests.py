@@ -16,6 +16,7 @@ from noria.deploy.releases import Release
 from noria.errors import DigestMismatch, NoriaError, NotFound, StoreError
 from noria.features.declarations import ViewSpec
 from noria.lake.store import Lake
+from noria.ledger.redacted import expected_digest
 from noria.ledger.rows import event_digest, row_digest, row_key
 from noria.ledger.store import Ledger
 from noria.ledger.tables import events, pointers, runs, versions
@@ -59,7 +60,7 @@ def digest_lines(
         *_of_deployment(trace, ledger),
         *_of_model(trace, ledger),
         *_of_data(trace, ledger, lake, tables, raw),
-        *_of_training_sets(trace, lake, trainings),
+        *_of_training_sets(trace, ledger, lake, trainings),
         *_of_ledger(trace, ledger),
     ]
     return tuple({(line.what, line.sha256): line for line in lines}.values())
@@ -110,7 +111,8 @@ def _of_model(trace: Trace, ledger: Ledger) -> Iterator[DigestLine]:
     def one(what: str, sha256: str) -> DigestLine:
         return _line(what, sha256, _BLOB, blob(sha256))
 
-    yield one(f"model {trace.model.ref}, its manifest", trace.model.sha256)
+    manifest = expected_digest(ledger, ledger.get_version_by_id(trace.model.id))
+    yield one(f"model {trace.model.ref}, its manifest", manifest)
     for name, sha256 in trace.parts.items():
         yield one(f"model {trace.model.ref}, its {name}", sha256)
     yield one("the file that the release loads", trace.release.file_digest)
@@ -158,20 +160,21 @@ def _of_dataset(version: VersionLine, ledger: Ledger, lake: Lake) -> DigestLine:
 
     wanted = version.sha256
     with suppress(NotFound):  # the line says then what is wrong; of one that was redacted it is another
-        wanted = lake.expected_digest(ledger.get_version_by_id(version.id))
+        wanted = expected_digest(ledger, ledger.get_version_by_id(version.id))
     return _line(f"dataset {version.ref}", wanted, _DATASET, compute)
 
 
 def _of_training_sets(
-    trace: Trace, lake: Lake, trainings: Mapping[str, Training] | None
+    trace: Trace, ledger: Ledger, lake: Lake, trainings: Mapping[str, Training] | None
 ) -> Iterator[DigestLine]:
     for version in (each for run in trace.runs for each in run.inputs if each.kind == "training_set"):
         training = (trainings or {}).get(version.ref.rpartition(":")[0])
         what = f"training set {version.ref}"
+        wanted = expected_digest(ledger, ledger.get_version_by_id(version.id))
         if training is None:
-            yield DigestLine(what=what, sha256=version.sha256, how=_SET, recomputed=None, ok=None)
+            yield DigestLine(what=what, sha256=wanted, how=_SET, recomputed=None, ok=None)
         else:
-            yield _line(what, version.sha256, _SET, partial(_hash_set, training, version, lake))
+            yield _line(what, wanted, _SET, partial(_hash_set, training, version, lake))
 
 
 def _hash_set(training: Training, version: VersionLine, lake: Lake) -> str:

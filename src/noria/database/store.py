@@ -21,6 +21,7 @@ __all__ = ["Database"]
 
 _BUSY_S = 60.0  # how long one attempt waits for another writer
 _PATIENCE_S = 240.0  # how long all attempts together do
+_READERS_S = 2.0  # how long a scrub waits for those that read an older state
 _WRITER_KEY = 0x6E6F726961  # "noria": PostgreSQL's advisory lock that makes writers queue
 _FORGOTTEN: list["_Opened"] = []  # of the parent process: closing its connections here would harm it
 
@@ -143,6 +144,34 @@ class Database:
             return opened.local.writing.execute(statement, parameters).scalar()
         with translated_faults(self.location), opened.looker.connect() as connection:
             return connection.execute(statement, parameters).scalar()
+
+    def scrub(self) -> bool:
+        """Write SQLite's file anew, so that no byte is left of what was deleted; nobody is kept from reading.
+
+        PostgreSQL does so by itself as its tables are vacuumed: nothing is done.
+
+        Returns
+        -------
+        bool
+            Whether it is done: while somebody reads an older state, what was deleted stays in the file
+            beside it that later goes.
+
+        Raises
+        ------
+        DiskFull, StoreError
+            If it cannot be; all is as it was.
+        """
+        if not _is_sqlite(self._url):
+            return False
+        opened = self._here()
+        with translated_faults(self.location), opened.turn, opened.looker.connect() as connection:
+            connection.exec_driver_sql("VACUUM")
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_READERS_S * 1_000)}")
+            try:
+                is_held_up, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_S * 1_000)}")
+        return not is_held_up
 
     def close(self) -> None:
         """Close the connections of this process."""

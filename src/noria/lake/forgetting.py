@@ -13,38 +13,32 @@ write, as another process may have written rows of the subject into other files 
 6. the old files are removed.
 
 A version on record stays readable by its number and gives what is left; its digest is the redacted one. Files
-that were written by killed batches and never landed are not searched: a vacuum removes them.
+that were written by killed batches and never landed are left, and told of: a vacuum removes them.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from noria.checks.verdicts import row_json
-from noria.errors import ConfigError, StoreError
+from noria.errors import StoreError
 from noria.lake import log
-from noria.lake.data_files import PARQUET, DataFile, rewritten_stem
+from noria.lake.data_files import DataFile, rewritten_stem
 from noria.lake.delta import Table
+from noria.lake.finding import Finder
+from noria.lake.fragments import PARQUET
 from noria.lake.maintenance import recorded_versions
 from noria.lake.row_files import RowFiles
 from noria.lake.rowsql import Flags
+from noria.ledger.redacted import record_redacted
 from noria.ledger.store import Ledger
 from noria.records import Version, canonical_json
 
-__all__ = ["Forgotten", "Subject", "expected_digest", "forget", "names_of"]
+__all__ = ["Forgotten", "Held", "Taken", "forget", "names_of", "search"]
 
 _ATTEMPTS = 50
-_REDACTED = "redacted"
-_ESCAPES = ("\\", '""')  # text that has one may hold a value in another spelling
-_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
-_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,79 +63,136 @@ class Forgotten:
     versions: tuple[Version, ...]
 
 
-class Subject:
-    """Rows in which a column has one of some values."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was taken out of one table: rows of it as it was, files, and the versions that read otherwise."""
 
-    def __init__(self, column: str, values: Iterable[Any]) -> None:
-        self.column = column
-        self.values = list(dict.fromkeys(values))
-        if not self.values or any(each is None for each in self.values):
-            raise ConfigError(f"forgetting by {column!r} wants at least one value, and none that is missing")
-        texts = [_text(each) for each in self.values]
-        self._texts = {each for each in texts if each}
-        self._tokens = sorted(self._texts | {row_json({"": each})[5:-2] for each in self._texts})
+    rows: int
+    files: int
+    versions: tuple[Version, ...]
 
-    def want_type(self, kind: pa.DataType) -> None:
-        """Raise `ConfigError` if a value is not of the column's type: no row could have it."""
-        for each in self.values:
-            if _scalar(each, kind) is None:
-                raise ConfigError(
-                    f"forgetting by {self.column!r}: the column is {kind}, and {type(each).__name__} was "
-                    f"given, which is no value of it; give values of type {kind}"
-                )
 
-    def in_column(self, rows: pa.Table, names: Sequence[str]) -> Flags:
-        """Say which rows are the subject's, by any name that the column ever had."""
-        flags = np.zeros(rows.num_rows, dtype=bool)
-        for name in names:
-            column = rows[name]
-            flags |= np.asarray(pc.is_in(column, self._of_type(column.type)).fill_null(False))
-        return flags
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a table holds of a subject.
 
-    def in_payload(self, rows: pa.Table, names: Sequence[str]) -> Flags:
-        """Say which rejected rows are the subject's: by their column, or by their text."""
-        payloads = rows["payload"]
-        maybe = np.zeros(rows.num_rows, dtype=bool)
-        for each in (*self._tokens, *_ESCAPES):
-            maybe |= np.asarray(pc.match_substring(payloads, pattern=each).fill_null(False))
-        for place in np.flatnonzero(maybe):
-            maybe[place] = self._is_in_text(payloads[int(place)].as_py(), names)
-        return maybe
+    Attributes
+    ----------
+    rows
+        In the table as it is now.
+    files
+        That hold any, those of older versions among them.
+    versions
+        On record that read one of these files.
+    found
+        The rows themselves, of all files, with the columns that were asked for; a row that was written anew
+        comes as often as it was.
+    strays
+        Files with such rows, or that cannot be read, that never were part of the table: of batches that were
+        killed, or are being written right now. They are left to a vacuum.
+    """
 
-    def _is_in_text(self, payload: str, names: Sequence[str]) -> bool:
+    rows: int
+    files: int
+    versions: tuple[Version, ...]
+    found: pa.Table | None = None
+    strays: int = 0
+
+
+def search(
+    table: Table, find: Finder, ledger: Ledger | None, *, columns: Collection[str] | None = None
+) -> Held:
+    """Tell what a table and its older versions hold of a subject; nothing is changed.
+
+    Parameters
+    ----------
+    columns
+        Give the rows found, with those of these columns that each file has.
+    """
+    table.refresh()
+    counts: dict[str, int] = {}
+    pieces: list[pa.Table] = []
+    for path, fragment in _files_there(table):
+        schema = fragment.physical_schema.remove_metadata()
+        looked_at = find.columns(schema)
+        if not looked_at:
+            continue
+        wanted = [] if columns is None else [each for each in columns if each in schema.names]
+        rows = fragment.to_table(columns=list(dict.fromkeys([*looked_at, *wanted])))
+        flags = find.flags(rows)
+        if flags.any():
+            counts[path] = int(flags.sum())
+            if columns is not None:
+                pieces.append(rows.select(wanted).filter(pa.array(flags)))
+    found = None
+    if columns is not None and pieces:
+        found = pa.concat_tables(pieces, promote_options="permissive").replace_schema_metadata(None)
+    now = sum(counts.get(path, 0) for path in table.paths)
+    versions = tuple(_versions_reading(table, ledger, set(counts)))
+    return Held(now, len(counts), versions, found, sum(_strays(table, find)))
+
+
+def _strays(table: Table, find: Finder) -> Iterable[bool]:
+    """Tell of every file that never was part of the table whether it may hold a row of a subject."""
+    known = {f"{table.name}/{path}" for path in {*_ever(table), *table.redactions.paths}}
+    for each in table.store.listed(table.name):
+        if each.path in known or "/_" in each.path or not each.path.endswith(".parquet"):
+            continue
+        system, where = table.store.arrow(each.path)
         try:
-            found = msgspec.json.decode(payload)
-        except msgspec.DecodeError:
-            found = None
-        if isinstance(found, dict) and any(each in found for each in names):
-            held = [found[each] for each in names if each in found]
-            return any(each in self.values or _text(each) in self._texts for each in held)
-        return any(_holds_word(text, each) for text in _readings(payload) for each in self._texts)
+            fragment = PARQUET.make_fragment(where, system)
+            looked_at = find.columns(fragment.physical_schema.remove_metadata())
+            yield bool(looked_at) and bool(find.flags(fragment.to_table(columns=looked_at)).any())
+        except FileNotFoundError:
+            continue  # it was removed meanwhile
+        except (pa.ArrowInvalid, OSError):
+            yield True  # it was cut off while it was written
 
-    def _of_type(self, kind: pa.DataType) -> pa.Array:
-        """Give the values that an older, narrower type of the column can hold too."""
-        fitting = [found for each in self.values if (found := _scalar(each, kind)) is not None]
-        return pa.array([each.as_py() for each in fitting], kind)
+
+def _files_there(table: Table) -> Iterable[tuple[str, Any]]:
+    """Give every file that is part of the table or of an older version, and is there."""
+    there = {each.path for each in table.store.listed(table.name)}
+    for path in _ever(table):
+        if f"{table.name}/{path}" in there:
+            system, where = table.store.arrow(f"{table.name}/{path}")
+            yield path, PARQUET.make_fragment(where, system)
+
+
+def _ever(table: Table) -> list[str]:
+    """Name the files that ever were part of the table, but those that are read otherwise now."""
+    table.redactions.refresh()
+    ever = {
+        path for commit in log.commits(table.store, table.name, last=table.version) for path in commit.added
+    }
+    return sorted((ever | table.redactions.targets) - table.redactions.paths)
+
+
+def _versions_reading(table: Table, ledger: Ledger | None, paths: set[str]) -> Iterable[Version]:
+    recorded = recorded_versions(table.name, ledger)
+    if not paths or not recorded:
+        return
+    for state in log.states(table.store, table.name, last=table.version):
+        versions = recorded.get(state.commit.version, [])
+        if versions:
+            files = table.redactions.applied(DataFile(path, 0, 0, {}, {}, {}) for path in state.paths)
+            if any(each.path in paths for each in files):
+                yield from versions
 
 
 def forget(
     table: Table,
-    subject: Subject,
+    find: Finder,
     ledger: Ledger | None,
     *,
-    names: Sequence[str],
-    rejected: bool,
     facts: Callable[[int], dict[str, Any]],
     commit: Callable[[Sequence[DataFile], Sequence[DataFile], int, dict[str, Any]], bool],
-) -> Forgotten:
+) -> Taken:
     """Take a subject's rows out of one table, until no other process has put any into another file.
 
     Parameters
     ----------
-    names
-        Every name that the column ever had.
-    rejected
-        The table holds rejected rows: their payload is searched.
+    find
+        Tells which rows are the subject's.
     facts
         Gives what the commit keeps, of how many rows go.
     commit
@@ -152,11 +203,9 @@ def forget(
     rows, files, versions = 0, 0, dict[str, Version]()
     for attempt in range(_ATTEMPTS):
         table.refresh()
-        gone = _redact(table, subject, names, searched, rejected=rejected)
+        gone = _redact(table, find, searched)
         if attempt and not gone:
-            return Forgotten(
-                0 if rejected else rows, rows if rejected else 0, files, tuple(versions.values())
-            )
+            return Taken(rows, files, tuple(versions.values()))
         files += len(gone)
         went, changed = _complete(table, ledger, gone, facts=facts, commit=commit)
         rows += went
@@ -164,15 +213,13 @@ def forget(
     raise _others_all_the_time(table)
 
 
-def _redact(
-    table: Table, subject: Subject, names: Sequence[str], searched: set[str], *, rejected: bool
-) -> dict[str, int]:
+def _redact(table: Table, find: Finder, searched: set[str]) -> dict[str, int]:
     """Write what is left of every file that has rows of a subject, and say that it is read from now on.
 
     Gives the files that were written anew, and how many rows of each went.
     """
     for _ in range(_ATTEMPTS):
-        replaced, gone = _written_anew(table, subject, names, searched, rejected=rejected)
+        replaced, gone = _written_anew(table, find, searched)
         if not replaced or table.redactions.add(replaced):
             return gone
         searched.difference_update(replaced)
@@ -192,16 +239,14 @@ def _others_all_the_time(table: Table) -> StoreError:
 
 
 def _written_anew(
-    table: Table, subject: Subject, names: Sequence[str], searched: set[str], *, rejected: bool
+    table: Table, find: Finder, searched: set[str]
 ) -> tuple[dict[str, Sequence[DataFile]], dict[str, int]]:
     replaced: dict[str, Sequence[DataFile]] = {}
     gone: dict[str, int] = {}
-    table.redactions.refresh()
-    ever = {
-        path for commit in log.commits(table.store, table.name, last=table.version) for path in commit.added
-    }
     there = {each.path: each.size_bytes for each in table.store.listed(table.name)}
-    for path in sorted((ever | table.redactions.targets) - table.redactions.paths - searched):
+    for path in _ever(table):
+        if path in searched:
+            continue
         searched.add(path)
         size = there.get(f"{table.name}/{path}")
         if size is None:
@@ -209,11 +254,10 @@ def _written_anew(
         system, where = table.store.arrow(f"{table.name}/{path}")
         fragment = PARQUET.make_fragment(where, system)
         schema = fragment.physical_schema.remove_metadata()
-        if rejected:
-            flags = subject.in_payload(fragment.to_table(columns=["payload"]), names)
-        else:
-            mine = [each for each in names if each in schema.names]
-            flags = subject.in_column(fragment.to_table(columns=mine), mine)
+        looked_at = find.columns(schema)
+        if not looked_at:
+            continue
+        flags = find.flags(fragment.to_table(columns=looked_at))
         count = int(flags.sum())
         if not count:
             continue
@@ -257,14 +301,6 @@ def _complete(
     for path in sorted(table.redactions.paths):
         table.store.delete(f"{table.name}/{path}")
     return rows, changed
-
-
-def expected_digest(ledger: Ledger, version: Version) -> str:
-    """Give the digest that a version has to have: the recorded one, or that of its newest redaction."""
-    events = ledger.list_events(verb=_REDACTED, subject=version.name, newest_first=True)
-    return next(
-        (each.payload["new"] for each in events if each.payload["version"] == version.id), version.sha256
-    )
 
 
 def _left(table: Table, file: DataFile, fragment: Any, schema: pa.Schema, stays: Flags) -> list[DataFile]:
@@ -323,63 +359,6 @@ def _record(table: Table, ledger: Ledger, facts: dict[str, Any]) -> list[Version
             continue
         files = table.redactions.applied(DataFile(path, 0, 0, {}, {}, {}) for path in sorted(state.paths))
         new = table.digest_of(state.schema, files)
-        for version in versions:
-            old = expected_digest(ledger, version)
-            if old == new:
-                continue
-            ledger.append(
-                _REDACTED,
-                subject=version.name,
-                payload={"version": version.id, "ref": version.ref, "old": old, "new": new},
-                cause=facts["cause"],
-                key=f"redacted/{version.id}/{new}",
-            )
-            changed.append(version)
+        why, cause = facts["more"].get("reason", ""), facts["cause"]
+        changed += [each for each in versions if record_redacted(ledger, each, new, why=why, cause=cause)]
     return changed
-
-
-def _text(value: object) -> str:
-    """Give a value as the payload of a rejected row has it."""
-    found = msgspec.json.decode(row_json({"": value}))[""]
-    return found if isinstance(found, str) else row_json({"": found})[4:-1]
-
-
-def _scalar(value: object, kind: pa.DataType) -> pa.Scalar | None:
-    if isinstance(value, float) and pa.types.is_integer(kind):
-        return None  # it would be cut
-    try:
-        return pa.scalar(value, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError, OverflowError):
-        return None
-
-
-def _readings(payload: str) -> Iterator[str]:
-    """Give raw text as it stands, and as formats read it in which characters are escaped or doubled."""
-    yield payload
-    if _ESCAPES[0] in payload:
-        yield _unescaped(payload)
-    if _ESCAPES[1] in payload:
-        single = payload.replace('""', '"')
-        yield single
-        yield _unescaped(single)
-
-
-def _unescaped(text: str) -> str:
-    """Resolve what JSON escapes, and bytes that were no UTF-8, as Latin 1 has them."""
-    plain = _ESCAPED.sub(_character, text)
-    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _character(found: re.Match[str]) -> str:
-    digits = found[1] or found[2]
-    return chr(int(digits, 16)) if digits else _SHORT.get(found[3], found[3])
-
-
-def _holds_word(text: str, word: str) -> bool:
-    place = text.find(word)
-    while place >= 0:
-        before, after = text[place - 1 : place], text[place + len(word) : place + len(word) + 1]
-        if not (before.isalnum() or after.isalnum()):
-            return True
-        place = text.find(word, place + 1)
-    return False

@@ -32,7 +32,7 @@ from noria.pipelines.trees import Stored, stored_in
 from noria.records import Run, RunState
 from noria.storage.contract import Storage
 
-__all__ = ["Pruned", "prune"]
+__all__ = ["Pruned", "prune", "refuse_while_at_work"]
 
 _AT_ONCE = 500
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -88,7 +88,7 @@ def prune(ledger: Ledger, storage: Storage, *, before: datetime, dry_run: bool =
     block: AbstractContextManager[Connection] = database.read() if dry_run else database.write()
     with block as connection:
         if not dry_run:
-            _refuse_while_at_work(ledger)
+            refuse_while_at_work(ledger)
         used = _Used(connection, ledger, storage, before)
         forgotten = [row for row in read_kept(connection, ledger.scope) if not used.holds(row)]
         keys = {row.key for row in forgotten}
@@ -114,7 +114,8 @@ def prune(ledger: Ledger, storage: Storage, *, before: datetime, dry_run: bool =
     return told
 
 
-def _refuse_while_at_work(ledger: Ledger) -> None:
+def refuse_while_at_work(ledger: Ledger) -> None:
+    """Raise `Conflict` if a pipeline is at work."""
     at_work = ledger.list_runs(kind="pipeline", state=RunState.RUNNING, limit=4)
     if at_work:
         named = ", ".join(f"{run.name} ({run.id[:16]})" for run in at_work[:3])

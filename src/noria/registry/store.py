@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from noria.errors import ConfigError, NotFound
+from noria.ledger.redacted import expected_digest
 from noria.ledger.store import Ledger
 from noria.profiles.records import ColumnProfile, Profile
 from noria.records import RunId, Version, VersionId, VersionRef, canonical_json
@@ -25,7 +26,7 @@ from noria.registry.records import (
 )
 from noria.storage.contract import Storage
 
-__all__ = ["LoadedModel", "Registry"]
+__all__ = ["LoadedModel", "Registry", "sample_bytes"]
 
 _KIND = "model"
 
@@ -141,7 +142,7 @@ class Registry:
             parts={
                 "model": self._put(model_bytes),
                 "profile": self._put(_profile_bytes(profile)),
-                "samples": self._put(_ipc_bytes(samples, signature)),
+                "samples": self._put(sample_bytes(samples, signature)),
             },
             parents=tuple(parents),
             facts=dict(facts or {}),
@@ -161,6 +162,25 @@ class Registry:
             },
             at=at,
         )
+
+    def record_report(
+        self,
+        kind: str,
+        name: str,
+        content: bytes,
+        *,
+        run: RunId,
+        facts: Mapping[str, Any],
+        at: datetime | None = None,
+    ) -> Version:
+        """Keep what a training tells beside its model, as a version that its run made."""
+        sha256 = self._storage.put(content)
+        uri = self._storage.uri(sha256)
+        return self._ledger.record_version(kind, name, sha256=sha256, uri=uri, run=run, facts=facts, at=at)
+
+    def read_report(self, version: Version) -> bytes:
+        """Give what `record_report` kept. Raises `NotFound`, `DigestMismatch`."""
+        return self._storage.get(version.sha256)
 
     def get(self, reference: str) -> Version:
         """Give the version that `NAME` (its newest) or `NAME:3` names.
@@ -189,7 +209,8 @@ class Registry:
         """
         if version.kind != _KIND:
             raise NotFound(_KIND, version.ref, (each.ref for each in self._ledger.list_versions(kind=_KIND)))
-        return msgspec.json.decode(self._storage.get(version.sha256), type=ModelManifest)
+        sha256 = expected_digest(self._ledger, version)
+        return msgspec.json.decode(self._storage.get(sha256), type=ModelManifest)
 
     def load(self, version: Version) -> LoadedModel:
         """Give a version ready to score, the digests of all its parts verified.
@@ -254,7 +275,7 @@ def _profile_bytes(profile: Profile) -> bytes:
     return canonical_json(msgspec.to_builtins(profile, enc_hook=float))
 
 
-def _ipc_bytes(samples: pa.Table, signature: Signature) -> bytes:
+def sample_bytes(samples: pa.Table, signature: Signature) -> bytes:
     """Write inputs and scores, in the signature's order and without metadata: equal rows, equal bytes."""
     table = samples.select([*signature.names, signature.output]).replace_schema_metadata(None)
     rows = table.take(pa.array(np.arange(table.num_rows))).combine_chunks()

@@ -7,7 +7,7 @@ written after the spool without waiting for the disk, and catches up with the sp
 import logging
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Self
 import lmdb
 
 from noria.errors import DiskFull, StoreError
+from noria.features.scrubbing import scrub
 from noria.serving.log import PredictionFrame, decode_frame
 from noria.streams.spool import read_spool
 
@@ -53,7 +54,7 @@ class PredictionIndex:
         self._path = path
         try:
             self._env = lmdb.open(
-                str(path), map_size=_MAP_BYTES, max_dbs=2, sync=False, metasync=False, readahead=False
+                str(path), map_size=_MAP_BYTES, max_dbs=4, sync=False, metasync=False, readahead=False
             )
             self._answers = self._env.open_db(b"answers")
             self._marks = self._env.open_db(b"marks")
@@ -109,6 +110,47 @@ class PredictionIndex:
         with self._env.begin(write=True, db=self._marks) as txn:
             txn.put(b"segment", str(segment).encode())
         self._env.sync(True)
+
+    def list_ids(self) -> Iterator[str]:
+        """List the ids that were answered, sorted."""
+        with self._env.begin(db=self._answers) as txn:
+            for key in txn.cursor().iternext(values=False):
+                yield bytes(key).decode()
+
+    def forget(self, ids: Collection[str]) -> int:
+        """Take answers out for good, and leave no byte of their ids behind; give how many there were.
+
+        All that stay are written anew, as pages keep keys of what was deleted. A worker may be at work: what
+        is in its memory it can still write; it is rid of that when it is started anew.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written; it is as it was.
+        """
+        gone = {each.encode() for each in ids}
+        try:
+            with self._env.begin(db=self._answers) as txn:
+                held = sum(txn.get(each) is not None for each in gone)
+            if held:
+                self._write_anew(gone)
+            scrub(self._env)
+        except lmdb.Error as err:
+            raise StoreError(
+                f"the index of answered predictions in {self._path} cannot be written: {err}"
+            ) from err
+        return held
+
+    def _write_anew(self, gone: Collection[bytes]) -> None:
+        """Copy what stays into a database beside it and back, in one transaction."""
+        beside = self._env.open_db(b"beside")
+        with self._env.begin(write=True) as txn:
+            for source, target in ((self._answers, beside), (beside, self._answers)):
+                with txn.cursor(target) as written:
+                    for key, value in txn.cursor(source):
+                        if bytes(key) not in gone:
+                            written.put(key, value, append=True)
+                txn.drop(source, delete=source is beside)
 
     def close(self) -> None:
         """Write to the disk and let go."""

@@ -1,12 +1,25 @@
 """What every storage of blobs can do."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
-__all__ = ["Storage", "blob_key", "blob_uri"]
+__all__ = ["Held", "Storage", "blob_key", "blob_uri", "part_key"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PART = re.compile(r"\w[\w-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A blob that is kept."""
+
+    sha256: str
+    size_bytes: int
+    kept_at: datetime  # when it was written
 
 
 class Storage(Protocol):
@@ -36,6 +49,22 @@ class Storage(Protocol):
 
     def exists(self, sha256: str) -> bool:
         """Tell whether such a blob is kept (its bytes are not read)."""
+        ...
+
+    def remove(self, sha256: str) -> bool:
+        """Remove a blob for good; False if there is none. Whoever still names it gets `NotFound` then.
+
+        For what has to go, such as a subject's rows: a writer of the same bytes may think at that very
+        moment that they are there.
+        """
+        ...
+
+    def listed(self) -> Iterator[Held]:
+        """Give every blob that is kept here, those of parts left out."""
+        ...
+
+    def part(self, name: str) -> Self:
+        """Give a storage of its own below this one: its blobs are no others', even of the same bytes."""
         ...
 
     def uri(self, sha256: str) -> str:
@@ -70,3 +99,10 @@ def blob_uri(sha256: str) -> str:
     'storage:sha256/ab/ab'
     """
     return f"storage:{blob_key(sha256)}"
+
+
+def part_key(name: str) -> str:
+    """Give the path of a part below the root of a storage. Raises `ValueError` if it cannot be a name."""
+    if not _PART.fullmatch(name):
+        raise ValueError(f"{name!r} names no part of a storage; use letters, digits, '_' and '-'")
+    return f"parts/{name}"

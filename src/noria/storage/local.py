@@ -6,14 +6,15 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from noria.errors import DigestMismatch, DiskFull, NotFound, SourceError, StoreError
 from noria.records import sha256_hex
-from noria.storage.contract import blob_key, blob_uri
+from noria.storage.contract import Held, blob_key, blob_uri, part_key
 
 __all__ = ["LocalStorage"]
 
@@ -94,6 +95,26 @@ class LocalStorage:
     def exists(self, sha256: str) -> bool:
         """Tell whether such a blob is kept."""
         return self._path(sha256).is_file()
+
+    def remove(self, sha256: str) -> bool:
+        """Remove a blob for good; False if there is none."""
+        with self._translated():
+            try:
+                self._path(sha256).unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def listed(self) -> Iterator[Held]:
+        """Give every blob, in the order of their names."""
+        for path in sorted((self.root / "sha256").glob("*/*")):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found = path.stat()
+                yield Held(path.name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def part(self, name: str) -> Self:
+        """Give a storage of its own below this one."""
+        return type(self)(self.root / part_key(name))
 
     def uri(self, sha256: str) -> str:
         """Give the blob's name for records."""

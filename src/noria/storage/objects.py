@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +17,7 @@ from obstore.store import ObjectStore, from_url
 
 from noria.errors import ConfigError, DigestMismatch, DiskFull, NotFound, SourceError, StoreError
 from noria.records import sha256_hex
-from noria.storage.contract import blob_key, blob_uri
+from noria.storage.contract import Held, blob_key, blob_uri, part_key
 from noria.storage.local import LocalStorage
 
 __all__ = ["ObjectStorage"]
@@ -33,6 +34,8 @@ _CLIENT_OPTIONS = frozenset(
         "user_agent",
     }
 )
+# Enough for a server that is busy: one that is not there, or lets nobody in, is told of within seconds.
+_RETRIES = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}
 
 
 class ObjectStorage:
@@ -46,11 +49,17 @@ class ObjectStorage:
         The URL it was opened with, for messages.
     cache
         A local folder that keeps fetched blobs; None: a temporary one of this process.
+    below
+        What the names of its objects begin with.
     """
 
-    def __init__(self, store: ObjectStore, *, location: str, cache: Path | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, *, location: str, cache: Path | None = None, below: str = ""
+    ) -> None:
         self.location = location
         self._store = store
+        self._below = below
+        self._whole: Self | None = None  # whose temporary folder it shares
         if cache is None:
             cache = Path(tempfile.mkdtemp(prefix="noria-blobs-"))
             weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
@@ -65,7 +74,7 @@ class ObjectStorage:
         client = {"allow_http": "true"}
         client |= {name: plain.pop(name) for name in _CLIENT_OPTIONS & plain.keys()}
         try:
-            store = from_url(url, config=plain, client_options=client)  # type: ignore[call-overload]
+            store = from_url(url, config=plain, client_options=client, retry_config=_RETRIES)  # type: ignore[call-overload]
         except (BaseError, ValueError) as err:
             text = str(err).strip().partition("\n")[0]
             raise ConfigError(
@@ -78,7 +87,7 @@ class ObjectStorage:
         sha256 = sha256_hex(data)
         if not self.exists(sha256):
             with self._translated():
-                obstore.put(self._store, blob_key(sha256), data)
+                obstore.put(self._store, self._key(sha256), data)
         return sha256
 
     def put_file(self, path: Path) -> str:
@@ -92,19 +101,19 @@ class ObjectStorage:
             ) from err
         if not self.exists(sha256):
             with self._translated():
-                obstore.put(self._store, blob_key(sha256), path)
+                obstore.put(self._store, self._key(sha256), path)
         return sha256
 
     def get(self, sha256: str) -> bytes:
         """Give the bytes, verified."""
         with self._translated():
             try:
-                data = bytes(obstore.get(self._store, blob_key(sha256)).bytes())
+                data = bytes(obstore.get(self._store, self._key(sha256)).bytes())
             except FileNotFoundError as err:
                 raise NotFound("blob", sha256) from err
         found = sha256_hex(data)
         if found != sha256:
-            raise DigestMismatch(f"the blob {blob_key(sha256)} of {self.location}", sha256, found)
+            raise DigestMismatch(f"the blob {self._key(sha256)} of {self.location}", sha256, found)
         return data
 
     def fetch(self, sha256: str) -> Path:
@@ -117,14 +126,42 @@ class ObjectStorage:
         """Tell whether such a blob is kept."""
         with self._translated():
             try:
-                obstore.head(self._store, blob_key(sha256))
+                obstore.head(self._store, self._key(sha256))
             except FileNotFoundError:
                 return False
         return True
 
+    def remove(self, sha256: str) -> bool:
+        """Remove a blob, and what was fetched of it; False if there is none."""
+        self._cache.remove(sha256)
+        if not self.exists(sha256):
+            return False
+        with self._translated():
+            obstore.delete(self._store, self._key(sha256))
+        return True
+
+    def listed(self) -> Iterator[Held]:
+        """Give every blob."""
+        with self._translated():
+            for page in obstore.list(self._store, prefix=f"{self._below}sha256"):
+                for each in page:
+                    yield Held(each["path"].rpartition("/")[2], each["size"], each["last_modified"])
+
+    def part(self, name: str) -> Self:
+        """Give a storage of its own below this one."""
+        key = part_key(name)
+        made = type(self)(
+            self._store, location=self.location, cache=self._cache.root / key, below=f"{self._below}{key}/"
+        )
+        made._whole = self
+        return made
+
     def uri(self, sha256: str) -> str:
         """Give the blob's name for records."""
         return blob_uri(sha256)
+
+    def _key(self, sha256: str) -> str:
+        return f"{self._below}{blob_key(sha256)}"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

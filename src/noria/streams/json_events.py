@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from noria.lake.rows import Broken
-from noria.lake.schema import INSTANT
+from noria.lake.schema import INSTANT, beyond_calendar
 from noria.streams.contract import StreamEvent
 
 __all__ = ["JsonEvents"]
@@ -92,11 +92,14 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if kind != INSTANT:
         return pa.array(values, kind)
     try:
-        return pa.array(values, pa.string()).cast(INSTANT)
+        found = pa.array(values, pa.string()).cast(INSTANT)
     except pa.ArrowInvalid:  # more digits of a second than a microsecond has, or no instant at all
         if len(values) > 1:
             raise
-    return pa.array([_instant(value) for value in values], INSTANT)
+        found = pa.array([_instant(value) for value in values], INSTANT)
+    if beyond_calendar(found) is not None:
+        raise ValueError("it is not in the years 1 to 9999")
+    return found
 
 
 def _instant(text: str | None) -> datetime | None:

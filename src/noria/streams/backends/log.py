@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from noria.errors import StoreError
+from noria.streams.backends.log_erasing import erase_in, sweep
 from noria.streams.backends.log_frames import (
     Damaged,
     find_frames,
@@ -27,6 +28,7 @@ from noria.streams.backends.log_frames import (
     unpack_events,
 )
 from noria.streams.contract import Extent, StreamEvent, check_place, check_sizes
+from noria.streams.erasing import IsGone
 from noria.streams.frames import log_fault
 
 __all__ = ["LogStream", "open_log"]
@@ -60,7 +62,7 @@ class LogStream:
         self._segment_bytes = segment_bytes
         self._partitions = [
             _Partition(folder / str(number), segment_bytes, name=name, number=number)
-            for number in range(max(partitions, len(_numbered(folder))))
+            for number in range(max(partitions, _made(folder)))
         ]
         self._turn = count()
 
@@ -113,6 +115,10 @@ class LogStream:
         """Remove the oldest files whose events are all up to `through`, until `keep_bytes` are left."""
         self._partitions[partition].forget(through, keep_bytes)
 
+    def erase(self, is_gone: IsGone, *, dry_run: bool = False) -> int:
+        """Take events out of all partitions; see `noria.streams.erasing.ErasableStream`."""
+        return sum(each.erase(is_gone, dry_run=dry_run) for each in self._partitions)
+
     def close(self) -> None:
         """Let go of the files."""
         for each in self._partitions:
@@ -146,6 +152,7 @@ class _Partition:
         self._tail: _Place | None = None  # where this process writes on
         self._cursor: _Place | None = None  # where it read last
         self._end: _Place | None = None  # how far it knows the partition to reach
+        self._awaited = -1  # looked for up to the end in vain: the cursor is past what was erased
 
     def close(self) -> None:
         for guard in (self._writing, self._reading, self._ending):
@@ -257,6 +264,21 @@ class _Partition:
                     return
                 segment_path(self._folder, bases[place]).unlink(missing_ok=True)
 
+    def erase(self, is_gone: IsGone, *, dry_run: bool) -> int:
+        if not list_segments(self._folder):
+            return 0
+        try:
+            with self._writing, self._locked():
+                if not dry_run:
+                    self._catch_up()  # a tail that a kill cut off is cut away
+                    sweep(self._folder)
+                bases = list_segments(self._folder)
+                return sum(erase_in(self._folder, base, is_gone, dry_run=dry_run) for base in bases)
+        except OSError as err:
+            if isinstance(err, StoreError):
+                raise
+            raise log_fault(err, self._folder) from err
+
     def _safely(self, look: Callable[[], T]) -> T:
         """Look again with the lock: what looked damaged may have been a tail that was just cut away."""
         try:
@@ -272,7 +294,7 @@ class _Partition:
             raise StoreError(f"the stream in {self._folder} cannot be read: {err.strerror}") from err
 
     def _read(self, after: int, rows: int, size_bytes: int) -> list[StreamEvent]:
-        place = self._go_to(after + 1)
+        place, self._awaited = self._go_to(after + 1), -1
         wanted, size = after + 1, 0
         events: list[StreamEvent] = []
         while place is not None:
@@ -282,7 +304,7 @@ class _Partition:
                 size += len(found.body)
                 if some:
                     wanted = some[-1].offset + 1
-                if some and wanted < found.following:
+                if some and wanted < found.following and len(events) >= rows:
                     return events  # the next reading begins with the rest of this frame
                 place.byte, place.offset = found.end, found.following
                 if len(events) >= rows or size >= size_bytes:
@@ -290,13 +312,16 @@ class _Partition:
             last, place = place, self._follow(place)
             if place is None and last.offset < wanted:
                 self._check(Extent(0, last.offset), wanted)
+        self._awaited = -1 if events else wanted
         return events
 
     def _go_to(self, wanted: int) -> _Place | None:
         """Give a place at or before offset `wanted`; None if nothing was ever appended."""
         cursor = self._cursor
-        if cursor is not None and 0 <= wanted - cursor.offset <= _NEAR and cursor.is_there():
-            return cursor
+        if cursor is not None and cursor.is_there():
+            is_past_erased = wanted == self._awaited < cursor.offset
+            if is_past_erased or 0 <= wanted - cursor.offset <= _NEAR:
+                return cursor
         bases = list_segments(self._folder)
         if not bases:
             self._check(Extent(0, 0), wanted)
@@ -351,5 +376,7 @@ def open_log(url: str, name: str, *, root: Path, partitions: int) -> LogStream:
     return LogStream(root / where / "logs" / name, name=name, partitions=partitions)
 
 
-def _numbered(folder: Path) -> list[str]:
-    return [each.name for each in folder.iterdir() if each.name.isdecimal()] if folder.is_dir() else []
+def _made(folder: Path) -> int:
+    """Count the partitions up to the last that was ever appended to."""
+    names = [each.name for each in folder.iterdir() if each.name.isdecimal()] if folder.is_dir() else []
+    return max((int(each) + 1 for each in names), default=0)

@@ -2,6 +2,7 @@
 
 A frame holds events that were appended together: the offset of the first, the instant, their number, the
 sizes of their keys (0: none, else one more than its bytes) and payloads, then keys and payloads in turn.
+An event that was erased keeps its place: the size of its key says so, and nothing of it is left.
 A file is named after the offset of its first event.
 """
 
@@ -10,7 +11,7 @@ import re
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 from pathlib import Path
@@ -20,11 +21,21 @@ from noria.errors import StoreError
 from noria.streams.contract import StreamEvent
 from noria.streams.frames import HEADER, frame, header_fits
 
-__all__ = ["Damaged", "Found", "find_frames", "list_segments", "pack_events", "segment_path", "unpack_events"]
+__all__ = [
+    "Damaged",
+    "Found",
+    "find_frames",
+    "frame_without",
+    "list_segments",
+    "pack_events",
+    "segment_path",
+    "unpack_events",
+]
 
 _HEAD = struct.Struct("<QqI")  # first offset, microseconds since 1970, number of events
 _CHUNK = 1 << 20
 _EVENTS_PER_FRAME = 4_096
+_ERASED = 0xFFFF_FFFF  # in place of the size of a key
 _event = partial(tuple.__new__, StreamEvent)  # twice as quick as the class is
 _SEGMENT = re.compile(r"(\d{20})\.log")
 
@@ -81,27 +92,42 @@ def pack_events(
 
 
 def unpack_events(body: bytes, *, after: int, rows: int) -> list[StreamEvent]:
-    """Give at most `rows` of a frame's events, those behind offset `after`."""
+    """Give at most `rows` of a frame's events, those behind offset `after`; erased ones are left out."""
     first, at_us, count = _HEAD.unpack_from(body)
     sizes = struct.unpack_from(f"<{2 * count}I", body, _HEAD.size)
     start = max(0, after + 1 - first)
-    stop = min(count, start + rows)
-    ends = list(accumulate(_plain_sizes(sizes), initial=_HEAD.size + 8 * count))
-    payloads = [body[ends[2 * each + 1] : ends[2 * each + 2]] for each in range(start, stop)]
+    is_plain = not any(sizes[0::2])
+    places: Sequence[int] = range(start, min(count, start + rows))
+    if not is_plain and _ERASED in sizes[0::2]:
+        places = [each for each in range(start, count) if sizes[2 * each] != _ERASED][:rows]
+    ends = list(accumulate(sizes if is_plain else _plain_sizes(sizes), initial=_HEAD.size + 8 * count))
+    payloads = [body[ends[2 * each + 1] : ends[2 * each + 2]] for each in places]
     keys: Iterable[bytes | None] = repeat(None)
-    if any(sizes[0::2]):
-        keys = [
-            body[ends[2 * each] : ends[2 * each + 1]] if sizes[2 * each] else None
-            for each in range(start, stop)
-        ]
-    return list(map(_event, zip(range(first + start, first + stop), payloads, repeat(at_us), keys)))
+    if not is_plain:
+        keys = [body[ends[2 * each] : ends[2 * each + 1]] if sizes[2 * each] else None for each in places]
+    offsets = [first + each for each in places]
+    return list(map(_event, zip(offsets, payloads, repeat(at_us), keys)))
+
+
+def frame_without(body: bytes, gone: Collection[int]) -> bytes:
+    """Give a frame again without the events of the offsets `gone`; the others keep their offsets."""
+    first, _, count = _HEAD.unpack_from(body)
+    sizes = list(struct.unpack_from(f"<{2 * count}I", body, _HEAD.size))
+    ends = list(accumulate(_plain_sizes(sizes), initial=_HEAD.size + 8 * count))
+    kept = []
+    for place in range(count):
+        if first + place in gone or sizes[2 * place] == _ERASED:
+            sizes[2 * place : 2 * place + 2] = [_ERASED, 0]
+        else:
+            kept.append(body[ends[2 * place] : ends[2 * place + 2]])
+    return frame(b"".join((body[: _HEAD.size], struct.pack(f"<{2 * count}I", *sizes), *kept)))
 
 
 def _plain_sizes(sizes: Sequence[int]) -> Sequence[int]:
     """Give the bytes that keys and payloads take."""
-    if not any(sizes[0::2]):
-        return sizes
-    return [max(0, size - 1) if place % 2 == 0 else size for place, size in enumerate(sizes)]
+    return [
+        size if place % 2 else 0 if size == _ERASED else max(0, size - 1) for place, size in enumerate(sizes)
+    ]
 
 
 def find_frames(file: int, path: Path, *, start: int, first: int) -> Iterator[Found]:

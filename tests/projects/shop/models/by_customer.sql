@@ -1,0 +1,1 @@
+select customer, count(*) as orders, sum(eur) as eur from orders group by all
