@@ -73,8 +73,16 @@ def test_a_text_that_is_no_model_is_told_with_its_line(shop: SmallProject, text:
         ("select cast(shop as int) as n from orders", "Could not convert string 'a' to INT32"),
         (
             "select gone as n from orders",
-            'Referenced column "gone" not found in FROM clause! Candidate bindings',
+            'Referenced column "gone" not found in FROM clause; there is amount, placed_at, shop '
+            "(line 1: select gone as n from orders)",
         ),
+        (
+            "-- owner: me\nselect shop,\n  amont as n from orders",
+            "did you mean 'amount'? (line 3: amont as n from orders)",
+        ),
+        ("-- test: amont > 0\nselect amount from orders", "test amont > 0: Referenced column"),
+        ("-- test: amont > 0\nselect amount from orders", "FROM clause; did you mean 'amount'?"),
+        ("-- test: unique(amont)\nselect amount from orders", "did you mean 'amount'?"),
         ("select interval 1 day as n", "cast it in the model"),
     ],
 )
@@ -86,6 +94,7 @@ def test_what_goes_wrong_at_work_is_told_and_the_rest_is_built(
     shop.models(wrong=text)
     found = shop.reasons()
     assert told in found["wrong"]
+    assert "__noria" not in found["wrong"]
     assert found["after"].startswith("blocked by model wrong: ")
     assert shop.rows("wrong") == [{"n": 1}]
     assert shop.rows("good") == [{"n": 2}]
@@ -112,6 +121,14 @@ def test_models_that_wait_for_each_other_are_told_the_way(shop: SmallProject) ->
 def test_a_model_that_reads_itself_is_a_circle(shop: SmallProject) -> None:
     shop.models(wrong="select n + 1 as n from wrong")
     assert "in a circle: wrong -> wrong" in shop.reasons()["wrong"]
+    shop.models(
+        wrong="-- materialize: view\nselect * from wrong",
+        first="-- materialize: view\nselect * from second",
+        second="-- materialize: view\nselect * from first",
+    )
+    told = shop.reasons()
+    assert "in a circle: wrong -> wrong" in told["wrong"]
+    assert "in a circle: first -> second -> first" in told["first"]
 
 
 def test_two_models_of_one_name_are_both_refused(shop: SmallProject) -> None:

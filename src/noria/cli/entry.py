@@ -3,6 +3,7 @@
 `noria --help` and `noria --version` are answered from here, without loading anything.
 """
 
+import gc
 import io
 import os
 import sys
@@ -24,6 +25,7 @@ EXIT_USAGE = 2
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
+_OBJECTS_PER_COLLECTION = 10_000  # loading makes hundreds of thousands, and hardly one is garbage
 _HELP = {"--help", "-h", "help"}
 _FAULT = (
     "This is a fault of noria, or of code that your project runs. What was recorded is safe, and the same "
@@ -38,6 +40,7 @@ def run() -> NoReturn:
     All stores are closed by then, so the interpreter is spared its own tidying up, which would take longer
     than many a command.
     """
+    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     code = main()
     with suppress(BrokenPipeError):
         sys.stdout.flush()

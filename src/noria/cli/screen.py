@@ -11,14 +11,14 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
 from noria.clock import format_instant
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = [
     "console",
@@ -47,15 +47,13 @@ _INEXACT_FROM = 1e15  # a float holds no more whole digits
 _TINY_BELOW = 1e-4
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> "Console":
     """Give a console that writes no colour where there is no terminal, or `NO_COLOR` is set."""
-    return _Console(width=_width(), highlight=False, stderr=stderr, soft_wrap=True, emoji=False, markup=False)
+    from noria.cli.consoles import UnpipedConsole  # what writes plain lines does without rich
 
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to `entry.main` what happens when nobody reads any more."""
-        raise BrokenPipeError
+    return UnpipedConsole(
+        width=_width(), highlight=False, stderr=stderr, soft_wrap=True, emoji=False, markup=False
+    )
 
 
 def json(value: Any) -> None:
@@ -98,7 +96,7 @@ def table(
     """
     texts = [[_shown(value) for value in row] for row in rows]
     plain = list(columns[:-1] if wrap else columns)
-    widths = [max(map(cell_len, (name, *(row[place] for row in texts)))) for place, name in enumerate(plain)]
+    widths = [max(map(_cells, (name, *(row[place] for row in texts)))) for place, name in enumerate(plain)]
     sides = [name in set(right) for name in plain]
     if wrap is None:
         if sys.stdout.isatty() and not _narrow(widths):
@@ -127,7 +125,7 @@ def table(
 def facts(pairs: Mapping[str, object]) -> None:
     """Write names and values, one below the other; what there is not is left out."""
     texts = {name: _shown(value) for name, value in pairs.items() if value is not None}
-    widest = max(map(cell_len, texts), default=0)
+    widest = max(map(_cells, texts), default=0)
     for name, text in texts.items():
         first, *more = textwrap.wrap(
             text, max(_width() - widest - len(_GAP), 20), break_on_hyphens=False
@@ -141,6 +139,8 @@ def finding(health: str, check: str, found: str, todo: str) -> None:
     """Write what a check found, and what to do about it."""
     lines = textwrap.wrap(found, _width() - 20, break_on_hyphens=False)
     lines += textwrap.wrap(f"-> {todo}", _width() - 20, break_on_hyphens=False) if todo else []
+    from rich.text import Text
+
     made = Text(f"{health:4}", style={"ok": "green", "warn": "yellow", "fail": "bold red"}[health])
     made.append(f"  {check:12}  ", style="default")
     made.append(f"\n{'':20}".join(lines), style="default")
@@ -256,16 +256,27 @@ def _write_row(
 
 def _write(text: str, *, style: str = "") -> None:
     if style and sys.stdout.isatty():
+        from rich.text import Text
+
         console().print(Text(text, style=style))
     else:
         sys.stdout.write(f"{text}\n")
 
 
 def _padded(cell: str, width: int, ends_at_edge: bool) -> str:
-    length = cell_len(cell)
+    length = _cells(cell)
     if width and length > width:
         return cell[: width - 1] + "…"
     return " " * (width - length) + cell if ends_at_edge else cell + " " * (width - length)
+
+
+def _cells(text: str) -> int:
+    """Tell how wide a text is."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _shown(value: object) -> str:

@@ -1,5 +1,6 @@
-"""`noria transform`, `noria table show`."""
+"""`noria transform`, `noria table show`, `noria table drop`."""
 
+import getpass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from noria.warehouse.records import ModelPlan, ModelResult, TransformPlan, TransformResult
     from noria.warehouse.showing import TableShown
 
-__all__ = ["show_table", "transform"]
+__all__ = ["drop_table", "show_table", "transform"]
 
 _SPANS = 3  # that are told of a model
 
@@ -25,7 +26,7 @@ def transform(
     cause: str | None = None,
     options: Options = DEFAULT,
 ) -> int:
-    """Build what is stale of the warehouse's models, in order. Ends with 1 if something could not be built.
+    """Build what is stale of the warehouse's models, in order. Ends with 1 if something cannot be built.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def transform(
                 screen.json(planned)
             else:
                 _tell_plan(planned)
-            return 0
+            return 0 if planned.is_well else 1
         result = project.transform(
             *models,
             since=since,
@@ -88,6 +89,40 @@ def show_table(name: Annotated[str, Parameter(name="NAME")], /, *, options: Opti
         screen.json(found)
     else:
         _tell_table(found)
+
+
+def drop_table(
+    name: Annotated[str, Parameter(name="NAME")], /, *, reason: str, options: Options = DEFAULT
+) -> None:
+    """Drop the table of a model that was removed, where nothing reads it. Versions on record stay readable.
+
+    Parameters
+    ----------
+    name
+        Of the table.
+    reason
+        Why, for the record.
+    """
+    from noria.cli import screen
+
+    with options.open() as project:
+        asked = project.ledger.append(
+            "person.asked",
+            actor=f"person:{getpass.getuser()}",
+            subject=name,
+            payload={"verb": "drop", "reason": reason},
+        )
+        done = project.drop_table(name, reason=reason, cause=asked.id)
+    if options.json:
+        screen.json(done)
+        return
+    kept = ""
+    if done.versions:
+        kept = (
+            f" {screen.count(len(done.versions), 'version')} on record can be read still, such as by `noria "
+            f"dataset read {name} --version {done.versions[-1].rpartition(':')[2]}`."
+        )
+    screen.line(f"The table {name} with {screen.count(done.rows, 'row')} is dropped.{kept}")
 
 
 def _tell_model(each: "ModelResult") -> None:

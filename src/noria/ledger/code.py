@@ -125,8 +125,12 @@ def _list_distributions() -> bytes:
 
 def _own_digest() -> str:
     """Digest noria's own sources: run from a checkout, they change while the version does not."""
-    digests = [
-        f"{path.relative_to(_OWN_FOLDER)} {sha256_hex(path.read_bytes())}"
-        for path in sorted(_OWN_FOLDER.rglob("*.py"))
-    ]
+    names = []
+    for folder, _, files in os.walk(_OWN_FOLDER):
+        below = os.path.relpath(folder, _OWN_FOLDER)
+        names += [each if below == "." else f"{below}/{each}" for each in files if each.endswith(".py")]
+    digests = []
+    for name in sorted(names, key=lambda each: each.split("/")):
+        with open(f"{_OWN_FOLDER}/{name}", "rb") as file:  # noqa: PTH123 - hundreds, before the first run
+            digests.append(f"{name} {sha256_hex(file.read())}")
     return sha256_hex("\n".join(digests).encode())

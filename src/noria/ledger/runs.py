@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, select
+from sqlalchemy import Connection, Integer, RowMapping, Select, bindparam, select
 
 from noria.errors import Conflict, LeaseHeld, NotFound
 from noria.ledger.chain import Change
@@ -219,16 +220,26 @@ def list_runs(
     newest_first: bool,
 ) -> list[Run]:
     """List runs of one scope; see `Ledger.list_runs`."""
-    query = select(runs).where(runs.c.scope == scope)
     filters = {"kind": kind, "name": name, "state": state, "experiment": experiment, "parent": parent}
-    for column, wanted in filters.items():
-        if wanted is not None:
-            query = query.where(runs.c[column] == wanted)
+    wanted = {"scope": scope} | {column: each for column, each in filters.items() if each is not None}
+    query = _listing(
+        tuple(wanted), with_steps=with_steps, newest_first=newest_first, is_limited=limit is not None
+    )
+    given = wanted if limit is None else {**wanted, "limit": limit}
+    return [to_run(row) for row in connection.execute(query, given).mappings()]
+
+
+@cache
+def _listing(
+    columns: tuple[str, ...], *, with_steps: bool, newest_first: bool, is_limited: bool
+) -> Select[Any]:
+    """Write the query of a list once: to put it together takes as long as to answer it."""
+    query = select(runs).where(*(runs.c[each] == bindparam(each) for each in columns))
     if not with_steps:
         query = query.where(runs.c.kind != "step")
     order = (runs.c.started_at, runs.c.id)
-    query = query.order_by(*(column.desc() if newest_first else column for column in order)).limit(limit)
-    return [to_run(row) for row in connection.execute(query).mappings()]
+    query = query.order_by(*(column.desc() if newest_first else column for column in order))
+    return query.limit(bindparam("limit", type_=Integer)) if is_limited else query
 
 
 def _latest_attempt(change: Change, *, kind: str, name: str, key: str) -> Run | None:

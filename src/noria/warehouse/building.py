@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from noria.checks.quoting import quoted
 from noria.errors import ConfigError, SourceError
-from noria.lake.data_files import DataFile
 from noria.lake.delta import Table
 from noria.lake.files import Files
 from noria.lake.schema import as_table
@@ -18,11 +17,12 @@ from noria.warehouse.graph import Graph
 from noria.warehouse.models import Model, Models
 from noria.warehouse.partitions import Partition, Span
 from noria.warehouse.records import TestResult
-from noria.warehouse.session import BUILT, BuildFailed, Session, quoted, within
+from noria.warehouse.session import BUILT, BuildFailed, Session, within
+from noria.warehouse.snapshots import Snapshot, snapshot_of
 from noria.warehouse.storing import kept_outside, store
 from noria.warehouse.touching import lookback_of, widened
 
-__all__ = ["Builder", "Made", "Snapshot"]
+__all__ = ["Builder", "Made"]
 
 # What a function of a project raises when it is wrong, and what it is made of raises.
 _MISTAKES = (
@@ -30,35 +30,6 @@ _MISTAKES = (
     RuntimeError, TypeError, ValueError, pa.ArrowException, duckdb.Error,
 )  # fmt: skip
 _KEPT = "__noria_kept"
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A table as it was when it was read, whatever is committed to it later.
-
-    Attributes
-    ----------
-    version
-        Delta's own.
-    rows
-        A dataset of pyarrow.
-    """
-
-    table: Table
-    version: int
-    schema: pa.Schema
-    files: tuple[DataFile, ...]
-    rows: Any
-
-    @property
-    def digest(self) -> str:
-        """The digest that the table had."""
-        return self.table.digest_of(self.schema, self.files)
-
-    @property
-    def count(self) -> int:
-        """How many rows it had."""
-        return sum(each.rows for each in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +79,7 @@ class Builder:
             If it cannot be built. Its table is as it was.
         """
         model = self._graph.models[name]
+        self._session.begin(name)
         try:
             if model.is_view:
                 return self._look_at(model)
@@ -207,7 +179,7 @@ class Builder:
         read = {}
         for name in self._graph.inputs_of(model.name):
             table = self.tables.get(name)
-            read[name] = _snapshot(table)
+            read[name] = snapshot_of(table)
             limited = wide if name in columns else ()
             column = next(
                 (each for each in table.schema.names if each.lower() == columns.get(name, "").lower()), ""
@@ -216,7 +188,7 @@ class Builder:
                 raise BuildFailed(
                     f"{name} has no column {columns[name]!r}; it has {', '.join(table.schema.names)}"
                 )
-            self._session.offer(name, read[name].rows, spans=limited, column=column)
+            self._session.offer(name, read[name], spans=limited, column=column)
         for name in self._graph.views_of(model.name):
             try:
                 self._session.view(name, self._graph.models[name].sql)
@@ -250,7 +222,7 @@ class Builder:
         if any(each.kind in ("unique", "query") for each in rules):
             if spans is not None and partition is not None and table is not None:
                 kept, split = kept_outside(table, partition, spans)
-                session.offer(_KEPT, table.dataset_of([*kept, *split]))
+                session.offer(_KEPT, snapshot_of(table, [*kept, *split]))
                 outside = f"not {within(partition.column, spans)}"
                 whole = f"(select * from {_KEPT} where {outside} union all by name select * from {BUILT})"
             if queries:
@@ -272,9 +244,9 @@ class Builder:
             if name in self._graph.models and self._graph.models[name].is_view:
                 self._session.view(name, self._graph.models[name].sql)
             elif name in read:
-                self._session.offer(name, read[name].rows)
+                self._session.offer(name, read[name])
             elif self.tables.find(name) is not None:
-                self._session.offer(name, self.tables.get(name).dataset())
+                self._session.offer(name, snapshot_of(self.tables.get(name)))
 
     def _with_views(self, name: str) -> list[str]:
         if name not in self._graph.models or not self._graph.models[name].is_view:
@@ -308,10 +280,6 @@ class Builder:
         if partition is None:
             return keys
         return [f"date_trunc('{partition.unit}', {quoted(partition.column)})", *keys]
-
-
-def _snapshot(table: Table) -> Snapshot:
-    return Snapshot(table, table.version, table.schema, tuple(table.files), table.dataset())
 
 
 def _named(partition: Partition, schema: pa.Schema) -> Partition:

@@ -52,7 +52,7 @@ class CommitLog:
 
     def exists(self, name: str) -> bool:
         """Say whether there is a table of that name."""
-        return self._exists(_path(name, 0))
+        return self._exists(_path(name, 0)) and not self._exists(f"{name}/_delta_log/_dropped")
 
     def names(self) -> list[str]:
         """Name the tables, sorted."""

@@ -3,50 +3,84 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from noria.errors import ConfigError
+from noria.warehouse.dbt_tests import TestSaid, read_test
 from noria.warehouse.header import Rule
 
-__all__ = ["Properties", "read_properties"]
+__all__ = ["Properties", "Source", "read_properties"]
 
-Severity = Literal["block", "warn"]
-_REF = ("ref(", "source(")
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table that a project does not make: where dbt has it, and its name."""
+
+    place: tuple[str, str]  # database and schema
+    table: str
 
 
 @dataclass(slots=True)
 class Properties:
-    """What was found. `relationships` are model, column, table, field, severity."""
+    """What was found; models go by the name of their file, in small letters.
+
+    Attributes
+    ----------
+    versions
+        (name, version) -> the file's name, of models that have versions; `newest`: name -> the newest's.
+    tests
+        Those that are no rules of one table's rows.
+    """
 
     name: str
     model_paths: tuple[str, ...]
     test_paths: tuple[str, ...]
+    seed_paths: tuple[str, ...]
+    snapshot_paths: tuple[str, ...]
     variables: dict[str, Any]
     by_folder: Mapping[str, Any]
-    sources: dict[tuple[str, str], str] = field(default_factory=dict)
+    sources: dict[tuple[str, str], Source] = field(default_factory=dict)
+    versions: dict[tuple[str, str], str] = field(default_factory=dict)
+    newest: dict[str, str] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
     rules: dict[str, list[Rule]] = field(default_factory=dict)
-    relationships: list[tuple[str, str, str, str, Severity]] = field(default_factory=list)
+    tests: list[TestSaid] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def config_of(self, path: Path) -> dict[str, Any]:
-        """Give what `dbt_project.yml` says of a model at a path below the project's folder."""
+        """Give what the YAML files say of a model at a path below the project's folder."""
         found: dict[str, Any] = {}
         place: Any = self.by_folder
         for part in (None, self.name, *path.parts[1:-1], path.stem):
             if part is not None:
                 place = place.get(part) if isinstance(place, Mapping) else None
             if not isinstance(place, Mapping):
-                if part == self.name:
-                    return found
                 break
             found |= {
-                key.removeprefix("+"): value
+                str(key).removeprefix("+"): value
                 for key, value in place.items()
-                if str(key).startswith("+") or key == "materialized"
+                if str(key).startswith("+") or key in ("enabled", "materialized")
             }
-        return found
+        return found | self.configs.get(path.stem.lower(), {})
+
+    def source(self, group: str, table: str) -> str:
+        """Name the lake's table that is a source.
+
+        Raises
+        ------
+        ConfigError
+            If another source, which is elsewhere, has that name as well.
+        """
+        mine = self.sources.get((group, table), Source(("", group), table))
+        for (other_group, other_table), other in self.sources.items():
+            if other.table.lower() == mine.table.lower() and other.place != mine.place:
+                raise ConfigError(
+                    f"the sources {group}.{table} and {other_group}.{other_table} are two tables, and both "
+                    f"would be {mine.table.lower()!r} in the lake; give one an `identifier`, the name under "
+                    "which the lake has it"
+                )
+        return mine.table.lower()
 
 
 def read_properties(folder: Path) -> Properties:
@@ -55,27 +89,89 @@ def read_properties(folder: Path) -> Properties:
     Raises
     ------
     ConfigError
-        If there is no `dbt_project.yml`, a file is no YAML, or PyYAML is not installed.
+        If there is no `dbt_project.yml`, a file is no YAML or says what cannot be, or PyYAML is missing.
     """
     main = folder / "dbt_project.yml"
     if not main.is_file():
         raise ConfigError(f"there is no {main}; correct `dbt` in [warehouse] of noria.toml")
     said = _load(main)
     name = str(said.get("name", ""))
-    variables = dict(said.get("vars") or {})
+    variables = dict(_mapping(said, "vars", main))
     own = variables.pop(name, None)
     variables |= own if isinstance(own, Mapping) else {}
     found = Properties(
         name=name,
-        model_paths=tuple(said.get("model-paths") or ("models",)),
-        test_paths=tuple(said.get("test-paths") or ("tests",)),
+        model_paths=_paths(said, "model-paths", "models", main),
+        test_paths=_paths(said, "test-paths", "tests", main),
+        seed_paths=_paths(said, "seed-paths", "seeds", main),
+        snapshot_paths=_paths(said, "snapshot-paths", "snapshots", main),
         variables=variables,
-        by_folder=said.get("models") or {},
+        by_folder=_mapping(said, "models", main),
     )
-    for below in found.model_paths:
-        for path in sorted((folder / below).rglob("*.y*ml")):
-            _take_in(found, _load(path))
+    files = [path for below in found.model_paths for path in sorted((folder / below).rglob("*.y*ml"))]
+    texts = [(path, _load(path)) for path in files]
+    for path, text in texts:  # tests name sources of any file
+        for source in _mappings(text, "sources", path):
+            _add_source(found, source, path)
+    for path, text in texts:
+        for model in _mappings(text, "models", path):
+            _add_model(found, model, path)
     return found
+
+
+def _add_source(found: Properties, source: Mapping[str, Any], path: Path) -> None:
+    group = _name(source, "a source", path)
+    place = (str(source.get("database") or ""), str(source.get("schema") or group))
+    for table in _mappings(source, "tables", path):
+        name = _name(table, f"a table of source {group}", path)
+        found.sources[group, name] = Source(place, str(table.get("identifier") or name))
+
+
+def _add_model(found: Properties, model: Mapping[str, Any], path: Path) -> None:
+    name = _name(model, "a model", path).lower()
+    for file, config in _files_of(found, name, model, path):
+        found.configs[file] = {**_mapping(model, "config", path), **config}
+        found.descriptions[file] = " ".join(str(model.get("description") or "").split())
+        for test in _tests_of(model, path):
+            read_test(found, file, None, test, where=f"{path}: model {name}")
+        for column in _mappings(model, "columns", path):
+            called = _name(column, f"a column of model {name}", path)
+            for test in _tests_of(column, path):
+                read_test(found, file, called, test, where=f"{path}: column {called} of model {name}")
+
+
+def _files_of(
+    found: Properties, name: str, model: Mapping[str, Any], path: Path
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give the names of a model's files: one, or one a version; each with what is said of it alone."""
+    versions = _mappings(model, "versions", path)
+    if not versions:
+        yield name, {}
+        return
+    numbers = []
+    for each in versions:
+        if "v" not in each:
+            raise ConfigError(f"{path}: a version of model {name} has no `v`; write `- v: 1`")
+        number = str(each["v"])
+        file = found.versions[name, number] = str(each.get("defined_in") or f"{name}_v{number}").lower()
+        numbers.append(number)
+        if each.get("columns") or list(_tests_of(each, path)):
+            found.notes.append(f"what is said of the columns of version {number} of model {name} is not read")
+        yield file, _mapping(each, "config", path)
+    newest = str(model.get("latest_version") or max(numbers, key=_number))
+    if (name, newest) not in found.versions:
+        raise ConfigError(
+            f"{path}: the latest version of model {name} is {newest}, which is none of {', '.join(numbers)}"
+        )
+    found.newest[name] = found.versions[name, newest]
+
+
+def _number(text: str) -> tuple[int, float, str]:
+    """Order versions as dbt does: numbers, then texts."""
+    try:
+        return 0, float(text), ""
+    except ValueError:
+        return 1, 0.0, text
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -92,67 +188,36 @@ def _load(path: Path) -> Mapping[str, Any]:
     return said if isinstance(said, Mapping) else {}
 
 
-def _take_in(found: Properties, said: Mapping[str, Any]) -> None:
-    for source in said.get("sources") or ():
-        for table in source.get("tables") or ():
-            name = str(table["name"])
-            found.sources[str(source["name"]), name] = str(table.get("identifier", name))
-    for model in said.get("models") or ():
-        name = str(model.get("name", "")).lower()
-        found.configs[name] = dict(model.get("config") or {})
-        found.descriptions[name] = " ".join(str(model.get("description", "")).split())
-        for test in _tests_of(model):
-            _add_test(found, name, None, test)
-        for column in model.get("columns") or ():
-            for test in _tests_of(column):
-                _add_test(found, name, str(column["name"]), test)
+def _mappings(thing: Mapping[str, Any], key: str, path: Path) -> list[Mapping[str, Any]]:
+    said = thing.get(key) or []
+    if not isinstance(said, list) or not all(isinstance(each, Mapping) for each in said):
+        raise ConfigError(f"{path}: {key} is {str(said)[:60]!r}, wanted is a list: `- name: ...` each")
+    return said
 
 
-def _tests_of(thing: Mapping[str, Any]) -> Iterator[Any]:
-    yield from thing.get("tests") or ()
-    yield from thing.get("data_tests") or ()
+def _mapping(thing: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    said = thing.get(key) or {}
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{path}: {key} is {str(said)[:60]!r}, wanted is a mapping: `name: value` each")
+    return said
 
 
-def _add_test(found: Properties, model: str, column: str | None, test: Any) -> None:
-    kind, said = (test, {}) if isinstance(test, str) else next(iter(test.items()))
-    said = dict(said or {})
-    config = said.get("config") or {}
-    told = str(said.get("severity") or config.get("severity") or "")
-    severity: Severity = "warn" if told.lower() == "warn" else "block"
-    arguments = said | dict(said.get("arguments") or {})
-    rules = found.rules.setdefault(model, [])
-    column = column or arguments.get("column_name")
-    match kind:
-        case "unique" if column:
-            rules.append(Rule(kind="unique", name=f"unique({column})", columns=(column,), severity=severity))
-        case "not_null" if column:
-            rules.append(
-                Rule(kind="not_null", name=f"not_null({column})", columns=(column,), severity=severity)
-            )
-        case "accepted_values" if column and arguments.get("values"):
-            quoted = arguments.get("quote", True)
-            values = ", ".join(_literal(each, quoted) for each in arguments["values"])
-            sql = f'"{column}" in ({values})'
-            rules.append(Rule(kind="row", name=f"{column} in ({values})", sql=sql, severity=severity))
-        case "relationships" if column and "to" in arguments and "field" in arguments:
-            to = _referred(found, str(arguments["to"]))
-            found.relationships.append((model, column, to, str(arguments["field"]), severity))
-        case _:
-            found.notes.append(f"test {kind} of model {model} is not understood, and not run")
+def _name(thing: Mapping[str, Any], what: str, path: Path) -> str:
+    if not thing.get("name"):
+        raise ConfigError(f"{path}: {what} has no name; write `- name: ...`")
+    return str(thing["name"])
 
 
-def _referred(found: Properties, text: str) -> str:
-    """Give the table that `ref('x')` or `source('a', 'b')` names."""
-    inner = text.strip()
-    for each in _REF:
-        inner = inner.removeprefix(each)
-    names = [each.strip(" '\")") for each in inner.split(",")]
-    if text.strip().startswith("source") and len(names) == 2:
-        return found.sources.get((names[0], names[1]), names[1]).lower()
-    return names[-1].lower()
+def _paths(said: Mapping[str, Any], key: str, usual: str, path: Path) -> tuple[str, ...]:
+    found = said.get(key) or [usual]
+    if not isinstance(found, list):
+        raise ConfigError(f'{path}: {key} is {str(found)[:60]!r}, wanted is a list: ["{usual}"]')
+    return tuple(map(str, found))
 
 
-def _literal(value: Any, quoted: bool) -> str:
-    if isinstance(value, bool) or (isinstance(value, int | float) and not quoted):
-        return str(value).lower()
-    return "'" + str(value).replace("'", "''") + "'" if quoted else str(value)
+def _tests_of(thing: Mapping[str, Any], path: Path) -> Iterator[Any]:
+    for key in ("tests", "data_tests"):
+        said = thing.get(key) or []
+        if not isinstance(said, list):
+            raise ConfigError(f"{path}: {key} is {str(said)[:60]!r}, wanted is a list: `- unique`")
+        yield from said

@@ -34,10 +34,12 @@ class Graph:
     def views_of(self, name: str) -> list[str]:
         """Give the views that a model needs, itself left out, each after those that it reads."""
         found: dict[str, None] = {}
+        seen = {name}  # a circle, which is told as such, ends here
 
         def visit(each: str) -> None:
             for other in self.reads.get(each, ()):
-                if other in self.models and self.models[other].is_view and other not in found:
+                if other in self.models and self.models[other].is_view and other not in seen:
+                    seen.add(other)
                     visit(other)
                     found[other] = None
 

@@ -1,5 +1,6 @@
 """Which columns the columns of a model come from, read off its SQL."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -8,17 +9,24 @@ from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
 from noria.errors import NotFound
+from noria.warehouse.forms import Form, form_in, then
 from noria.warehouse.graph import Graph
 from noria.warehouse.locality import expanded
 from noria.warehouse.records import ColumnLineage, SourceColumn
 
 __all__ = ["Lineage"]
 
+_INVENTED = re.compile(r"_col_\d+")  # how sqlglot calls what has no name
+
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    found: frozenset[SourceColumn]
+    forms: Mapping[SourceColumn, Form]
     approximate: bool = False
+
+    @property
+    def found(self) -> frozenset[SourceColumn]:
+        return frozenset(self.forms)
 
 
 @dataclass(slots=True)
@@ -55,29 +63,38 @@ class Lineage:
         name = next((each for each in names if each.lower() == column.lower()), None)
         if name is None:
             raise NotFound("column", f"{model}.{column}", [f"{model}.{each}" for each in names])
-        direct = self._of(model, name)
-        roots: set[SourceColumn] = set()
-        approximate = direct.approximate
-        seen: set[SourceColumn] = set()
-        waiting = list(direct.found)
-        while waiting:
-            each = waiting.pop()
-            if each in seen:
-                continue
-            seen.add(each)
-            if each.table not in self.graph.models:
-                roots.add(each)
-                continue
-            further = self._of(each.table, each.column)
-            approximate |= further.approximate
-            waiting.extend(further.found)
+        roots, approximate = self._roots(model, name)
         return ColumnLineage(
             model=model,
             column=name,
-            sources=tuple(sorted(direct.found)),
+            sources=tuple(sorted(self._of(model, name).found)),
             roots=tuple(sorted(roots)),
             approximate=approximate,
         )
+
+    def forms(self, model: str, column: str) -> dict[SourceColumn, Form]:
+        """Give in what form a column holds its roots."""
+        return self._roots(model, column)[0]
+
+    def _roots(self, model: str, column: str) -> tuple[dict[SourceColumn, Form], bool]:
+        """Give the roots of a column with their forms, and whether they are approximate."""
+        direct = self._of(model, column)
+        roots: dict[SourceColumn, Form] = {}
+        approximate = direct.approximate
+        seen: dict[SourceColumn, Form] = {}
+        waiting = list(direct.forms.items())
+        while waiting:
+            each, form = waiting.pop()
+            if seen.get(each, -1) >= form:
+                continue
+            seen[each] = form
+            if each.table not in self.graph.models:
+                roots[each] = form
+                continue
+            further = self._of(each.table, each.column)
+            approximate |= further.approximate
+            waiting += [(source, then(form, more)) for source, more in further.forms.items()]
+        return roots, approximate
 
     def _of(self, model: str, column: str) -> _Sources:
         found = {name.lower(): each for name, each in self._sources(model).items()}
@@ -97,10 +114,18 @@ class Lineage:
         views = {each: self.graph.models[each].sql for each in self.graph.views_of(model)}
         schema = {each: dict.fromkeys(self.columns(each), "VARCHAR") for each in self.graph.inputs_of(model)}
         try:
-            nodes = lineage(None, expanded(declared.sql, views), schema=schema, dialect="duckdb")
+            tree = expanded(declared.sql, views)
+            if any(each.args.get("by_name") for each in tree.find_all(exp.SetOperation)):
+                return dict.fromkeys(stored or _names(tree), self._all(model))
+            nodes = lineage(None, tree, schema=schema, dialect="duckdb")
         except (SqlglotError, ValueError):  # it is refused where a column is not found
             return dict.fromkeys(stored or (), self._all(model))
-        exact = {name: _leaves(node) for name, node in nodes.items() if name != "*"}
+        there = {table: {each.lower(): each for each in columns} for table, columns in schema.items()}
+        exact = {
+            name: _leaves(node, there) or self._all(model)
+            for name, node in nodes.items()
+            if name != "*" and not _INVENTED.fullmatch(name)
+        }
         if stored is None:
             return exact
         known: Mapping[str, _Sources] = {name.lower(): each for name, each in exact.items()}
@@ -109,23 +134,46 @@ class Lineage:
     def _all(self, model: str) -> _Sources:
         """Give all columns of all inputs: more is not known."""
         return _Sources(
-            frozenset(
-                SourceColumn(table, column)
+            {
+                SourceColumn(table, column): Form.CHANGED
                 for table in self.graph.inputs_of(model)
                 for column in self.columns(table)
-            ),
+            },
             approximate=True,
         )
 
 
-def _leaves(node: Node) -> _Sources:
-    found = set()
-    approximate = False
-    for each in node.walk():
+def _names(tree: exp.Expr) -> list[str]:
+    return [each for each in tree.named_selects if each != "*"] if isinstance(tree, exp.Query) else []
+
+
+def _leaves(node: Node, there: Mapping[str, Mapping[str, str]]) -> _Sources | None:
+    """Give the columns of tables that a column comes from; None where one of them is not certain.
+
+    What cannot be told: a column that belongs to no table in reach (but to a query around this one, beside
+    it, or to itself), a whole row taken as one value, and a star whose columns are not known.
+    """
+    found: dict[SourceColumn, Form] = {}
+    waiting = [(node, Form.SAME)]
+    while waiting:
+        each, form = waiting.pop()
+        if each.expression.find(exp.TableColumn):
+            return None
         if each.downstream:
+            waiting += [(one, then(form, form_in(each, one))) for one in each.downstream]
             continue
-        if isinstance(each.expression, exp.Table):
-            column = each.name.rpartition(".")[2].strip('"')
-            approximate |= column == "*"
-            found.add(SourceColumn(each.expression.name.lower(), column))
-    return _Sources(frozenset(found), approximate)
+        leaf = each.expression
+        if isinstance(leaf, exp.Placeholder):
+            return None
+        if not isinstance(leaf, exp.Table):
+            continue
+        if not isinstance(leaf.this, exp.Identifier):  # a function that gives rows
+            if leaf.find(exp.Column):
+                return None
+            continue
+        table, column = leaf.name.lower(), each.name.rpartition(".")[2].strip('"').lower()
+        if column not in there.get(table, {}):
+            return None
+        source = SourceColumn(table, there[table][column])
+        found[source] = max(form, found.get(source, form))
+    return _Sources(found)

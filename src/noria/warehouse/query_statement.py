@@ -9,16 +9,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
 import duckdb
 
 from noria.errors import ConfigError, NotFound
+from noria.warehouse.hints import hinted
 from noria.warehouse.query_travel import Dated, Token, read_tokens, undated
 
-__all__ = ["Statement", "explained", "nearest", "read_statement", "spelled"]
+__all__ = ["Statement", "explained", "read_statement", "spelled"]
 
 _OWN_SCHEMAS = {"information_schema", "pg_catalog"}
 _MAKES_ROWS = {
@@ -48,11 +48,7 @@ _READS = {
     "values",
     "with",
 }
-_NO_COLUMN = re.compile(r'[Cc]olumn (?:named )?"([^"]+)"')
 _UNSET = re.compile(r"Values were not provided for the following parameters: (.+)")
-_MEANT = re.compile(r'Did you mean "([^"]+)"')
-_QUOTED = re.compile(r'"([^"]+)"')
-_SHOWN = 8
 _PIVOTS = {"pivot", "pivot_wider"}
 _TABLE_FUNCTIONS = """
     select distinct function_name from duckdb_functions() where function_type in ('table', 'table_macro')
@@ -131,38 +127,7 @@ def explained(message: str, sql: str, columns: Iterable[str] = ()) -> str:
     unset = _UNSET.search(first)
     if unset is not None:
         return f"{_without_value(unset[1].split(', '))}\n  {sql.strip()}"
-    hint = ""
-    if "syntax error" in first:
-        hint = '; a name that is an SQL keyword, such as "at", has to be in double quotes'
-    missing = _NO_COLUMN.search(first)
-    if missing is not None:
-        hint = f"; {nearest(missing[1], {*columns, *_candidates(message)})}"
-    elif (meant := _MEANT.search(message)) is not None:
-        hint = f"; did you mean {meant[1]!r}?"
-    return f"the query cannot be answered: {first.rstrip('!')}{hint}\n  {sql.strip()}"
-
-
-def nearest(name: str, columns: Iterable[str]) -> str:
-    """Say which of the columns a name that none has may mean, whatever its case; else which there are.
-
-    Examples
-    --------
-    >>> nearest("Eurr", ["eur", "shop"]), nearest("x", ["eur", "shop"])
-    ("did you mean 'eur'?", 'there is eur, shop')
-    """
-    known = {each.lower(): each for each in sorted(columns)}
-    near = get_close_matches(name.lower(), known, n=3)
-    if near:
-        return f"did you mean {', '.join(repr(known[each]) for each in near)}?"
-    shown = list(known.values())
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return f"there is {', '.join(shown[:_SHOWN])}{more}" if shown else "there is no column"
-
-
-def _candidates(message: str) -> list[str]:
-    """Give the columns that DuckDB would have expected."""
-    _, _, listed = message.partition("Candidate bindings:")
-    return [each.rpartition(".")[2] for each in _QUOTED.findall(listed.split("\n")[0])]
+    return f"the query cannot be answered: {hinted(message, columns)}\n  {sql.strip()}"
 
 
 def _without_value(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import duckdb
 
+from noria.checks.quoting import quoted
 from noria.errors import ConfigError
 
 __all__ = ["Dated", "Token", "named_parameters", "read_tokens", "undated"]
@@ -121,11 +122,11 @@ def undated(sql: str, connection: duckdb.DuckDBPyConnection) -> tuple[str, dict[
         named = f"{path[-1]} as of {clause.unit} {clause.value}"
         names[named] = Dated(path[0] if len(path) > 1 else "", path[-1], clause.unit, clause.value)
         described = begin > 0 and tokens[begin - 1].word in _DESCRIBING
-        text = _quoted(named)
+        text = quoted(named)
         if alias is not None:
             text += f" as {alias}"
         elif not follows and not described:
-            text += f" as {_quoted(path[-1])}"
+            text += f" as {quoted(path[-1])}"
         parts += [data[end : tokens[begin].start], text.encode()]
         end = tokens[clause.stop - 1].stop
     return b"".join([*parts, data[end:]]).decode(), names
@@ -240,7 +241,3 @@ def _text(tokens: list[Token], first: int, stop: int) -> str:
     for before, after in pairwise(tokens[first:stop]):
         parts.append(after.text if before.stop == after.start else f" {after.text}")
     return "".join(parts)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

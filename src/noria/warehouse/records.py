@@ -10,6 +10,7 @@ from noria.records import RunId
 __all__ = [
     "Built",
     "ColumnLineage",
+    "Dropped",
     "Ingredients",
     "ModelPlan",
     "ModelResult",
@@ -107,6 +108,11 @@ class TransformPlan(msgspec.Struct, frozen=True, kw_only=True):
         """What would, or might, be built."""
         return tuple(each for each in self.models if each.state in ("build", "may build"))
 
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is blocked or broken."""
+        return not any(each.state in ("blocked", "broken") for each in self.models)
+
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     """A test that does not hold."""
@@ -160,6 +166,20 @@ class TransformResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def _unknown(model: str) -> ModelResult:
     raise KeyError(model)
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True):
+    """What was dropped.
+
+    Attributes
+    ----------
+    versions
+        Those on record, which stay readable.
+    """
+
+    name: str
+    rows: int
+    versions: tuple[str, ...]
 
 
 class SourceColumn(msgspec.Struct, frozen=True, order=True):

@@ -7,12 +7,13 @@ import msgspec
 
 from noria.ledger.store import Ledger
 from noria.records import Cost, Run, RunState, Version
-from noria.warehouse.building import Builder, Made, Snapshot
+from noria.warehouse.building import Builder, Made
 from noria.warehouse.deciding import KIND, Decider, Decision
 from noria.warehouse.keeping import Keeping
 from noria.warehouse.models import Model
 from noria.warehouse.records import Built, Ingredients, ModelResult, TestResult
 from noria.warehouse.session import BuildFailed
+from noria.warehouse.snapshots import Snapshot
 
 __all__ = ["Runner", "told_test"]
 

@@ -24,10 +24,11 @@ from noria.lake.tables import Tables
 from noria.warehouse.partitions import Partition, Span
 from noria.warehouse.session import BuildFailed
 
-__all__ = ["Stored", "kept_outside", "partitions_in", "store"]
+__all__ = ["Stored", "kept_outside", "may_hold_rows_of", "partitions_in", "store"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_PARTITIONS = 20_000
+_ROWS_PER_PIECE = 65_536
 _LABEL = re.compile(r"part-([^-_]*).*")
 _NUMPY_UNIT = {"hour": "h", "day": "D", "month": "M", "year": "Y"}
 
@@ -91,7 +92,7 @@ def kept_outside(
         return [], []
     kept, split = [], []
     for file in table.files:
-        if not any(_may_hold(file, partition.column, table.schema, each) for each in spans):
+        if not any(may_hold_rows_of(file, partition.column, table.schema, each) for each in spans):
             kept.append(file)
         elif not any(_lies_in(file, partition.column, each) for each in spans):
             split.append(file)
@@ -139,14 +140,13 @@ def _written(
 ) -> Iterator[DataFile]:
     if partition is None:
         writer = FileWriter(files, name, rows.schema, stems.of("all"))
-        for batch in rows:
-            writer.write(pa.Table.from_batches([batch]))
+        for piece in _pieces(rows):
+            writer.write(piece)
         yield from writer.close()
         return
     open_at: int | None = None
     many = 0
-    for batch in rows:
-        piece = pa.Table.from_batches([batch])
+    for piece in _pieces(rows):
         if piece[partition.column].null_count:
             raise BuildFailed(
                 f"rows have no {partition.column!r}, so they lie in no partition; give them one, or leave "
@@ -173,6 +173,23 @@ def _written(
         yield from writer.close()
 
 
+def _pieces(rows: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """Give rows in pieces of one size, so that the same rows are the same files however they are read."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in rows:
+        while batch.num_rows:
+            part = batch.slice(0, _ROWS_PER_PIECE - count)
+            batch = batch.slice(part.num_rows)  # noqa: PLW2901 - what is left of it
+            held.append(part)
+            count += part.num_rows
+            if count == _ROWS_PER_PIECE:
+                yield pa.Table.from_batches(held).combine_chunks()
+                held, count = [], 0
+    if held:
+        yield pa.Table.from_batches(held).combine_chunks()
+
+
 def _rests(
     table: Table, files: Iterable[DataFile], partition: Partition | None, spans: Sequence[Span] | None
 ) -> list[DataFile]:
@@ -192,7 +209,8 @@ def _rests(
     return done
 
 
-def _may_hold(file: DataFile, column: str, schema: pa.Schema, span: Span) -> bool:
+def may_hold_rows_of(file: DataFile, column: str, schema: pa.Schema, span: Span) -> bool:
+    """Tell whether a file may hold rows within a span of a column; those without a value are among them."""
     low, high = _as_type(span, schema.field(column).type)
     return may_hold(file, column, low, high, nulls=True)
 

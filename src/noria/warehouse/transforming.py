@@ -1,6 +1,7 @@
 """Building what is stale, in order: what fails keeps its old table and holds up what reads it."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,11 +70,15 @@ class Warehouse:
         self.models = models
         self._ledger = ledger
         self._settings = settings
+        self._spill = (
+            settings.folder / f"spill-{os.getpid()}-{secrets.token_hex(4)}"
+        )  # others may plan meanwhile
         self._log = CommitLog(settings.url)
         self.graph: Graph = make_graph(models, exists=self._log.exists, names=self._log.names)
         self._session: Session | None = None
         self._builder: Builder | None = None
-        self._refuse_foreign()
+        self._fresh: Decider | None = self.decider()
+        self._refuse_foreign(self._fresh)
 
     def decider(self) -> Decider:
         """Give what compares models with their last builds."""
@@ -94,7 +99,7 @@ class Warehouse:
             items = [self._planned(name, asked, dirty) for name in self._chosen(asked.names)]
         finally:
             self.close()
-        return TransformPlan(models=tuple(items), notes=tuple(self.models.notes))
+        return TransformPlan(models=tuple(items), notes=(*self.models.notes, *self._timeless(asked)))
 
     def transform(
         self,
@@ -138,6 +143,25 @@ class Warehouse:
                 self.close()
         return TransformResult(models=tuple(results), notes=plan.notes)
 
+    def has_made(self, name: str) -> bool:
+        """Tell whether all that is in a table came from builds of a model."""
+        if self.decider().built(name) is None:
+            return False
+        commits = self._log.since(name, 0) or []
+        return all("model" in each.facts for each in commits)
+
+    def sweep(self) -> None:
+        """Remove what killed transforms have left: links keep files whose rows may have been forgotten.
+
+        Raises
+        ------
+        LeaseHeld
+            If another process transforms right now; it has done so when it began.
+        """
+        if any(self._settings.folder.glob("spill-*")):
+            with Keeping(self._ledger):
+                self._sweep()
+
     def close(self) -> None:
         """Let go of the engine."""
         if self._session is not None:
@@ -148,7 +172,8 @@ class Warehouse:
         self, names: Collection[str], *, span: Span | None, full: bool, ignore_blocked: bool
     ) -> _Asked:
         blocked = {} if ignore_blocked else self._blocked_datasets()
-        return _Asked(frozenset(each.lower() for each in names), self.decider(), blocked, span, full)
+        decider, self._fresh = self._fresh or self.decider(), None
+        return _Asked(frozenset(each.lower() for each in names), decider, blocked, span, full)
 
     def _planned(self, name: str, asked: _Asked, dirty: set[str]) -> ModelPlan:
         stopped = self._stopped(name, asked)
@@ -199,6 +224,25 @@ class Warehouse:
             *(n for n in graph.order if n in chosen),
         ]
 
+    def _timeless(self, asked: _Asked) -> list[str]:
+        """Tell of models that a time is asked for, and that have no partitions of time."""
+        if asked.span is None:
+            return []
+        known = self.graph.models
+        named = sorted(asked.names & set(known)) or sorted(known)
+        others = [each for each in named if known[each].header.materialize != "incremental"]
+        if not others or (not asked.names and len(others) < len(named)):
+            return []
+        them = "it" if asked.names and len(others) == 1 else "them"
+        told = (
+            "no model is" if not asked.names else f"{', '.join(others)} {'is' if them == 'it' else 'are'} not"
+        )
+        return [
+            f"{told} incremental: a time (--since, --until) chooses partitions of incremental models, others "
+            f"are built where they are stale; build {them} as a whole by --full, or make {them} incremental "
+            "(`-- materialize: incremental`, `-- partition: day(COLUMN)`)"
+        ]
+
     def _is_built(self, name: str) -> bool:
         model = self.graph.models[name]
         return not model.is_view or bool(model.rules or self.graph.tests.get(name))
@@ -219,9 +263,8 @@ class Warehouse:
         """Give the datasets that lack a batch, and why."""
         return {name: _lacking(each) for name, each in list_blocked(self._ledger).items()}
 
-    def _refuse_foreign(self) -> None:
+    def _refuse_foreign(self, decider: Decider) -> None:
         """Break models whose name is that of a table which no build has made."""
-        decider = self.decider()
         for name in list(self.graph.order):
             if decider.built(name) is not None or not self._log.exists(name):
                 continue
@@ -243,19 +286,15 @@ class Warehouse:
 
             files = open_files(self._settings.url)
             self._session = Session(
-                spill=self._spill(), memory=self._settings.memory, threads=self._settings.threads
+                spill=self._spill, memory=self._settings.memory, threads=self._settings.threads
             )
             self._builder = Builder(self.models, self.graph, Tables(files), files, self._session)
         return self._builder
 
-    def _spill(self) -> Path:
-        """Give a folder of this very process: others may plan meanwhile."""
-        return self._settings.folder / f"spill-{os.getpid()}"
-
     def _sweep(self) -> None:
-        """Remove what killed transforms have left; only who has the right to transform may."""
+        """Do as `sweep`; only who has the right to transform may."""
         for each in self._settings.folder.glob("spill-*"):
-            if each != self._spill():
+            if each != self._spill:
                 shutil.rmtree(each, ignore_errors=True)
 
     def _touch(

@@ -19,6 +19,7 @@ from noria.workspace.contracts import Contracts
 from noria.workspace.data_verbs import DataVerbs
 from noria.workspace.querying import Questions
 from noria.workspace.stream_verbs import StreamVerbs
+from noria.workspace.table_verbs import TableVerbs
 
 if TYPE_CHECKING:
     from noria.audit.trace import Trace
@@ -61,7 +62,7 @@ def open(path: str | os.PathLike[str] | None = None) -> Project:
     return Project(find_project(None if path is None else Path(path)))
 
 
-class Project(DataVerbs, Contracts, Questions, StreamVerbs):
+class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs):
     """A folder with a `noria.toml`. Stores are opened when first needed and closed with the project.
 
     Examples
@@ -82,6 +83,7 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs):
 
     def supervisor(self, environment: str, deployment: str, *, port: int | None = None) -> Supervisor:
         """Give the keeper of a deployment's worker; nothing is started."""
+        from noria.features.reading import located
         from noria.workspace.endpoints import make_supervisor
 
         folder = self.state / "deployments" / environment / deployment
@@ -90,7 +92,7 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs):
             self.environment(environment),
             environment=environment,
             deployment=deployment,
-            online=self._online_path(),
+            online=located(self.settings.stores.online, root=self.root),
             port=port,
         )
         self._opened.callback(made.stop)

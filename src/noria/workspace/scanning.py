@@ -3,31 +3,36 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from noria.clock import heed_time_zones
-from noria.deploy.declarations import Gate
-from noria.errors import ConfigError, NotFound
-from noria.features.declarations import FeatureView
-from noria.lake.declarations import Dataset
-from noria.lake.file_declarations import Files
-from noria.monitoring.declarations import Monitor
-from noria.pipelines.declarations import Pipeline, Step
+from noria.errors import ConfigError
 from noria.pipelines.loading import changed_modules, forget_modules, importing_from
-from noria.replay.declarations import Replay
-from noria.streams.declarations import Stream
-from noria.training.declarations import Training
-from noria.triggers.declarations import Trigger
-from noria.value.declarations import Objective
-from noria.warehouse.declarations import Model
+from noria.workspace.declared import Declarations
 
-__all__ = ["Declarations", "scan"]
+__all__ = ["is_current", "scan"]
 
 T = TypeVar("T")
+
+# Module, class, field of `Declarations`, how messages call it.
+_KINDS = (
+    ("lake.declarations", "Dataset", "datasets", "dataset"),
+    ("lake.file_declarations", "Files", "files", "folder of files"),
+    ("features.declarations", "FeatureView", "views", "feature view"),
+    ("training.declarations", "Training", "trainings", "training"),
+    ("deploy.declarations", "Gate", "gates", "gate"),
+    ("monitoring.declarations", "Monitor", "monitors", "monitor"),
+    ("triggers.declarations", "Trigger", "triggers", "trigger"),
+    ("replay.declarations", "Replay", "replays", "replay"),
+    ("value.declarations", "Objective", "objectives", "objective"),
+    ("pipelines.declarations", "Pipeline", "pipelines", "pipeline"),
+    ("warehouse.declarations", "Model", "models", "model"),
+    ("streams.declarations", "Stream", "streams", "stream"),
+    ("pipelines.declarations", "Step", "steps", "step"),
+)
 
 # What a module raises when it is wrong.
 _MISTAKES = (
@@ -42,48 +47,6 @@ _MISTAKES = (
     TypeError,
     ValueError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Declarations:
-    """What a project declares, by kind and name."""
-
-    datasets: dict[str, Dataset] = field(default_factory=dict)
-    views: dict[str, FeatureView] = field(default_factory=dict)
-    trainings: dict[str, Training] = field(default_factory=dict)
-    gates: dict[str, Gate] = field(default_factory=dict)
-    monitors: dict[str, Monitor] = field(default_factory=dict)
-    triggers: dict[str, Trigger] = field(default_factory=dict)
-    replays: dict[str, Replay] = field(default_factory=dict)
-    objectives: dict[str, Objective] = field(default_factory=dict)
-    pipelines: dict[str, Pipeline[Any, Any]] = field(default_factory=dict)
-    steps: dict[str, Step[Any, Any]] = field(default_factory=dict)
-    models: dict[str, Model] = field(default_factory=dict)  # of the warehouse
-    streams: dict[str, Stream] = field(default_factory=dict)
-    files: dict[str, Files] = field(default_factory=dict)
-    modules: dict[str, ModuleType] = field(default_factory=dict)  # that were looked into
-
-    def training(self, name: str) -> Training:
-        """Give a training. Raises `NotFound`, which says what exists."""
-        return _get("training", self.trainings, name)
-
-    def dataset(self, name: str) -> Dataset:
-        """Give a dataset. Raises `NotFound`, which says what exists."""
-        return _get("dataset", self.datasets, name)
-
-    def stream(self, name: str) -> Stream:
-        """Give a stream. Raises `NotFound`, which says what exists."""
-        return _get("stream", self.streams, name)
-
-    def gate(self, name: str) -> Gate:
-        """Give a gate. Raises `NotFound`, which says what exists."""
-        return _get("gate", self.gates, name)
-
-
-def _get(kind: str, found: Mapping[str, T], name: str) -> T:
-    if name not in found:
-        raise NotFound(kind, name, found)
-    return found[name]
 
 
 def is_current(found: Declarations, folder: Path) -> bool:
@@ -118,39 +81,21 @@ def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
     return found
 
 
-def _collect(  # noqa: PLR0912 - one case per kind
-    found: Declarations, variable: str, thing: Any, *, module: str
-) -> None:
-    match thing:
-        case Dataset():
-            _add(found.datasets, thing.name, thing, kind="dataset", module=module)
-        case Files():
-            _add(found.files, thing.name, thing, kind="folder of files", module=module)
-        case FeatureView():
-            _add(found.views, thing.name, thing, kind="feature view", module=module)
-        case Training():
-            _add(found.trainings, thing.name, thing, kind="training", module=module)
-        case Gate():
-            named = thing.named(variable)
-            _add(found.gates, named.name, named, kind="gate", module=module)
-        case Monitor():
-            _add(found.monitors, thing.name, thing, kind="monitor", module=module)
-        case Trigger():
-            _add(found.triggers, thing.name, thing, kind="trigger", module=module)
-        case Replay():
-            _add(found.replays, thing.name, thing, kind="replay", module=module)
-        case Objective():
-            _add(found.objectives, variable, thing, kind="objective", module=module)
-        case Pipeline():
-            _add(found.pipelines, thing.name, thing, kind="pipeline", module=module)
-        case Model():
-            _add(found.models, thing.name, thing, kind="model", module=module)
-        case Stream():
-            _add(found.streams, thing.name, thing, kind="stream", module=module)
-        case Step():
-            _add(found.steps, thing.name, thing, kind="step", module=module)
-        case _:
-            pass
+def _collect(found: Declarations, variable: str, thing: Any, *, module: str) -> None:
+    for declared, where, kind in _loaded_kinds():
+        if isinstance(thing, declared):
+            named = thing.named(variable) if kind == "gate" else thing
+            name = variable if kind == "objective" else named.name
+            _add(getattr(found, where), name, named, kind=kind, module=module)
+            return
+
+
+def _loaded_kinds() -> Iterator[tuple[type[Any], str, str]]:
+    """Give the kinds of which there may be an object: what nobody has loaded, nobody has declared."""
+    for package, declared, where, kind in _KINDS:
+        loaded = sys.modules.get(f"noria.{package}")
+        if loaded is not None:
+            yield getattr(loaded, declared), where, kind
 
 
 def _add(found: dict[str, T], name: str, thing: T, *, kind: str, module: str) -> None:

@@ -14,7 +14,7 @@ from noria.errors import ConfigError, NoriaError
 from noria.records import canonical_json
 from noria.warehouse.dashboards.declared import Dashboard, Panel
 from noria.warehouse.dashboards.fields import find_unknown_field
-from noria.warehouse.query_statement import nearest
+from noria.warehouse.hints import nearest
 from noria.warehouse.query_travel import named_parameters
 
 __all__ = ["Column", "Content", "PanelContent", "Source", "encode_content", "find_content", "read_content"]
@@ -167,8 +167,9 @@ def _filled(panel: PanelContent, answer: pa.Table, limit: int) -> PanelContent:
             f"{nearest(field, answer.column_names)}"
         )
     shown = answer if panel.kind == "chart" else answer.slice(0, limit)
+    is_exact = panel.kind != "chart"  # JSON has no integers of more than 64 bits
     rows = [
-        [_value(value) for value in row]
+        [value if is_exact and type(value) is int else _value(value) for value in row]
         for row in zip(*(each.to_pylist() for each in shown.columns), strict=True)
     ]
     columns = [Column(each.name, _kind(each.type)) for each in answer.schema]

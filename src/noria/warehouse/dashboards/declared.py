@@ -10,7 +10,7 @@ import msgspec
 
 from noria.errors import ConfigError, NotFound
 from noria.records import digest_of
-from noria.warehouse.query_statement import nearest
+from noria.warehouse.hints import nearest
 
 __all__ = ["Dashboard", "Panel", "find_dashboards", "read_dashboard"]
 

@@ -6,6 +6,7 @@ no text is run as code (charts interpret their expressions).
 
 import base64
 import hashlib
+import math
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,9 @@ __all__ = ["render_page"]
 _HERE = Path(__file__).parent
 _DATA_ROWS = 200  # of a chart, as a table
 _GROUPED_FROM = 10_000  # years and small counts are read better without commas
+_SIGNIFICANT = 4  # digits of a computed number
+_INEXACT_FROM = 1e15  # a float holds no more whole digits
+_TINY_BELOW = 1e-4
 
 
 def render_page(content: Content, *, engine: str, ref: str = "", sha256: str = "") -> bytes:
@@ -102,6 +106,8 @@ def cell(  # noqa: PLR0911 - one line per type
     ('1,234,567', '2013')
     >>> cell(0.123456, Column("share", "number")), cell(0.5, Column("share", "number"), 2)
     ('0.1235', '0.50')
+    >>> cell(98765.4321, Column("eur", "number")), cell(12345678.0, Column("n", "number"))
+    ('98,765.43', '12,345,678')
     >>> cell("2013-05-01T06:30:00Z", Column("at", "instant"))
     '2013-05-01 06:30'
     """
@@ -115,13 +121,26 @@ def cell(  # noqa: PLR0911 - one line per type
         case float():
             if digits is not None:
                 return f"{value:,.{digits}f}"
-            return f"{value:,.0f}" if abs(value) >= _GROUPED_FROM else f"{value:.4g}"
+            return _real(value)
         case str() if column.kind == "instant":
             return _instant(value)
         case str():
             return value
         case _:
             return msgspec.json.encode(value).decode()
+
+
+def _real(value: float) -> str:
+    """Write a computed number with four significant digits, all before the point, and the cents of a sum."""
+    if not math.isfinite(value) or abs(value) >= _INEXACT_FROM or 0 < abs(value) < _TINY_BELOW:
+        return f"{value:.4g}"
+    if value == round(value):
+        return cell(round(value), Column("", "number"))
+    before = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    if before:
+        text = f"{value:,.{max(_SIGNIFICANT - before, 2)}f}"
+        return text if abs(value) >= _GROUPED_FROM else text.replace(",", "").rstrip("0").rstrip(".")
+    return f"{value:.{_SIGNIFICANT}g}"
 
 
 def _instant(text: str) -> str:
