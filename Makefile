@@ -32,6 +32,10 @@ servers:
 	  echo "installing postgresql, which tests start for themselves"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
 	  echo "no postgresql: tests that need it are skipped"
+	@command -v redis-server >/dev/null || { \
+	  echo "installing redis, which tests start for themselves"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || \
+	  echo "no redis: tests that need it are skipped"
 	@command -v chromium >/dev/null || { \
 	  echo "installing chromium, in which tests look at pages"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \

@@ -18,6 +18,7 @@ BENCHES = (
     "queries",
     "warehouse",
     "scores",
+    "features",
     "offline",
     "online",
     "serving",

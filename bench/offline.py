@@ -52,7 +52,7 @@ def _sql(view: FeatureView) -> str:
     """Say the view as one SELECT; where event and knowledge are one instant that is the same."""
     windows: dict[str, str] = {}
     columns = []
-    for name, aggregation in view.features.items():
+    for name, aggregation in ((each.name, each.aggregation) for each in view.spec().features):
         start = _start(aggregation)
         window = windows.setdefault(start, f"w{len(windows)}")
         columns.append(f"{_expression(aggregation, window)} as {name}")

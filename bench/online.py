@@ -11,8 +11,9 @@ from bench.flights import declared, landings, schedule
 from bench.measuring import Line, take_turns
 from noria.clock import to_micros
 from noria.features.backends.lmdb import LmdbOnlineStore
-from noria.features.online_format import entity_key, rows_name
-from noria.features.reading import FeatureReader
+from noria.features.backends.lmdb_files import rows_name
+from noria.features.backends.lmdb_reading import LmdbFeatureReader
+from noria.features.online_format import entity_key
 
 _NOW = datetime(2013, 4, 1, tzinfo=UTC)
 _DAYS, _ROWS_PER_REQUEST, _REQUESTS = 6, 13, 200
@@ -56,7 +57,7 @@ def lines(folder: Path) -> Iterator[Line]:
     ]
     at = to_micros(_NOW + timedelta(days=_DAYS))
     lookups = len(requests) * _ROWS_PER_REQUEST * len(specs)
-    with FeatureReader(folder / "online") as reader:
+    with LmdbFeatureReader(folder / "online") as reader:
         (reading,) = take_turns(
             lambda _: [reader.read(specs, each, at) for each in requests], runs=7, per=lookups, scale=1e6
         )

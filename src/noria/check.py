@@ -2,8 +2,8 @@
 
 Rows of a dataset: `between` `expression` `finite` `increasing` `length` `matches` `not_null` `one_of`
 `references` `unique`; contracts of other libraries: `from_dataframely` `from_pandera`.
-A batch of them: `aggregate` `fresh` `has_type` `row_count`.
-A version at a gate: `at_least` `at_most` `beats_production` `latency` `samples_reproduced`.
+A batch of them: `aggregate` `fresh` `has_type` `rejected_share` `row_count`.
+A version at a gate: `at_least` `at_most` `beats_production` `latency` `no_leakage` `samples_reproduced`.
 A model at work: `calibration` `data_quality` `drift` `estimated_quality` `quality` `volume`.
 """
 
@@ -21,10 +21,18 @@ from noria.checks.declarations import (
     not_null,
     one_of,
     references,
+    rejected_share,
     row_count,
     unique,
 )
-from noria.deploy.declarations import at_least, at_most, beats_production, latency, samples_reproduced
+from noria.deploy.declarations import (
+    at_least,
+    at_most,
+    beats_production,
+    latency,
+    no_leakage,
+    samples_reproduced,
+)
 from noria.monitoring.declarations import (
     calibration,
     data_quality,
@@ -54,10 +62,12 @@ __all__ = [
     "latency",
     "length",
     "matches",
+    "no_leakage",
     "not_null",
     "one_of",
     "quality",
     "references",
+    "rejected_share",
     "row_count",
     "samples_reproduced",
     "unique",

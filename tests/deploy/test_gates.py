@@ -16,10 +16,12 @@ from noria.deploy.declarations import (
     at_most,
     beats_production,
     latency,
+    no_leakage,
     samples_reproduced,
 )
 from noria.deploy.gates import GateEvidence, enter, find_admission, judge, require_passed
 from noria.errors import ConfigError, Conflict, GateRefused
+from noria.features.statistics.records import Suspicion
 from noria.ledger.store import Ledger
 
 FloatArray = npt.NDArray[np.float64]
@@ -213,3 +215,34 @@ def test_a_refusal_is_recorded_and_raised_with_its_reasons(ledger: Ledger) -> No
         require_passed(event)
     with pytest.raises(Conflict):
         enter(ledger, BEATS, worse, version=version, environment="production", key="1")
+
+
+LEAK = Suspicion(
+    feature="trips__last", rule="predicts_too_well", value=0.993, limit=0.95, detail="alone it ranks too well"
+)
+
+
+def test_a_suspicious_feature_is_refused_with_its_name_value_and_limit() -> None:
+    gate = Gate("production_gate", checks=[no_leakage()])
+    result = judge(gate, evidence(suspicions=[LEAK]))
+    assert not result.passed
+    assert (result.checks[0].value, result.checks[0].limit) == (0.993, 0.95)
+    assert result.reason == (
+        "refused by production_gate: no_leakage on landings:90: "
+        "trips__last (predicts_too_well): alone it ranks too well"
+    )
+
+
+def test_a_suspicion_can_be_allowed_by_name_and_no_other() -> None:
+    allowed = Gate("g", checks=[no_leakage(allow=["trips__last"])])
+    assert judge(allowed, evidence(suspicions=[LEAK])).passed
+    assert not judge(Gate("g", checks=[no_leakage(allow=["other"])]), evidence(suspicions=[LEAK])).passed
+    with pytest.raises(ConfigError, match="give a list of features"):
+        no_leakage(allow="trips__last")
+
+
+def test_features_that_were_not_looked_at_do_not_pass() -> None:
+    result = judge(Gate("g", checks=[no_leakage()]), evidence())
+    assert not result.passed
+    assert "were not looked at" in result.reason
+    assert judge(Gate("g", checks=[no_leakage()]), evidence(suspicions=())).passed

@@ -20,10 +20,12 @@ from noria.clock import to_micros
 from noria.errors import ConfigError, LeaseHeld, SourceError, StoreError
 from noria.features import FeatureView, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
+from noria.features.backends.lmdb_files import HEAD_KEY
+from noria.features.backends.lmdb_reading import LmdbFeatureReader
 from noria.features.offline import point_in_time
 from noria.features.online import open_online_store
-from noria.features.online_format import FORMAT, HEAD, HEAD_KEY, HEAD_MAGIC
-from noria.features.reading import FeatureReader, feature_columns
+from noria.features.online_format import FORMAT, HEAD, HEAD_MAGIC
+from noria.features.reading import feature_columns
 from noria.lake.declarations import Dataset
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
@@ -80,10 +82,10 @@ import json, sys
 from pathlib import Path
 import msgspec
 from noria.features.declarations import ViewSpec
-from noria.features.reading import FeatureReader
+from noria.features.backends.lmdb_reading import LmdbFeatureReader
 heavy = {"pyarrow", "duckdb", "sqlalchemy", "deltalake", "sklearn", "lightgbm"} & set(sys.modules)
 spec = msgspec.json.decode(sys.argv[2], type=ViewSpec)
-reader = FeatureReader(Path(sys.argv[1]))
+reader = LmdbFeatureReader(Path(sys.argv[1]))
 print(json.dumps(sorted(heavy)), flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -291,13 +293,13 @@ def test_a_reader_notices_that_the_store_is_gone_or_new(tmp_path: Path) -> None:
 
 def test_reading_where_there_is_no_store_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no online store"):
-        FeatureReader(tmp_path / "nowhere")
+        LmdbFeatureReader(tmp_path / "nowhere")
 
 
 def test_a_process_opens_a_store_once(tmp_path: Path, store: LmdbOnlineStore) -> None:
     store.load(VIEW, trips(10))
     with pytest.raises(StoreError, match="already open in this process"):
-        FeatureReader(tmp_path / "online")
+        LmdbFeatureReader(tmp_path / "online")
 
 
 def test_a_store_opened_to_read_is_not_written(tmp_path: Path) -> None:

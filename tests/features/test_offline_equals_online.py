@@ -24,6 +24,7 @@ from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.declarations import Aggregation, ViewSpec
 from noria.features.layout import TierLayout
 from noria.features.offline import point_in_time
+from noria.features.online import OnlineStore
 from noria.lake.declarations import Dataset
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -93,22 +94,25 @@ Row = Mapping[str, Any]
 
 def reference(view: FeatureView, rows: Sequence[Row], spine: Sequence[Row]) -> list[list[float]]:
     """Features straight from the text of `noria.agg`."""
-    features = [each.aggregation for each in view.spec().features]
-    return [[_feature(view.spec(), each, rows, at) for each in features] for at in spine]
+    spec = view.spec()
+    features = [each.aggregation for each in spec.features]
+    found = []
+    for at in spine:
+        who, t = _entity(at, spec), at["at"]
+        if None in who:
+            found.append([math.nan] * len(features))
+            continue
+        known = [row for row in rows if row["known_at"] <= t and _entity(row, spec) == who]
+        found.append([_feature(each, known, t) for each in features])
+    return found
 
 
 def _entity(row: Row, spec: ViewSpec) -> tuple[Any, ...]:
     return tuple(row[name] for name in spec.entity)
 
 
-def _feature(spec: ViewSpec, what: Aggregation, rows: Sequence[Row], at: Row) -> float:
-    def entity(row: Row) -> tuple[Any, ...]:
-        return tuple(row[name] for name in spec.entity)
-
-    who, t = entity(at), at["at"]
-    if None in who:
-        return math.nan
-    visible = [row for row in rows if entity(row) == who and row["known_at"] <= t and _counts(row, what)]
+def _feature(what: Aggregation, known: Sequence[Row], t: int) -> float:
+    visible = [row for row in known if _counts(row, what)] if what.where else known
     if what.half_life_s is not None:
         return _faded(what, visible, t)
     if what.window_s is None:
@@ -313,7 +317,7 @@ def matrix(features: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.column_stack([features.column(name).to_numpy() for name in features.column_names])
 
 
-def replayed(store: LmdbOnlineStore, history: History, spine: Sequence[Row]) -> Mapping[str, Any]:
+def replayed(store: OnlineStore, history: History, spine: Sequence[Row]) -> Mapping[str, Any]:
     """Read the spine from a store that is brought up to each instant in turn."""
     rows = table(history.rows)
     prepared = {view.name: store.prepare(view, rows) for view in VIEWS}
@@ -368,9 +372,16 @@ def compare_all(history: History) -> None:
                 np.testing.assert_array_equal(online[name], offline.column(name).to_numpy())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(histories())
 def test_offline_and_online_are_the_definition_exactly(history: History) -> None:
+    compare_all(history)
+
+
+@pytest.mark.soak
+@settings(max_examples=5_000, deadline=None)
+@given(histories())
+def test_thousands_of_histories_agree(history: History) -> None:
     compare_all(history)
 
 

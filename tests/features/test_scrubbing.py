@@ -13,7 +13,7 @@ from noria.clock import to_micros
 from noria.errors import StoreError
 from noria.features import FeatureView, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
-from noria.features.reading import FeatureReader
+from noria.features.backends.lmdb_reading import LmdbFeatureReader
 from noria.features.scrubbing import scrub
 from noria.lake.declarations import Dataset
 
@@ -44,7 +44,7 @@ def test_a_view_that_is_loaded_without_an_entity_and_scrubbed_has_no_byte_of_it(
             store.apply([(VIEW.spec(), prepared, start, start + 500)])
     data = tmp_path / "data.mdb"
     assert b"person-7-" in data.read_bytes()
-    reader = FeatureReader(tmp_path)
+    reader = LmdbFeatureReader(tmp_path)
     asked = [f"person-{number}-" for number in range(997)]
     before = reader.read([VIEW.spec()], {"who": asked}, to_micros(AT))
     reader.close()
@@ -53,7 +53,7 @@ def test_a_view_that_is_loaded_without_an_entity_and_scrubbed_has_no_byte_of_it(
         store.scrub()
     raw = data.read_bytes()
     assert (raw.count(b"person-7-"), raw.count(b"visit-of-7-")) == (0, 0)
-    reader = FeatureReader(tmp_path)
+    reader = LmdbFeatureReader(tmp_path)
     after = reader.read([VIEW.spec()], {"who": asked}, to_micros(AT))
     reader.close()
     others = np.arange(997) != 7

@@ -46,6 +46,22 @@ def test_models_are_the_same_inline_and_in_processes(tiny: Path, tiny_lived: Pat
         assert {each.params["executor"] for each in fits} == {"inline"}
 
 
+def test_every_model_has_statistics_and_staging_has_asked_for_them(tiny_lived: Path) -> None:
+    with noria.open(tiny_lived) as project:
+        for model in project.ledger.list_versions(kind="model"):
+            told = project.features.statistics(model.ref)
+            assert told.suspicions == ()
+            assert told.labelled == model.facts["rows"]
+        judged = [
+            check
+            for event in project.ledger.list_events(verb="gate.*")
+            for check in event.payload["checks"]
+            if check["name"] == "no_leakage"
+        ]
+        assert judged
+        assert {each["detail"] for each in judged} == {"no feature is suspicious"}
+
+
 @pytest.mark.parametrize("is_remark", [True, False])
 def test_a_model_is_reproduced_bit_by_bit_and_an_edited_line_shows(lived_copy: Path, is_remark: bool) -> None:
     with noria.open(lived_copy) as project:

@@ -113,23 +113,27 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(tmp_path_factory.mktemp("models") / "second.txt", seed=2)
 
 
+def landed() -> pa.Table:
+    """Give the rows that the online store is loaded with."""
+    instants = [NOW - timedelta(hours=hour) for hour in range(1, 60)]
+    return pa.table(
+        {
+            "flight_id": [f"f{number:03d}" for number in range(len(instants))],
+            "departed_at": pa.array(
+                [each - timedelta(hours=2) for each in instants], pa.timestamp("us", "UTC")
+            ),
+            "landed_at": pa.array(instants, pa.timestamp("us", "UTC")),
+            "carrier": [CARRIERS[number % 2] for number in range(len(instants))],
+            "delay": [number % 17 for number in range(len(instants))],
+        }
+    )
+
+
 @pytest.fixture(scope="session")
 def online(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("online") / "store"
-    landed = [NOW - timedelta(hours=hour) for hour in range(1, 60)]
-    rows = pa.table(
-        {
-            "flight_id": [f"f{number:03d}" for number in range(len(landed))],
-            "departed_at": pa.array(
-                [each - timedelta(hours=2) for each in landed], pa.timestamp("us", "UTC")
-            ),
-            "landed_at": pa.array(landed, pa.timestamp("us", "UTC")),
-            "carrier": [CARRIERS[number % 2] for number in range(len(landed))],
-            "delay": [number % 17 for number in range(len(landed))],
-        }
-    )
     with LmdbOnlineStore(folder) as store:
-        store.load(VIEW, rows)
+        store.load(VIEW, landed())
     return folder
 
 

@@ -12,7 +12,7 @@ from tests.serving.conftest import CARRIERS, NOW, VIEW, Trained
 
 from noria.clock import format_instant, to_micros
 from noria.deploy.supervisor import Supervisor
-from noria.features.reading import FeatureReader
+from noria.features.backends.lmdb_reading import LmdbFeatureReader
 from noria.serving.client import InferError, ServingClient
 from noria.serving.log import PredictionFrame, decode_frame
 from noria.serving.records import assignment_point
@@ -37,7 +37,7 @@ def logged(supervisor: Supervisor, prediction_id: str) -> PredictionFrame:
 
 
 def matrix_of(online: Path) -> Any:
-    with FeatureReader(online) as reader:
+    with LmdbFeatureReader(online) as reader:
         features = reader.read([VIEW.spec()], {"carrier": ROWS["carrier"]}, to_micros(NOW))
     numbers = np.array(ROWS["distance"], dtype=np.float64)
     codes = [float(CARRIERS.index(each)) if each in CARRIERS else np.nan for each in ROWS["carrier"]]

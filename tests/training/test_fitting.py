@@ -56,7 +56,13 @@ def test_lineage_leads_from_the_model_to_the_training_set(bench: Bench, data: Tr
     fitted = bench.fit(declare(), data, inputs=[source], cause=cause.id)
     edges = {(edge.role, edge.version) for edge in bench.ledger.list_edges(run=fitted.run.id)}
     training_set = bench.ledger.get_version("training_set", "late_parcel")
-    assert edges == {("input", source.id), ("input", training_set.id), ("output", fitted.version.id)}
+    told = bench.ledger.get_version("feature_statistics", "late_parcel")
+    assert edges == {
+        ("input", source.id),
+        ("input", training_set.id),
+        ("output", fitted.version.id),
+        ("output", told.id),
+    }
     assert training_set.facts == data.facts
     assert fitted.run.cause == cause.id
     assert fitted.version.run == fitted.run.id

@@ -1,10 +1,14 @@
 """`noria model list`, `noria model show`."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from noria.cli.options import DEFAULT, Options
+
+if TYPE_CHECKING:
+    from noria.features.statistics.records import SetStatistics, Suspicion
 
 __all__ = ["list_models", "show_model"]
 
@@ -61,10 +65,15 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         NAME (its newest version), NAME:3, or NAME@production.
     """
     from noria.cli import screen
+    from noria.training.statistics import list_suspicions, read_statistics
 
     with options.open() as project:
         version = project.model(reference)
         details = project.registry.show(version)
+        suspicions = list_suspicions(project.ledger, version)
+        statistics = (
+            None if suspicions is None else read_statistics(project.ledger, project.registry, version)
+        )
         judged = [
             event
             for event in project.ledger.list_events(subject=version.ref)
@@ -72,7 +81,7 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         ]
     if options.json:
         gates = [{"event": each.id, "verb": each.verb, "at": each.at} | each.payload for each in judged]
-        screen.json({"details": details, "gates": gates})
+        screen.json({"details": details, "gates": gates, "statistics": statistics})
         return
     model = details.model
     screen.line(f"Model {model.ref}", style="bold")
@@ -102,12 +111,42 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
     screen.table(
         ["input", "kind", "low", "mean", "high", "missing"], inputs, right=["low", "mean", "high", "missing"]
     )
+    _show_statistics(statistics, suspicions)
     screen.heading("Parts")
     parts = [
         (name, screen.number(part.size_bytes), screen.digest(part.sha256))
         for name, part in sorted(details.parts.items())
     ]
     screen.table(["part", "bytes", "sha256"], parts, right=["bytes"])
+
+
+def _show_statistics(statistics: "SetStatistics | None", suspicions: "Sequence[Suspicion] | None") -> None:
+    from noria.cli import screen
+
+    screen.heading("What features tell of the label, each alone")
+    if statistics is None or suspicions is None:
+        screen.line("They were not looked at.")
+        return
+    rows = [
+        (
+            each.name,
+            f"{each.with_label.information_share:.1%}",
+            screen.number(each.with_label.auc, 3),
+            screen.number(each.with_label.spearman, 3),
+            f"{each.missing_share:.1%}",
+        )
+        for each in statistics.strongest()
+    ]
+    columns = ["feature", "of the label's entropy", "AUC", "Spearman", "missing"]
+    screen.table(columns, rows, right=columns[1:])
+    for group in statistics.groups:
+        screen.line(f"{', '.join(group)} say the same.")
+    screen.heading("Features that may know the outcome")
+    if not suspicions:
+        screen.line(f"None of {len(statistics.features)} is suspicious.")
+        return
+    told = [(each.feature, each.rule.replace("_", " "), each.detail) for each in suspicions]
+    screen.table(["feature", "", "because"], told, wrap="because")
 
 
 def _origin(parents: tuple[str, ...], facts: dict[str, object]) -> str:

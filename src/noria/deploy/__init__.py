@@ -11,7 +11,17 @@ from noria.deploy.declarations import (
     at_most,
     beats_production,
     latency,
+    no_leakage,
     samples_reproduced,
 )
 
-__all__ = ["Canary", "Gate", "at_least", "at_most", "beats_production", "latency", "samples_reproduced"]
+__all__ = [
+    "Canary",
+    "Gate",
+    "at_least",
+    "at_most",
+    "beats_production",
+    "latency",
+    "no_leakage",
+    "samples_reproduced",
+]

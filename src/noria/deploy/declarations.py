@@ -17,11 +17,13 @@ __all__ = [
     "Gate",
     "GateCheck",
     "Latency",
+    "NoLeakage",
     "SamplesReproduced",
     "at_least",
     "at_most",
     "beats_production",
     "latency",
+    "no_leakage",
     "samples_reproduced",
 ]
 
@@ -117,7 +119,18 @@ class AtMost(msgspec.Struct, frozen=True, kw_only=True, tag="at_most"):
         return f"at_most({self.metric})"
 
 
-GateCheck = BeatsProduction | Latency | SamplesReproduced | AtLeast | AtMost
+class NoLeakage(msgspec.Struct, frozen=True, kw_only=True, tag="no_leakage"):
+    """No feature may be suspected of knowing the outcome. See `no_leakage`."""
+
+    allow: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the check is called in results."""
+        return "no_leakage"
+
+
+GateCheck = BeatsProduction | Latency | SamplesReproduced | AtLeast | AtMost | NoLeakage
 
 
 def beats_production(
@@ -179,6 +192,26 @@ def at_least(metric: str, value: float) -> AtLeast:
 def at_most(metric: str, value: float) -> AtMost:
     """Ask that a metric of the version is `value` or less."""
     return AtMost(metric=metric, value=value)
+
+
+def no_leakage(*, allow: Sequence[str] = ()) -> NoLeakage:
+    """Ask that no feature of the training set is suspected of knowing the outcome.
+
+    Fails also where the set's statistics could not be computed.
+
+    Parameters
+    ----------
+    allow
+        Features that somebody has looked at, `<view>__<feature>` or a field's name: they may be suspicious.
+
+    Raises
+    ------
+    ConfigError
+        If `allow` is one text instead of several.
+    """
+    if isinstance(allow, str):
+        raise ConfigError(f"check.no_leakage allow is {allow!r}; give a list of features: [{allow!r}]")
+    return NoLeakage(allow=tuple(allow))
 
 
 class Canary(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,7 +307,8 @@ class Gate:
             if not isinstance(each, GateCheck):
                 raise ConfigError(
                     f"gate {self.name!r}: {each!r} is no check of a gate; use check.beats_production, "
-                    "check.latency, check.samples_reproduced, check.at_least or check.at_most"
+                    "check.latency, check.no_leakage, check.samples_reproduced, check.at_least "
+                    "or check.at_most"
                 )
 
     def named(self, name: str) -> "Gate":

@@ -5,7 +5,7 @@
 as many rows of many days.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
@@ -22,10 +22,12 @@ from noria.deploy.declarations import (
     Gate,
     GateCheck,
     Latency,
+    NoLeakage,
     SamplesReproduced,
 )
 from noria.errors import GateRefused
 from noria.evaluation.intervals import Interval, Metric, paired_bootstrap
+from noria.features.statistics.records import Suspicion
 from noria.ledger.store import Ledger
 from noria.records import Event, EventId, Version
 
@@ -73,6 +75,8 @@ class GateEvidence:
         as it will be served, or None where they were not compared.
     metrics
         Of the challenger, for `check.at_least` and `check.at_most`.
+    suspicions
+        Of the challenger's features, or None where they were not looked at.
     """
 
     y: npt.ArrayLike
@@ -86,6 +90,7 @@ class GateEvidence:
     latency_ms: npt.ArrayLike | None = None
     samples_difference: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    suspicions: Sequence[Suspicion] | None = None
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +190,8 @@ def _judge_one(check: GateCheck, evidence: GateEvidence) -> CheckResult:
             return _judge_latency(check, evidence)
         case SamplesReproduced():
             return _judge_samples(check, evidence)
+        case NoLeakage():
+            return _judge_leakage(check, evidence)
         case AtLeast() | AtMost():
             return _judge_metric(check, evidence)
 
@@ -268,6 +275,19 @@ def _judge_samples(check: SamplesReproduced, evidence: GateEvidence) -> CheckRes
     passed = found <= check.tolerance
     told = f"stored sample rows differ by at most {found:.3g}, {_side(passed)} {check.tolerance:.3g}"
     return CheckResult(name=check.name, value=found, limit=check.tolerance, passed=passed, detail=told)
+
+
+def _judge_leakage(check: NoLeakage, evidence: GateEvidence) -> CheckResult:
+    if evidence.suspicions is None:
+        told = "the features were not looked at; see the model's event features.unmeasured, or train it again"
+        return _failed(check.name, 0.0, told)
+    found = [each for each in evidence.suspicions if each.feature not in check.allow]
+    if not found:
+        allowed = len(evidence.suspicions)
+        told = "no feature is suspicious" + (f" but what is allowed, {allowed} times" if allowed else "")
+        return CheckResult(name=check.name, value=0.0, limit=0.0, passed=True, detail=told)
+    told = "; ".join(f"{each.feature} ({each.rule}): {each.detail}" for each in found)
+    return CheckResult(name=check.name, value=found[0].value, limit=found[0].limit, passed=False, detail=told)
 
 
 def _judge_metric(check: AtLeast | AtMost, evidence: GateEvidence) -> CheckResult:

@@ -11,6 +11,7 @@ from noria.errors import SourceError
 from noria.features.declarations import FeatureView, ViewSpec
 
 __all__ = [
+    "check_keys",
     "column_of",
     "column_type",
     "entity_codes",
@@ -142,6 +143,15 @@ def key_bytes(rows: pa.Table, columns: Sequence[str]) -> list[bytes]:
     return parts[0] if len(parts) == 1 else [b"".join(each) for each in zip(*parts, strict=True)]
 
 
+def check_keys(rows: pa.Table, columns: Sequence[str]) -> None:
+    """Raise `SourceError` if a key is missing, or of a type that none can be of."""
+    for name in columns:
+        column = column_of(rows, name)
+        if column.null_count:
+            raise SourceError(f"key column {name!r} has {column.null_count} missing values; a key has none")
+    key_bytes(rows.slice(0, 0), columns)
+
+
 def _comparable(rows: pa.Table, name: str, *, is_last: bool) -> list[bytes]:
     column = column_of(rows, name)
     if column.null_count:
@@ -150,7 +160,8 @@ def _comparable(rows: pa.Table, name: str, *, is_last: bool) -> list[bytes]:
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         whole = column.cast(pa.int32()) if pa.types.is_date32(kind) else column
         biased = _numpy(whole.cast(pa.int64())).astype(np.uint64) ^ np.uint64(1 << 63)
-        return [bytes(each) for each in biased.astype(">u8").reshape(-1, 1).view(np.uint8)]
+        raw = biased.astype(">u8").tobytes()
+        return [raw[at : at + 8] for at in range(0, len(raw), 8)]
     texts = [text.encode() for text in _text(rows, name).to_pylist()]
     # A zero byte ends a text that is followed by another part; one inside it is told apart by a 255.
     return texts if is_last else [text.replace(b"\0", b"\0\xff") + b"\0\0" for text in texts]

@@ -15,7 +15,7 @@ from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.offline import point_in_time
 from noria.lake.store import Lake
 
-__all__ = ["FeatureRequest", "SourceReader", "SpineColumns", "materialize"]
+__all__ = ["FeatureRequest", "SourceReader", "SpineColumns", "materialize", "read_sources"]
 
 
 class SpineColumns(Protocol):
@@ -102,7 +102,7 @@ def with_features(rows: pa.Table, request: FeatureRequest, *, read: SourceReader
     """Give the rows of a spine, sorted by `at` and `id`, with the features of the views."""
     spine = _sorted_spine(rows, request.spine)
     specs = [spec_of(view) for view in request.features]
-    sources = _sources(specs, spine, read) if spine.num_rows else {}
+    sources = read_sources(specs, spine, read) if spine.num_rows else {}
     columns = {name: spine.column(name) for name in spine.column_names}
     for spec in specs:
         if spine.num_rows:
@@ -127,7 +127,7 @@ def _sorted_spine(rows: pa.Table, spine: SpineColumns) -> pa.Table:
     return table.take(pc.sort_indices(table, sort_keys=[("at", "ascending"), ("id", "ascending")]))
 
 
-def _sources(specs: Sequence[ViewSpec], spine: pa.Table, read: SourceReader) -> Mapping[str, pa.Table]:
+def read_sources(specs: Sequence[ViewSpec], spine: pa.Table, read: SourceReader) -> Mapping[str, pa.Table]:
     """Read each dataset once: the columns that its views need, and the rows that their windows may hold."""
     at = instants(spine, "at")
     first, last = from_micros(int(at.min())), from_micros(int(at.max()))

@@ -8,12 +8,14 @@ from typing import Protocol, cast
 
 import pyarrow as pa
 
-from noria.errors import ConfigError
 from noria.features.columns import Floats
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.prepared import Prepared
+from noria.features.reading import no_backend, no_library
 
 __all__ = ["Change", "OnlineStore", "open_online_store"]
+
+_GROUP = "noria.online_store"
 
 Change = tuple[ViewSpec, Prepared, int, int]  # the rows [start, stop) of prepared ones
 
@@ -54,12 +56,20 @@ class OnlineStore(Protocol):
         """Drop what no reading at `before` or later needs."""
         ...
 
+    def scrub(self) -> None:
+        """Leave no byte behind of what `load`, `clear` or `prune` have replaced."""
+        ...
+
     def position(self) -> int | None:
         """Give the position last set by `load` or `apply`."""
         ...
 
     def views(self) -> list[str]:
         """List the views that were loaded or begun."""
+        ...
+
+    def definitions(self) -> Mapping[str, str]:
+        """Give the digest of the definition of each view."""
         ...
 
     def read(
@@ -74,12 +84,12 @@ class OnlineStore(Protocol):
 
 
 def open_online_store(url: str, *, root: Path, readonly: bool = False) -> OnlineStore:
-    """Open the store that a URL such as `lmdb:.noria/online` names.
+    """Open the store that a URL such as `lmdb:.noria/online` or `redis://cache:6379/0` names.
 
     Parameters
     ----------
     url : str
-        `<backend>:<where>`; a relative path is below `root`.
+        `<backend>:FOLDER`, where a relative path is below `root`, or `<backend>://HOST:PORT/DB`.
     root : Path
         The project's folder.
     readonly : bool
@@ -88,12 +98,14 @@ def open_online_store(url: str, *, root: Path, readonly: bool = False) -> Online
     Raises
     ------
     ConfigError
-        If no installed backend has that name.
+        If there is no such backend, or its library is not installed.
     """
     backend, _, where = url.partition(":")
-    found = entry_points(group="noria.online_store", name=backend)
-    if not found or not where:
-        names = ", ".join(sorted(each.name for each in entry_points(group="noria.online_store")))
-        raise ConfigError(f"no online store for {url!r}; write <backend>:<path> with one of: {names}")
-    factory = next(iter(found)).load()
-    return cast("OnlineStore", factory(root / where, readonly=readonly))
+    found = entry_points(group=_GROUP, name=backend)
+    if not found or not where.strip("/"):
+        raise no_backend(url, _GROUP)
+    try:
+        opener = next(iter(found)).load()
+    except ModuleNotFoundError as err:
+        raise no_library(url, err) from err
+    return cast("OnlineStore", opener(url, root=root, readonly=readonly))

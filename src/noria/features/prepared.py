@@ -1,6 +1,7 @@
 """Rows on their way into the online store: sorted as they became known, as integers."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -9,16 +10,17 @@ from noria.features.columns import (
     Bools,
     Floats,
     Ints,
+    check_keys,
     entity_texts,
     instants,
     key_bytes,
     spec_of,
 )
 from noria.features.declarations import FeatureView, ViewSpec
+from noria.features.entity_keys import entity_keys
 from noria.features.layout import Histogram, Kept, Layout, TierLayout, layout_of
 from noria.features.measuring import Measures
 from noria.features.offline import bins_of, refuse_early_knowledge
-from noria.features.online_format import entity_key
 
 __all__ = ["KeptRows", "Prepared", "TierRows", "prepare"]
 
@@ -43,7 +45,7 @@ class TierRows:
     firsts: tuple[KeptRows, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepared:
     """Rows of one view in the order of (`known_at`, key), cheap to apply in slices.
 
@@ -51,16 +53,21 @@ class Prepared:
     ----------
     known_us : ndarray of int64
         When each row became known, ascending.
-    entities : list of bytes or None
-        Each row's entity as the store's key; `None` if missing.
+    names : list of bytes
+        The entities as the store's keys, sorted.
+    codes : ndarray of int64
+        Which of them each row is about, -1 if its entity is missing.
+    key_columns : Table
+        Of the rows' keys.
     """
 
     spec: ViewSpec
     layout: Layout
     known_us: Ints
-    entities: list[bytes | None]
+    names: list[bytes]
+    codes: Ints
     event_us: Ints
-    keys: list[bytes]  # empty unless the view keeps any row
+    key_columns: pa.Table
     lasts: tuple[KeptRows, ...]
     weights: Floats  # (rows, decaying sums)
     hour: TierRows
@@ -68,6 +75,22 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.known_us)
+
+    @cached_property
+    def entities(self) -> list[bytes | None]:
+        """Each row's entity as the store's key; `None` if missing."""
+        names: list[bytes | None] = [*self.names, None]
+        return [names[code] for code in self.codes.tolist()]
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """Each row's key, as bytes that compare as keys do."""
+        return self.keys_of(None)
+
+    def keys_of(self, rows: Ints | None) -> list[bytes]:
+        """Give the keys of some rows."""
+        columns = self.key_columns if rows is None else self.key_columns.take(pa.array(rows))
+        return key_bytes(columns, self.spec.key)
 
     def until(self, at_us: int) -> int:
         """Count the rows known by `at_us`: the `stop` of the slice to apply."""
@@ -90,13 +113,17 @@ def prepare(view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
     event = instants(rows, spec.event_at)
     refuse_early_knowledge(spec, event, known[order])
     measures = Measures(rows)
+    names, codes = _entities(rows, spec)
+    if layout.keeps_rows:
+        check_keys(rows, spec.key)
     return Prepared(
         spec=spec,
         layout=layout,
         known_us=known[order],
-        entities=[None if text is None else entity_key(text) for text in _texts(rows, spec)],
+        names=names,
+        codes=codes,
         event_us=event,
-        keys=key_bytes(rows, spec.key) if layout.keeps_rows else [],
+        key_columns=rows.select(spec.key),
         lasts=tuple(_kept_rows(measures, each, len(order)) for each in layout.lasts),
         weights=_columns([measures.weights(each) for each in layout.decayed], len(order)),
         hour=_tier_rows(measures, layout.hour, event, known[order]),
@@ -111,8 +138,15 @@ def _order(rows: pa.Table, spec: ViewSpec, known: Ints) -> Ints:
     return np.asarray(pa.compute.sort_indices(table, sort_keys=by), dtype=np.int64)
 
 
-def _texts(rows: pa.Table, spec: ViewSpec) -> list[str | None]:
-    return list(entity_texts(rows, spec.entity).to_pylist())
+def _entities(rows: pa.Table, spec: ViewSpec) -> tuple[list[bytes], Ints]:
+    """Give the sorted keys of the entities, and which each row is about."""
+    encoded = entity_texts(rows, spec.entity).dictionary_encode()
+    keys = entity_keys(encoded.dictionary)
+    order = np.asarray(pa.compute.sort_indices(keys), dtype=np.int64)
+    place = np.full(len(order) + 1, -1, dtype=np.int64)  # the last one stands for a missing entity
+    place[order] = np.arange(len(order))
+    codes = np.asarray(encoded.indices.fill_null(-1).cast(pa.int64()), dtype=np.int64)
+    return keys.take(pa.array(order)).to_pylist(), place[codes]
 
 
 def _kept_rows(measures: Measures, kept: Kept, size: int) -> KeptRows:

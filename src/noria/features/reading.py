@@ -1,87 +1,32 @@
-"""Reads features of entities from the online store; all that a serving worker needs.
+"""What a reader of features must do, and how one is opened by its URL; all that a serving worker needs.
 
-Imports numpy, lmdb and msgspec only.
+Imports no engine: a backend's reader brings the client of its store, and numpy.
 """
 
-import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Protocol, cast
 
-import lmdb
 import numpy as np
 import numpy.typing as npt
 
-from noria.errors import NotFound, SourceError, StoreError
+from noria.errors import ConfigError, SourceError
 from noria.features.declarations import ViewSpec
-from noria.features.online_format import (
-    check_definition,
-    entity_key,
-    list_views,
-    open_environment,
-    read_head,
-    rows_name,
-    store_error,
-)
-from noria.features.view_plan import ViewPlan
+from noria.features.online_format import entity_key
 
-__all__ = ["FeatureReader", "feature_columns"]
+__all__ = ["FeatureReader", "feature_columns", "located", "open_feature_reader"]
 
 Floats = npt.NDArray[np.float64]
 Entity = str | int | None
+_GROUP = "noria.online_reader"
 
 
-def feature_columns(specs: Sequence[ViewSpec]) -> tuple[str, ...]:
-    """Name the columns that `FeatureReader.read` gives."""
-    return tuple(name for spec in specs for name in spec.columns)
-
-
-class FeatureReader:
+class FeatureReader(Protocol):
     """Looks features up while another process writes them; sees what was committed before the call.
 
-    Parameters
-    ----------
-    path : Path
-        The store's folder.
-    environment : Environment or None
-        The already opened store, where this process writes it; LMDB allows one per process.
-
-    Raises
-    ------
-    StoreError
-        If there is no store or it is damaged.
+    Whole changes only. Raises `StoreError` where the store is gone, damaged or does not answer.
     """
-
-    def __init__(self, path: Path, *, environment: lmdb.Environment | None = None) -> None:
-        self._path = Path(path)
-        self._shared = environment is not None
-        self._environment = environment or open_environment(self._path, map_size=None)
-        self._inode = self._file()
-        self._generation = -1
-        self._plans: dict[str, ViewPlan] = {}
-        self._databases: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the store."""
-        if not self._shared:
-            self._environment.close()
-
-    def position(self) -> int | None:
-        """Give the position that the writer last set, `None` if it never did."""
-        try:
-            with self._begin() as txn:
-                return read_head(txn, self._path)[1]
-        except lmdb.Error as err:
-            raise store_error(self._path, err) from err
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
         """Give the features of several views as of `at_us`.
@@ -109,86 +54,89 @@ class FeatureReader:
         SourceError
             If an entity column is missing.
         StoreError
-            If the store is gone or damaged.
+            If the store is gone, damaged or does not answer.
         """
-        plans = [self._plan(spec) for spec in specs]
-        columns = [entity_column(spec, entities) for spec in specs]
-        self._follow_file()
-        try:
-            return self._read(plans, columns, at_us)
-        except lmdb.Error as err:
-            raise store_error(self._path, err) from err
+        ...
 
-    def _read(
-        self, plans: Sequence["ViewPlan"], columns: Sequence[Sequence[bytes | None]], at_us: int
-    ) -> Floats:
-        self._open_databases(plans)
-        size = len(columns[0]) if columns else 0
-        result = np.empty((size, sum(plan.width for plan in plans)))
-        with self._begin() as txn:
-            generation, _ = read_head(txn, self._path)
-            if generation != self._generation:
-                for known in self._plans.values():
-                    known.is_checked = False
-                self._generation = generation
-            left = 0
-            for plan, column in zip(plans, columns, strict=True):
-                if not plan.is_checked:
-                    check_definition(txn, plan.layout)
-                    plan.is_checked = True
-                values = plan.read(txn, self._databases[plan.name], column, at_us)
-                if size:
-                    result[:, left : left + plan.width] = values
-                left += plan.width
-        return result
-
-    def _plan(self, spec: ViewSpec) -> "ViewPlan":
-        plan = self._plans.get(spec.name)
-        if plan is None or (plan.spec is not spec and plan.spec != spec):
-            plan = self._plans[spec.name] = ViewPlan(spec, self._path)
-        return plan
-
-    def _open_databases(self, plans: Sequence["ViewPlan"]) -> None:
-        for plan in plans:
-            if plan.name not in self._databases:
-                try:
-                    self._databases[plan.name] = self._environment.open_db(rows_name(plan.name), create=False)
-                except (lmdb.NotFoundError, lmdb.ReadonlyError) as err:
-                    raise NotFound("online feature view", plan.name, self.views()) from err
+    def position(self) -> int | None:
+        """Give the position that the writer last set, `None` if it never did."""
+        ...
 
     def views(self) -> list[str]:
         """List the views that the store holds."""
-        try:
-            with self._begin() as txn:
-                return list_views(txn)
-        except lmdb.Error as err:
-            raise store_error(self._path, err) from err
+        ...
 
-    def _begin(self) -> lmdb.Transaction:
-        try:
-            return self._environment.begin(buffers=True)
-        except lmdb.MapResizedError:
-            self._environment.set_mapsize(0)  # the writer made it larger: take its size
-            return self._environment.begin(buffers=True)
+    def definitions(self) -> dict[str, str]:
+        """Give the digest of the definition of each view that the store holds."""
+        ...
 
-    def _file(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self._path / "data.mdb")  # noqa: PTH116
-        except FileNotFoundError as err:
-            raise StoreError(f"the online store {self._path} is gone; load its views again") from err
-        return found.st_dev, found.st_ino
+    def close(self) -> None:
+        """Let go of the store."""
+        ...
 
-    def _follow_file(self) -> None:
-        """Notice that the store was deleted, or replaced by a new one."""
-        inode = self._file()
-        if inode == self._inode:
-            return
-        if self._shared:
-            raise StoreError(f"the online store {self._path} was replaced under its writer; open it again")
-        self._environment.close()
-        self._environment = open_environment(self._path, map_size=None)
-        self._inode, self._generation = inode, -1
-        self._databases.clear()
+
+def located(url: str, *, root: Path) -> str:
+    """Give the URL of a store so that it holds in any folder: a path in it is made absolute.
+
+    Examples
+    --------
+    >>> located("lmdb:.noria/online", root=Path("/srv/flights"))
+    'lmdb:/srv/flights/.noria/online'
+    >>> located("redis://cache:6379/0", root=Path("/srv/flights"))
+    'redis://cache:6379/0'
+    """
+    backend, _, where = url.partition(":")
+    return url if where.startswith("//") else f"{backend}:{root / where}"
+
+
+def open_feature_reader(url: str, *, root: Path) -> FeatureReader:
+    """Open the store that a URL such as `lmdb:.noria/online` or `redis://cache:6379/0` names, to read.
+
+    Parameters
+    ----------
+    url : str
+        As `[stores] online` has it; a plain path is a folder of LMDB.
+    root : Path
+        A relative path is below it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such backend, or its library is not installed.
+    """
+    backend, found, where = url.partition(":")
+    if not found or "/" in backend:
+        backend, where = "lmdb", url
+        url = f"lmdb:{url}"
+    opener = entry_points(group=_GROUP, name=backend)
+    if not opener or not where.strip("/"):
+        raise no_backend(url, _GROUP)
+    try:
+        opened = next(iter(opener)).load()
+    except ModuleNotFoundError as err:
+        raise no_library(url, err) from err
+    return cast("FeatureReader", opened(url, root=root))
+
+
+def no_backend(url: str, group: str) -> ConfigError:
+    """Give the error that no backend opens the URL."""
+    names = ", ".join(sorted(each.name for each in entry_points(group=group)))
+    return ConfigError(
+        f"no online store for {url!r}; write <backend>:FOLDER or <backend>://HOST:PORT/DB, with one of: "
+        f"{names}"
+    )
+
+
+def no_library(url: str, err: ModuleNotFoundError) -> ConfigError:
+    """Give the error that the backend's library is missing."""
+    return ConfigError(
+        f"the online store {url.partition(':')[0]} needs the package {err.name!r}; install noria[redis]"
+    )
+
+
+def feature_columns(specs: Sequence[ViewSpec]) -> tuple[str, ...]:
+    """Name the columns that `FeatureReader.read` gives."""
+    return tuple(name for spec in specs for name in spec.columns)
 
 
 def entity_column(spec: ViewSpec, entities: Mapping[str, Sequence[Entity]]) -> list[bytes | None]:

@@ -5,14 +5,12 @@ definition is laid out beforehand as plain tuples, by tier and window.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp2
 from operator import sub
-from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 
 from noria.errors import StoreError
@@ -35,7 +33,9 @@ from noria.features.online_format import (
     tile_key,
 )
 
-__all__ = ["ViewPlan"]
+__all__ = ["PENDING", "ViewPlan"]
+
+PENDING = object()  # what `get` gives for a key it has to fetch first: reading goes on with blanks
 
 _NAN = float("nan")
 _ZERO_WHEN_EMPTY = (
@@ -51,8 +51,8 @@ _APART = (AggregationKind.FIRST, AggregationKind.QUANTILE, AggregationKind.DISTI
 class ViewPlan:
     """How a view is read."""
 
-    def __init__(self, spec: ViewSpec, path: Path) -> None:
-        self.spec, self.name, self.path = spec, spec.name, path
+    def __init__(self, spec: ViewSpec, place: str) -> None:
+        self.spec, self.name, self.place = spec, spec.name, place
         self.layout = layout_of(spec)
         self.width = len(spec.features)
         self.is_checked = False
@@ -86,22 +86,27 @@ class ViewPlan:
         return group, column, max_age_us
 
     def read(
-        self, txn: lmdb.Transaction, database: Any, column: Sequence[bytes | None], at_us: int
+        self, get: Callable[[bytes], Any], column: Sequence[bytes | None], at_us: int
     ) -> list[list[float]]:
-        """Give a row of features per entity of `column`; each entity is looked up once."""
+        """Give a row of features per entity of `column`; each entity is looked up once.
+
+        `get` gives the value of a key as a memoryview, `None` where there is none, and `PENDING` where it
+        does not know yet what lies beside an entity's own value: the rows are of no use then, but all that
+        they need has been asked for.
+        """
         hour_starts, day_starts = self._hour.starts(at_us), self._day.starts(at_us)
         known: dict[bytes | None, list[float]] = {None: self._missing}
         for entity in column:
             if entity in known:
                 continue
             assert entity is not None
-            raw: Any = txn.get(entity, db=database)
+            raw: Any = get(entity)
             if raw is None:
                 known[entity] = self._empty
                 continue
             known[entity] = features = self._empty.copy()
             last, decayed, hours, days, pruned = self._open(raw)
-            apart = _Apart(self, txn, database, entity)
+            apart = _Apart(self, get, entity)
             if hours:
                 self._hour.read(features, hours, pruned & HOUR_PRUNED, hour_starts, apart)
             if days:
@@ -133,7 +138,7 @@ class ViewPlan:
     def damaged(self) -> StoreError:
         """Give the error that something of the view cannot be read."""
         return StoreError(
-            f"the online store {self.path} holds a damaged value in view {self.name!r}; load the view again"
+            f"the online store {self.place} holds a damaged value in view {self.name!r}; load the view again"
         )
 
     def _read_lasts(self, features: list[float], raw: Any, at_us: int) -> None:
@@ -156,10 +161,10 @@ class ViewPlan:
 class _Apart:
     """What lies beside the words of an entity's tiles."""
 
-    __slots__ = ("_database", "_entity", "_plan", "_txn")
+    __slots__ = ("_entity", "_get", "_plan")
 
-    def __init__(self, plan: ViewPlan, txn: lmdb.Transaction, database: Any, entity: bytes) -> None:
-        self._plan, self._txn, self._database, self._entity = plan, txn, database, entity
+    def __init__(self, plan: ViewPlan, get: Callable[[bytes], Any], entity: bytes) -> None:
+        self._plan, self._get, self._entity = plan, get, entity
 
     def damaged(self) -> StoreError:
         """Give the error that something cannot be read."""
@@ -167,14 +172,18 @@ class _Apart:
 
     def counts(self, tier: TierLayout, bucket: int) -> Any:
         """Give the counts of a tile."""
-        raw: Any = self._txn.get(tile_key(tier, self._entity, bucket), db=self._database)
+        raw: Any = self._get(tile_key(tier, self._entity, bucket))
+        if raw is PENDING:
+            return memoryview(bytes(4 * tier.counts)).cast("I")
         if raw is None or len(raw) != 4 * tier.counts:
             raise self._plan.damaged()
         return raw.cast("I")
 
-    def firsts(self, tier: TierLayout, bucket: int) -> list[Any]:
+    def firsts(self, tier: TierLayout, bucket: int) -> list[tuple[int, Any] | None]:
         """Give the first rows of a tile."""
-        raw = self._txn.get(firsts_key(tier, self._entity, bucket), db=self._database)
+        raw = self._get(firsts_key(tier, self._entity, bucket))
+        if raw is PENDING:
+            return [(0, (_NAN,) * len(each.columns)) for each in tier.firsts]
         if raw is None:
             raise self._plan.damaged()
         return [_opened(each) for each in split_rows(raw, [len(each.columns) for each in tier.firsts])]

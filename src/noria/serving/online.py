@@ -7,22 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.features.declarations import ViewSpec
-from noria.features.reading import FeatureReader
+from noria.features.reading import FeatureReader, open_feature_reader
 
 __all__ = ["OnlineFeatures"]
 
 
 class OnlineFeatures:
-    """Features by entity and instant from the online store in a folder.
+    """Features by entity and instant from an online store.
 
     Parameters
     ----------
-    path
-        The store's folder. It need not be there yet.
+    url
+        The store's URL, or the folder of an LMDB store. It need not be there yet.
+    root
+        A relative path is below it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, url: str, *, root: Path) -> None:
+        self._url, self._root = url, root
         self._reader: FeatureReader | None = None
 
     def read(
@@ -43,5 +45,5 @@ class OnlineFeatures:
 
     def _opened(self) -> FeatureReader:
         if self._reader is None:
-            self._reader = FeatureReader(self._path)
+            self._reader = open_feature_reader(self._url, root=self._root)
         return self._reader

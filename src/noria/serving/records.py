@@ -132,7 +132,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     spool: str
     index: str
-    online: str | None = None  # path of the online store; None where no model needs a view
+    online: str | None = None  # URL or folder of the online store; None where no model needs a view
     host: str = "127.0.0.1"
     port: int = 0  # 0: a free one; what it became is in the status
     clock: Literal["wall", "replay"] = "wall"

@@ -79,7 +79,7 @@ class Worker:
             clock=config.clock,
             spool=spool,
             index=index,
-            features=OnlineFeatures(folder / config.online) if config.online else None,
+            features=OnlineFeatures(config.online, root=folder) if config.online else None,
         )
         self._state: Literal["starting", "ready", "refused", "stopping"] = "starting"
         self._listening = False

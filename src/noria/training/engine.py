@@ -17,6 +17,7 @@ from noria.training.declarations import Training
 from noria.training.fitting import FittedModel, fit_model
 from noria.training.sets import TrainingData, build_training_set
 from noria.training.settings import lightgbm_params
+from noria.training.statistics import record_statistics
 
 __all__ = ["Computed", "Fitted", "TrainingData", "build_training_set", "fit", "lightgbm_params"]
 
@@ -55,7 +56,7 @@ def fit(
     at: datetime | None = None,
     compute: Callable[[], Computed] | None = None,
 ) -> Fitted:
-    """Fit and register a model as a tracked run of kind `train`.
+    """Fit and register a model as a tracked run of kind `train`, with statistics of what it learned from.
 
     Killed at any instant and called again with the same data and `key`, it gives the same version; when it
     had finished, what it gave then.
@@ -146,6 +147,17 @@ def fit(
             run=tracked.id,
             parents=parents,
             facts=facts,
+            at=at,
+        )
+        record_statistics(
+            training,
+            data,
+            version,
+            digest=fitted.set_digest,
+            run=tracked.id,
+            ledger=ledger,
+            registry=registry,
+            cause=cause,
             at=at,
         )
     return Fitted(tracked.run, version, fitted.metrics)

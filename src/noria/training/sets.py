@@ -41,6 +41,10 @@ class TrainingData:
     population : ndarray of shape (m,), int64
         Positions in the feature rows of all rows before the holdout, labelled or not, in the order of
         `training`: what traffic looks like.
+    population_at : ndarray of shape (m,), int64
+        Their instants, microseconds since 1970.
+    outcome_known : ndarray of shape (n,), int64
+        When the label of each row of `training` became known, microseconds since 1970.
     """
 
     training: TrainingSet
@@ -48,6 +52,8 @@ class TrainingData:
     signature: Signature
     facts: Mapping[str, Any]
     population: npt.NDArray[np.int64]
+    population_at: npt.NDArray[np.int64]
+    outcome_known: npt.NDArray[np.int64]
 
 
 def build_training_set(
@@ -89,13 +95,13 @@ def build_training_set(
     within = at < _as_micros(until)
     if since is not None:
         within &= at >= _as_micros(since)
-    known_then = _labels_as_of(training, feature_rows, labels, start)
+    known_then, told_at = _labels_as_of(training, feature_rows, labels, start)
     rows = _in_order(training, feature_rows, at, within & (at < _as_micros(start)) & ~np.isnan(known_then))
     _check_trainable(training, known_then[rows], start)
     signature = _signature(training, feature_rows, rows)
     holdout = None
     if holdout_from is not None:
-        known_now = _labels_as_of(training, feature_rows, labels, until)
+        known_now, _ = _labels_as_of(training, feature_rows, labels, until)
         held = _in_order(
             training, feature_rows, at, within & (at >= _as_micros(start)) & ~np.isnan(known_now)
         )
@@ -112,7 +118,7 @@ def build_training_set(
         "columns": len(signature.inputs),
     }
     population = _in_order(training, feature_rows, at, within & (at < _as_micros(start)))
-    return TrainingData(made, holdout, signature, facts, population)
+    return TrainingData(made, holdout, signature, facts, population, at[population], told_at[rows])
 
 
 def digest_of_set(data: TrainingSet, signature: Signature) -> str:
@@ -153,8 +159,8 @@ def _micros(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
 
 def _labels_as_of(
     training: Training, feature_rows: pa.Table, labels: pa.Table, cutoff: datetime
-) -> npt.NDArray[np.float64]:
-    """Give the label of each feature row as it was known at `cutoff`, NaN where none was."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Give the label of each feature row as it was known at `cutoff`, and since when; NaN where none was."""
     label = training.label
     known_at = _column(labels, label.source.known_at or "known_at", "known_at", "labels")
     _column(labels, label.on, "labels")
@@ -170,10 +176,11 @@ def _labels_as_of(
     label_ids = labels.column(label.on).take(pa.array(candidates)).cast(ids.type)
     positions = pc.index_in(ids, value_set=_reversed(label_ids))
     found = pc.fill_null(positions, -1).to_numpy()
-    result = np.full(feature_rows.num_rows, np.nan)
+    result, told_at = np.full(feature_rows.num_rows, np.nan), np.zeros(feature_rows.num_rows, dtype=np.int64)
     is_found = found >= 0
-    result[is_found] = values[candidates[::-1][found[is_found]]]
-    return result
+    rows = candidates[::-1][found[is_found]]
+    result[is_found], told_at[is_found] = values[rows], instants[rows]
+    return result, told_at
 
 
 def _reversed(values: pa.ChunkedArray) -> pa.Array:

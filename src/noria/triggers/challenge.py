@@ -28,6 +28,7 @@ from noria.serving.records import Input
 from noria.training.declarations import Training
 from noria.training.engine import Computed, Fitted, TrainingData, build_training_set, fit
 from noria.training.records import TrainingSet
+from noria.training.statistics import list_suspicions
 
 __all__ = [
     "Bench",
@@ -360,6 +361,7 @@ def _enter_staging(
         latency_ms=list(bench.probe(training, held, at, key)),
         samples_difference=loaded.sample_error(),
         metrics=fitted.metrics,
+        suspicions=list_suspicions(bench.ledger, fitted.version),
     )
     return enter(
         bench.ledger,
@@ -432,6 +434,7 @@ def _judge(
         latency_ms=times,
         samples_difference=challenger.sample_error(),
         metrics=fitted.metrics,
+        suspicions=list_suspicions(bench.ledger, fitted.version),
     )
     return enter(
         bench.ledger,

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,32 +20,49 @@ import pyarrow as pa
 
 from noria.clock import to_micros
 from noria.errors import LeaseHeld, StoreError
-from noria.features.backends.lmdb_bulk import entity_values
-from noria.features.backends.lmdb_tiles import ViewTiles
-from noria.features.columns import Floats, spec_of
-from noria.features.declarations import FeatureView, ViewSpec
-from noria.features.layout import Layout, layout_of
-from noria.features.online import Change
-from noria.features.online_format import (
-    FORMAT,
-    HEAD,
+from noria.features.backends.lmdb_files import (
     HEAD_KEY,
-    HEAD_MAGIC,
-    LEAST_POSITION,
     ViewRecord,
     check_definition,
+    entities_of,
     open_environment,
     read_head,
     rows_name,
     store_error,
     view_key,
 )
+from noria.features.backends.lmdb_reading import LmdbFeatureReader
+from noria.features.bulk_values import entity_values
+from noria.features.columns import Floats, spec_of
+from noria.features.declarations import FeatureView, ViewSpec
+from noria.features.layout import Layout, layout_of
+from noria.features.online import Change
+from noria.features.online_format import pack_head
 from noria.features.prepared import Prepared, prepare
-from noria.features.reading import Entity, FeatureReader
+from noria.features.reading import Entity
+from noria.features.scrubbing import scrub
+from noria.features.view_tiles import ViewTiles
 
-__all__ = ["LmdbOnlineStore"]
+__all__ = ["LmdbOnlineStore", "open_lmdb"]
 
 _FIRST_MAP_SIZE = 1 << 30  # of address space; the file holds what is used
+
+
+class _Rows:
+    """A view's keys and values within a transaction."""
+
+    __slots__ = ("_database", "_txn", "get")
+
+    def __init__(self, txn: lmdb.Transaction, database: Any) -> None:
+        self._txn, self._database = txn, database
+        self.get: Callable[[bytes], Any] = partial(txn.get, db=database)
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], gone: Sequence[bytes]) -> None:
+        """Delete the keys `gone`, then put."""
+        for key in gone:
+            self._txn.delete(key, db=self._database)
+        with self._txn.cursor(self._database) as cursor:
+            cursor.putmulti(puts)
 
 
 class LmdbOnlineStore:
@@ -71,7 +89,7 @@ class LmdbOnlineStore:
         self.path = Path(path)
         self._lock: int | None = None
         if readonly:
-            self._reader = FeatureReader(self.path)
+            self._reader = LmdbFeatureReader(self.path)
             return
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.path)
@@ -79,7 +97,7 @@ class LmdbOnlineStore:
             opened.callback(os.close, self._lock)
             self._environment = open_environment(self.path, map_size=map_size)
             opened.callback(self._environment.close)
-            self._reader = FeatureReader(self.path, environment=self._environment)
+            self._reader = LmdbFeatureReader(self.path, environment=self._environment)
             self._reader.position()  # refuses a store of another format
             self._environment.reader_check()  # frees what readers that were killed held
             opened.pop_all()
@@ -128,7 +146,7 @@ class LmdbOnlineStore:
             self._set_head(txn, defined=True, position=position)
 
         self._write(replace)
-        self._tiles[layout.spec.name] = ViewTiles(layout, database)
+        self._tiles[layout.spec.name] = ViewTiles(layout)
 
     def clear(self, view: FeatureView | ViewSpec) -> None:
         """Forget the view, its definition included."""
@@ -149,16 +167,17 @@ class LmdbOnlineStore:
         for spec, prepared, start, stop in changes:
             if spec is not prepared.spec and spec != prepared.spec:
                 raise ValueError(f"the rows were prepared for another definition of view {spec.name!r}")
-            wanted.append((self._tiles_of(prepared.layout), prepared, start, stop))
+            tiles = self._tiles_of(prepared.layout)
+            wanted.append((tiles, self._databases[spec.name], prepared, start, stop))
 
         def count(txn: lmdb.Transaction) -> None:
             layouts = [tiles.layout for tiles, *_ in wanted]
             begun = [each for each in layouts if txn.get(view_key(each.spec.name)) is None]
             for layout in begun:
                 self._define(txn, layout)
-            for tiles, prepared, start, stop in wanted:
+            for tiles, database, prepared, start, stop in wanted:
                 if start < stop:
-                    tiles.count(txn, prepared, start=start, stop=stop)
+                    tiles.count(_Rows(txn, database), prepared, start=start, stop=stop)
             if begun or position is not None:
                 self._set_head(txn, defined=bool(begun), position=position)
 
@@ -167,7 +186,17 @@ class LmdbOnlineStore:
     def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
         """Drop what no reading at `before` or later needs."""
         tiles = self._tiles_of(layout_of(spec_of(view)))
-        self._write(lambda txn: tiles.prune(txn, to_micros(before)))
+        database, at_us = self._database(tiles.layout.spec.name), to_micros(before)
+        self._write(lambda txn: tiles.prune(_Rows(txn, database), entities_of(txn, database), at_us))
+
+    def scrub(self) -> None:
+        """Overwrite what is free in the file."""
+        if self._lock is None:
+            raise self._no_writer()
+        try:
+            scrub(self._environment)
+        except lmdb.Error as err:
+            raise store_error(self.path, err) from err
 
     def position(self) -> int | None:
         """Give the position last set with a change, `None` if there was none."""
@@ -177,8 +206,12 @@ class LmdbOnlineStore:
         """List the views that were loaded."""
         return self._reader.views()
 
+    def definitions(self) -> dict[str, str]:
+        """Give the digest of the definition of each view."""
+        return self._reader.definitions()
+
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
-        """Give features as `FeatureReader.read` does."""
+        """Give features as `LmdbFeatureReader.read` does."""
         return self._reader.read(specs, entities, at_us)
 
     def _database(self, name: str) -> Any:
@@ -196,14 +229,14 @@ class LmdbOnlineStore:
         name = layout.spec.name
         tiles = self._tiles.get(name)
         if tiles is None or tiles.layout.digest != layout.digest:
-            database = self._database(name)
+            self._database(name)
             try:
                 with self._environment.begin() as txn:
                     if txn.get(view_key(name)) is not None:
                         check_definition(txn, layout)
             except lmdb.Error as err:
                 raise store_error(self.path, err) from err
-            tiles = self._tiles[name] = ViewTiles(layout, database)
+            tiles = self._tiles[name] = ViewTiles(layout)
         return tiles
 
     def _define(self, txn: lmdb.Transaction, layout: Layout) -> None:
@@ -212,10 +245,7 @@ class LmdbOnlineStore:
 
     def _set_head(self, txn: lmdb.Transaction, *, defined: bool, position: int | None) -> None:
         generation, standing = read_head(txn, self.path)
-        stored = standing if position is None else position
-        head = HEAD.pack(
-            HEAD_MAGIC, FORMAT, generation + defined, LEAST_POSITION if stored is None else stored
-        )
+        head = pack_head(generation + defined, standing if position is None else position)
         txn.put(HEAD_KEY, head)
 
     def _write(self, body: Callable[[lmdb.Transaction], None]) -> None:
@@ -240,6 +270,11 @@ class LmdbOnlineStore:
 
     def _no_writer(self) -> StoreError:
         return StoreError(f"the online store {self.path} is not open to write; open it without `readonly`")
+
+
+def open_lmdb(url: str, *, root: Path, readonly: bool = False) -> LmdbOnlineStore:
+    """Open the store in the folder that `lmdb:FOLDER` names, below `root` if it is relative."""
+    return LmdbOnlineStore(root / url.partition(":")[2], readonly=readonly)
 
 
 def _lock(path: Path) -> int:

@@ -92,7 +92,7 @@ def late_arrival(data: noria.TrainingSet, run: noria.TrainingRun) -> noria.Estim
     return lightgbm.train(params, rows, num_boost_round=120)
 
 
-staging_gate = noria.Gate(checks=[check.samples_reproduced(), check.latency(p99_ms=500)])
+staging_gate = noria.Gate(checks=[check.samples_reproduced(), check.no_leakage(), check.latency(p99_ms=500)])
 # Fourteen days are few, and days differ: a challenger has to be better on average and surely not much worse
 # (0.015); then the canary looks for a regression (0.03) of the refit, which has seen the newest days as well.
 production_gate = noria.Gate(

@@ -1,11 +1,10 @@
-"""Counts rows into the values and tiles of a view, within one transaction."""
+"""Counts rows into the values and tiles of a view, within one change of a store."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import exp2
-from typing import Any, cast
+from typing import Protocol
 
-import lmdb
 import numpy as np
 import numpy.typing as npt
 
@@ -22,13 +21,12 @@ from noria.features.online_format import (
     VALUE,
     VALUE_MAGIC,
     WIDE,
-    entities_of,
     firsts_key,
     tile_key,
 )
 from noria.features.prepared import Prepared, TierRows
 
-__all__ = ["ViewTiles", "value_header"]
+__all__ = ["RowsOfView", "ViewTiles", "value_header"]
 
 Counts = npt.NDArray[np.uint32]
 _SLACK = 4  # tiles with counts that no window reaches any more, before they are dropped together
@@ -42,6 +40,19 @@ def value_header(
     return VALUE.pack(VALUE_MAGIC[width], hours, days, pruned, last_bytes, decayed_bytes)
 
 
+class RowsOfView(Protocol):
+    """The keys and values of a view within one change: what was written is given back by `get`."""
+
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """Give the value of a key, `None` if there is none."""
+        ...
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], gone: Sequence[bytes]) -> None:
+        """Delete the keys `gone`, then put."""
+        ...
+
+
 class ViewTiles:
     """The entities of one view as its only writer knows them.
 
@@ -49,32 +60,39 @@ class ViewTiles:
     transaction did not come to its end.
     """
 
-    def __init__(self, layout: Layout, database: Any) -> None:
-        self.layout, self._database = layout, database
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self.last_widths = tuple(len(each.columns) for each in layout.lasts)
         self.half_lives_us = tuple(each.half_life_s * 1e6 for each in layout.decayed)
-        self._txn: lmdb.Transaction | None = None
+        self.get: Callable[[bytes], bytes | None] = _no_change  # within `count` and `prune`
         self._open: dict[bytes, _Entity] = {}
 
     def forget(self) -> None:
         """Close all entities."""
         self._open.clear()
 
-    def get(self, key: bytes) -> bytes | None:
-        """Give a value of the view, within `count` or `prune`."""
-        assert self._txn is not None
-        return cast("bytes | None", self._txn.get(key, db=self._database))
+    def unopened(self, prepared: Prepared, *, start: int, stop: int) -> list[bytes]:
+        """Give the keys that `count` will ask for first: the entities that are not open."""
+        return [key for key in {*prepared.entities[start:stop]} if key is not None and key not in self._open]
 
-    def count(self, txn: lmdb.Transaction, prepared: Prepared, *, start: int, stop: int) -> None:
+    def open(self, rows: RowsOfView, keys: Iterable[bytes]) -> list[bytes]:
+        """Open entities, and give the keys beside their newest tiles, which `count` asks for next."""
+        self.get = rows.get
+        beside: list[bytes] = []
+        for key in keys:
+            entity = self._open[key] = _Entity(self, key)
+            beside += entity.hour.keys_of_newest() + entity.day.keys_of_newest()
+        self.get = _no_change
+        return beside
+
+    def count(self, rows: RowsOfView, prepared: Prepared, *, start: int, stop: int) -> None:
         """Count the rows from `start` before `stop`."""
-        self._txn = txn
+        self.get = rows.get
         hour = _Amounts(prepared, prepared.hour, start, stop) if self.layout.hour.words else None
         day = _Amounts(prepared, prepared.day, start, stop) if self.layout.day.words else None
         lasts = [(at, each.counted[start:stop].tolist()) for at, each in enumerate(prepared.lasts)]
         weights = prepared.weights[start:stop].tolist() if self.half_lives_us else None
         held = self._open
-        if len(held) > _OPEN_ENTITIES:
-            held.clear()
         touched: dict[bytes, _Entity] = {}
         for row, key in enumerate(prepared.entities[start:stop]):
             if key is None:
@@ -100,31 +118,35 @@ class ViewTiles:
                     entity.see_last(group, int(prepared.event_us[at]), prepared.keys[at], values)
             if weights is not None:
                 entity.fade(int(prepared.event_us[at]), weights[row])
-        self._write(touched.values())
+        self._write(rows, touched.values())
+        if len(held) > _OPEN_ENTITIES:
+            held.clear()
 
-    def prune(self, txn: lmdb.Transaction, at_us: int) -> None:
-        """Drop what no reading at `at_us` or later needs, entities included."""
-        self._txn = txn
+    def prune(self, rows: RowsOfView, keys: Iterable[bytes], at_us: int) -> None:
+        """Drop what no reading of these entities at `at_us` or later needs, entities included."""
+        self.get = rows.get
         self.forget()
         changed = []
-        for key in entities_of(txn, self._database):
+        for key in keys:
             entity = _Entity(self, key)
             for tiles in (entity.hour, entity.day):
                 if tiles.layout.words:
                     tiles.prune(tiles.layout.first_bucket(at_us, tiles.layout.window_s), slack=1)
             if entity.hour.dropped or entity.day.dropped:
                 changed.append(entity)
-        self._write(changed)
+        self._write(rows, changed)
 
-    def _write(self, entities: Iterable["_Entity"]) -> None:
-        assert self._txn is not None
+    def _write(self, rows: RowsOfView, entities: Iterable["_Entity"]) -> None:
         puts: list[tuple[bytes, bytes]] = []
+        gone: list[bytes] = []
         for entity in entities:
-            for key in entity.write(puts):
-                self._txn.delete(key, db=self._database)
-        with self._txn.cursor(self._database) as cursor:
-            cursor.putmulti(puts)
-        self._txn = None
+            gone += entity.write(puts)
+        rows.write(puts, gone)
+        self.get = _no_change
+
+
+def _no_change(key: bytes) -> bytes | None:
+    raise AssertionError(f"{key!r} is asked for outside of a change")
 
 
 class _Amounts:
@@ -344,6 +366,15 @@ class _Tiles:
             self._held_firsts, self._changed_firsts = self._changed_firsts, {}
             gone += [firsts_key(layout, entity, bucket) for bucket in dropped]
         return gone
+
+    def keys_of_newest(self) -> list[bytes]:
+        """Give the keys of what lies beside the newest tile."""
+        layout, entity = self.layout, self._entity
+        if not layout.keeps_apart or not self.words:
+            return []
+        bucket = self.words[-layout.words]
+        keys = [tile_key(layout, entity, bucket)] if layout.counts else []
+        return [*keys, firsts_key(layout, entity, bucket)] if layout.firsts else keys
 
     def _insert(self, before: int, bucket: int) -> int:
         """Put a new tile after the one at `before`, beginning with what that has counted."""

@@ -1,0 +1,272 @@
+"""All values and tiles of a view at once, for loading."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from noria.features.columns import Ints
+from noria.features.kept_rows import NOTHING, kept_row
+from noria.features.layout import TierLayout
+from noria.features.online_format import (
+    GREATEST,
+    LEAST,
+    NARROW,
+    NEWEST,
+    VALUE,
+    VALUE_MAGIC,
+    WIDE,
+    firsts_key,
+    tile_key,
+)
+from noria.features.prepared import KeptRows, Prepared, TierRows
+
+__all__ = ["entity_values"]
+
+_HEADER = np.dtype(
+    [
+        ("magic", "S4"),
+        ("hours", "<u4"),
+        ("days", "<u4"),
+        ("pruned", "<u4"),
+        ("lasts", "<u4"),
+        ("decayed", "<u4"),
+    ]
+)
+assert _HEADER.itemsize == VALUE.size
+
+
+def entity_values(prepared: Prepared, rows: int) -> list[tuple[bytes, bytes]]:
+    """Give the sorted keys and values that the first `rows` rows make."""
+    if not rows:
+        return []
+    names, codes = prepared.names, prepared.codes[:rows]
+    latest_us = int(prepared.known_us[rows - 1])
+    hour = _TierValues.of(prepared.layout.hour, prepared.hour, codes, latest_us=latest_us)
+    day = _TierValues.of(prepared.layout.day, prepared.day, codes, latest_us=latest_us)
+    lasts = _newest_rows(prepared, codes, len(names)) if prepared.lasts else None
+    decayed = _faded(prepared, codes, len(names)) if prepared.layout.decayed else None
+    apart = [
+        *hour.count_items(names),
+        *day.count_items(names),
+        *hour.first_items(prepared, names),
+        *day.first_items(prepared, names),
+    ]
+    parts = (
+        *([] if lasts is None else [lasts]),
+        *([] if decayed is None else [decayed]),
+    )
+    is_wide = hour.wide(len(names)) | day.wide(len(names))
+    headers = _headers(is_wide, hour, day, lasts=lasts, decayed=decayed)
+    tiles = [each.packed(is_wide) for each in (hour, day) if each.layout.words]
+    held = _held(hour, day, *parts, size=len(names))
+    joined = zip(names, headers, *parts, *tiles, strict=True)
+    items = [
+        (name, b"".join(values)) for is_held, (name, *values) in zip(held, joined, strict=True) if is_held
+    ]
+    return sorted(apart + items) if apart else items
+
+
+def _headers(
+    is_wide: npt.NDArray[np.bool_],
+    hour: "_TierValues",
+    day: "_TierValues",
+    *,
+    lasts: list[bytes] | None,
+    decayed: list[bytes] | None,
+) -> list[bytes]:
+    """Encode the header of every entity at once."""
+    size = len(is_wide)
+    headers = np.zeros(size, dtype=_HEADER)
+    headers["magic"] = np.where(is_wide, VALUE_MAGIC[WIDE], VALUE_MAGIC[NARROW])
+    headers["hours"], headers["days"] = hour.tiles_of(size), day.tiles_of(size)
+    for name, kept in (("lasts", lasts), ("decayed", decayed)):
+        if kept is not None:
+            headers[name] = np.fromiter(map(len, kept), np.uint32, size)
+    raw, step = headers.tobytes(), _HEADER.itemsize
+    return [raw[at : at + step] for at in range(0, len(raw), step)]
+
+
+def _held(hour: "_TierValues", day: "_TierValues", *parts: list[bytes], size: int) -> list[bool]:
+    """Tell which entities have anything."""
+    held = (hour.tiles_of(size) + day.tiles_of(size)) > 0
+    for kept in parts:
+        held |= np.fromiter(map(bool, kept), np.bool_, size)
+    flags: list[bool] = held.tolist()
+    return flags
+
+
+@dataclass(frozen=True, slots=True)
+class _TierValues:
+    """One tier's tiles of all entities, sorted by entity and bucket."""
+
+    layout: TierLayout
+    codes: Ints  # of each tile
+    words: Ints  # (tiles, words)
+    counts: npt.NDArray[np.uint32]  # (tiles, counts)
+    order: Ints  # the rows, sorted by tile
+    tiles: Ints  # the tile of each of those
+    firsts: tuple[KeptRows, ...]
+
+    @classmethod
+    def of(cls, layout: TierLayout, rows: TierRows, codes: Ints, *, latest_us: int) -> "_TierValues":
+        """Sum the rows that a window at `latest_us` reaches."""
+        size = len(codes)
+        if not layout.words:
+            none = np.empty(0, np.int64)
+            return cls(layout, none, np.empty((0, 0), np.int64), np.empty((0, 0), np.uint32), none, none, ())
+        buckets = rows.buckets[:size]
+        used = np.flatnonzero((codes >= 0) & (buckets >= layout.first_bucket(latest_us, layout.window_s)))
+        order = used[np.lexsort((buckets[used], codes[used]))]
+        code, bucket = codes[order], buckets[order]
+        is_first = np.ones(len(order), dtype=np.bool_)
+        is_first[1:] = (code[1:] != code[:-1]) | (bucket[1:] != bucket[:-1])
+        first = np.flatnonzero(is_first)
+        tile_codes = code[first]
+        words = np.empty((len(first), layout.words), dtype=np.int64)
+        additive = len(layout.additive)
+        words[:, 0] = bucket[first]
+        if len(first):
+            totals = np.add.reduceat(rows.additive[order], first, axis=0)
+            words[:, 1 : 1 + additive] = _cumulative(totals, tile_codes)
+            for at, extremum in enumerate(layout.extrema):
+                reduce = np.minimum if extremum.kind == "min" else np.maximum
+                words[:, 1 + additive + at] = reduce.reduceat(rows.extrema[order, at], first)
+        tiles = np.cumsum(is_first) - 1
+        counts = _counts(layout, rows.positions[order], tiles, tile_codes)
+        return cls(layout, tile_codes, words, counts, order, tiles, rows.firsts)
+
+    def wide(self, entities: int) -> npt.NDArray[np.bool_]:
+        """Tell which entities have a word beyond 32 bits."""
+        nothing = (self.words == GREATEST[WIDE]) | (self.words == LEAST[WIDE])
+        fits = (self.words > LEAST[NARROW]) & (self.words < GREATEST[NARROW]) | nothing
+        found = np.zeros(entities, dtype=np.bool_)
+        found[self.codes[~fits.all(axis=1)]] = True
+        return found
+
+    def tiles_of(self, entities: int) -> Ints:
+        """Count each entity's tiles."""
+        return np.bincount(self.codes, minlength=entities)
+
+    def packed(self, is_wide: npt.NDArray[np.bool_]) -> list[bytes]:
+        """Give each entity's tiles, in words of either width."""
+        narrow = np.clip(self.words, LEAST[NARROW], GREATEST[NARROW]).astype(np.int32).tobytes()
+        bounds = np.searchsorted(self.codes, np.arange(len(is_wide) + 1))
+        ends = (bounds * (4 * self.layout.words)).tolist()
+        made = [narrow[start:stop] for start, stop in pairwise(ends)]
+        for code in np.flatnonzero(is_wide).tolist():
+            made[code] = self.words[bounds[code] : bounds[code + 1]].tobytes()
+        return made
+
+    def count_items(self, names: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """Give the keys and values of the tiles' counts."""
+        if not self.layout.counts:
+            return []
+        raw, size = self.counts.tobytes(), 4 * self.layout.counts
+        buckets = self.words[:, 0].tolist()
+        return [
+            (tile_key(self.layout, names[code], bucket), raw[at * size : (at + 1) * size])
+            for at, (code, bucket) in enumerate(zip(self.codes.tolist(), buckets, strict=True))
+        ]
+
+    def first_items(self, prepared: Prepared, names: list[bytes]) -> list[tuple[bytes, bytes]]:
+        """Give the keys and values of the tiles' first rows."""
+        if not self.layout.firsts:
+            return []
+        tiles = len(self.codes)
+        firsts = [
+            _extreme_rows(prepared, kept, self.order, self.tiles, tiles, is_last=False)
+            for kept in self.firsts
+        ]
+        buckets = self.words[:, 0].tolist()
+        where = zip(self.codes.tolist(), buckets, *firsts, strict=True)
+        return [
+            (firsts_key(self.layout, names[code], bucket), b"".join(kept)) for code, bucket, *kept in where
+        ]
+
+
+def _cumulative(totals: Ints, codes: Ints) -> Ints:
+    """Sum along the tiles of each entity."""
+    running = np.cumsum(totals, axis=0)
+    before = running - totals
+    start = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
+    return running - np.repeat(before[start], np.diff(np.append(start, len(codes))), axis=0)
+
+
+def _counts(layout: TierLayout, positions: Ints, tiles: Ints, codes: Ints) -> npt.NDArray[np.uint32]:
+    """Count cumulatively over bins and over the tiles of each entity."""
+    counts = np.zeros((len(codes), layout.counts), dtype=np.int64)
+    stop = 0
+    for at, histogram in enumerate(layout.histograms):
+        start, stop = stop, stop + histogram.bins
+        seen = positions[:, at] < stop
+        np.add.at(counts, (tiles[seen], positions[seen, at]), 1)
+        counts[:, start:stop] = np.cumsum(counts[:, start:stop], axis=1)
+    if len(codes) and layout.counts:
+        counts = _cumulative(counts, codes)
+    return counts.astype(np.uint32)
+
+
+def _newest_rows(prepared: Prepared, codes: Ints, entities: int) -> list[bytes]:
+    """Encode each entity's last rows; nothing if it has none."""
+    rows = np.flatnonzero(codes >= 0)
+    each = [
+        _extreme_rows(prepared, kept, rows, codes[rows], entities, is_last=True) for kept in prepared.lasts
+    ]
+    if len(each) == 1:
+        return [b"" if one is NOTHING else one for one in each[0]]
+    joined = [b"".join(kept) for kept in zip(*each, strict=True)]
+    none = NOTHING * len(each)
+    return [b"" if kept == none else kept for kept in joined]
+
+
+def _extreme_rows(
+    prepared: Prepared, kept: KeptRows, rows: Ints, groups: Ints, size: int, *, is_last: bool
+) -> list[bytes]:
+    """Encode the row of each group that happened first or last, ties by key; `NOTHING` where none is."""
+    found = [NOTHING] * size
+    mine = kept.counted[rows]
+    rows, groups = rows[mine], groups[mine]
+    if not len(rows):
+        return found
+    event = prepared.event_us[rows] if is_last else -prepared.event_us[rows]
+    newest = np.full(size, np.iinfo(np.int64).min)
+    np.maximum.at(newest, groups, event)
+    at = np.flatnonzero(event == newest[groups])
+    rows, groups = rows[at], groups[at]
+    keys = prepared.keys_of(rows)
+    if len(np.unique(groups)) < len(groups):  # rows that happened at once: keys decide
+        better = max if is_last else min
+        best: dict[int, int] = {}
+        for place, group in enumerate(groups.tolist()):
+            held = best.get(group)
+            best[group] = place if held is None else better(held, place, key=keys.__getitem__)
+        chosen = np.fromiter(best.values(), np.int64, len(best))
+        rows, groups, keys = rows[chosen], groups[chosen], [keys[place] for place in chosen.tolist()]
+    width = 8 * kept.values.shape[1]
+    values = np.ascontiguousarray(kept.values[rows]).tobytes()
+    events = prepared.event_us[rows].tolist()
+    for place, (group, event_us, key) in enumerate(zip(groups.tolist(), events, keys, strict=True)):
+        found[group] = kept_row(event_us, key, values[place * width : (place + 1) * width])
+    return found
+
+
+def _faded(prepared: Prepared, codes: Ints, entities: int) -> list[bytes]:
+    """Encode each entity's decaying sums, as of its newest event; nothing if it has none."""
+    size = len(codes)
+    mine = codes >= 0
+    event = prepared.event_us[:size]
+    newest = np.full(entities, np.iinfo(np.int64).min)
+    np.maximum.at(newest, codes[mine], event[mine])
+    has_any = np.zeros(entities, dtype=np.bool_)
+    has_any[codes[mine]] = True
+    sums = np.zeros((entities, len(prepared.layout.decayed)))
+    age = (newest[codes[mine]] - event[mine]).astype(np.float64)
+    for at, decayed in enumerate(prepared.layout.decayed):
+        left = prepared.weights[:size, at][mine] * np.exp2(-age / (decayed.half_life_s * 1e6))
+        np.add.at(sums[:, at], codes[mine], left)
+    return [
+        NEWEST.pack(at_us) + sums[code].tobytes() if there else b""
+        for code, (at_us, there) in enumerate(zip(newest.tolist(), has_any.tolist(), strict=True))
+    ]
