@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from noria.streams.declarations import Stream
     from noria.training.declarations import Label, Spine, category, train
     from noria.training.records import Estimator, TrainingRun, TrainingSet
-    from noria.triggers.declarations import Budget, Trigger, decay, every, schedule
+    from noria.triggers.declarations import Budget, Trigger, decay, every, schedule, stale
     from noria.value.declarations import Objective
     from noria.warehouse.declarations import model
     from noria.workspace.project import Project, open
@@ -57,6 +57,7 @@ __all__ = [
     "open",
     "pipeline",
     "schedule",
+    "stale",
     "step",
     "train",
 ]
@@ -74,7 +75,7 @@ _HOMES = {
     "streams.declarations": ("Stream",),
     "training.declarations": ("Label", "Spine", "category", "train"),
     "training.records": ("Estimator", "TrainingRun", "TrainingSet"),
-    "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule"),
+    "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule", "stale"),
     "value.declarations": ("Objective",),
     "warehouse.declarations": ("model",),
     "workspace.project": ("Project", "open"),

@@ -13,6 +13,7 @@ then a note (`BaseException.add_note`), which screens and tracebacks show and re
     ├── NotFound (LookupError)            a named thing does not exist
     ├── Conflict (ValueError)             the same identity with other content
     ├── SourceError (ValueError)          a source is gone, empty where it may not be, or malformed
+    │   └── TooLarge                      it has more bytes than may be taken at once
     ├── BatchBlocked (ValueError)         a batch broke its contract beyond the limit; nothing was written
     ├── GateRefused (RuntimeError)        a version did not pass its gate
     ├── LeaseHeld (RuntimeError)          somebody else holds it
@@ -50,6 +51,7 @@ __all__ = [
     "SourceError",
     "StepFailed",
     "StoreError",
+    "TooLarge",
     "Unreadable",
     "Unstorable",
 ]
@@ -123,6 +125,17 @@ class SourceError(NoriaError, ValueError):
     exit_code = 4
 
 
+class TooLarge(SourceError):
+    """A source has more bytes than may be taken at once, once it is unpacked; nothing of it was written."""
+
+    def __init__(self, what: str, most_bytes: int) -> None:
+        self.what, self.most_bytes = what, most_bytes
+        super().__init__(
+            f"{what} is more than {most_bytes >> 20} MiB once it is unpacked, so nothing of it was taken; "
+            "send fewer rows at once"
+        )
+
+
 class BatchBlocked(NoriaError, ValueError):
     """A batch broke its contract beyond the limit; nothing of it was written.
 
@@ -131,17 +144,30 @@ class BatchBlocked(NoriaError, ValueError):
     reasons
         Rule, value and limit, without a value of any row.
     example
-        A rule and values of a row that fails it. It is a note of the error: what is on record holds no
-        row's values.
+        A rule and values of a row that fails it, and its line in the file. It is a note of the error: what is
+        on record holds no row's values.
+    source
+        What is known by its content, which has no number to be repaired under: a file, a body; else None.
     """
 
     exit_code = 5
 
-    def __init__(self, dataset: str, batch: str, reasons: Iterable[str], *, example: str = "") -> None:
+    def __init__(
+        self,
+        dataset: str,
+        batch: str,
+        reasons: Iterable[str],
+        *,
+        example: str = "",
+        source: str | None = None,
+    ) -> None:
         self.dataset, self.batch, self.reasons, self.example = dataset, batch, tuple(reasons), example
+        self.source = source
+        named, again = f"batch {batch} of dataset {dataset!r}", "batch and ingest it again under the same id"
+        if source is not None:
+            named, again = f"{source}, for dataset {dataset!r},", "rows and ingest them again"
         super().__init__(
-            f"batch {batch} of dataset {dataset!r} is blocked, nothing of it was written: "
-            f"{'; '.join(self.reasons)}. Repair the batch and ingest it again under the same id"
+            f"{named} is blocked, nothing of it was written: {'; '.join(self.reasons)}. Repair the {again}"
         )
         if example:
             self.add_note(f"For example: {example}")

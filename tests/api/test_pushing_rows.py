@@ -1,10 +1,12 @@
 """Rows over real HTTP: every format, each key once, and what is refused."""
 
 import asyncio
+import bz2
 import gzip
 import http.client
 import io
 import json
+import lzma
 import sys
 import threading
 from collections.abc import Iterator
@@ -156,6 +158,102 @@ def test_rows_that_break_the_contract_are_set_aside_or_block(project: Project, p
     status, answer = push(port, "id,n,sold_at\ne,999,2024-01-01T00:00:00Z\n")
     assert (status, answer["error"]["kind"]) == (422, "BatchBlocked")
     assert project.lake.read("sales").num_rows == 2
+
+
+REFUSED: list[tuple[str, bytes]] = [
+    ("text/csv", b"id,m\na,1\n"),
+    ("text/csv", b"id,n,n,sold_at\na,1,1,2024-01-01T00:00:00Z\n"),
+    ("text/csv", b"id,,sold_at\na,1,2024-01-01T00:00:00Z\n"),
+    ("text/csv", b'"id,n\n'),
+    ("text/csv", b"id;n|x\na;1|2\n"),
+    ("text/csv", b"id,n,sold_at\na,1,2024-01-01T00:00:00\n"),
+    ("text/csv", b"\xff\xfe\x00"),
+    ("text/csv", b"\xe9,n\na,1\n"),
+    ("text/csv; charset=utf-16", b"\xff\xfe\xff"),
+    ("text/csv", gzip.compress(CSV.encode())[:-9]),
+    ("text/csv", gzip.compress(CSV.encode())[:12] + b"x" * 30),
+    ("text/csv", b"PK\x03\x04 no archive"),
+    ("text/csv", b"BZh9 no archive"),
+    ("text/csv", b"\xfd7zXZ\x00 no archive"),
+    ("text/csv", b"\x28\xb5\x2f\xfd no archive"),
+    ("application/x-ndjson", b'{"id": "a", "more": 1}\n'),
+    ("application/json", b"[1, 2"),
+    ("application/vnd.apache.parquet", b"PAR1 no such thing"),
+    ("application/vnd.apache.parquet", b""),
+    ("application/vnd.apache.parquet", _parquet()[:-1]),
+    ("application/vnd.apache.arrow.stream", b"ARROW1 no such thing"),
+    ("application/vnd.apache.arrow.stream", _arrow(as_file=False)[:-60]),
+    ("application/vnd.apache.arrow.file", _arrow(as_file=True)[:-60]),
+    ("text/csv", b"id,n,sold_at\n" + b"e,999,2024-01-01T00:00:00Z\n" * 3),
+    ("text/csv", b"id,n,sold_at\n\ne,many,2024-01-01T00:00:00Z\nf,1\n"),
+]
+
+
+@pytest.mark.parametrize("landed", [False, True])
+def test_an_answer_tells_nothing_of_where_the_body_lies(project: Project, port: int, landed: bool) -> None:
+    if landed:
+        assert push(port, CSV)[0] == 200
+    for kind, body in REFUSED:
+        status, answer = push(port, body, kind)
+        told = json.dumps(answer)
+        assert status == 422 or answer["state"] in {"empty", "landed"}, (kind, body, answer)
+        assert str(project.root) not in told
+        assert "/body" not in told
+        assert "incoming" not in told
+        assert "push-" not in told
+
+
+def test_what_blocks_is_named_by_its_line(project: Project, port: int) -> None:
+    assert push(port, CSV)[0] == 200
+    status, answer = push(
+        port, "id,n,sold_at\n\nc,1,2024-01-01T00:00:00Z\n" + "d,999,2024-01-01T00:00:00Z\n" * 2
+    )
+    assert (status, answer["error"]["message"].partition(",")[0]) == (422, "the body")
+    assert answer["error"]["message"].endswith("Repair the rows and ingest them again")
+    assert answer["error"]["notes"] == [
+        'For example: between(n, 0, 100) fails for {"n":999}, line 4 of the body'
+    ]
+    status, answer = push(port, "id,n,sold_at\nd,many,2024-01-01T00:00:00Z\n")
+    assert ", line 2 of the body" in answer["error"]["notes"][0]
+    assert "the body lacks column 'n'" in push(port, "id,sold_at\na,1\n")[1]["error"]["message"]
+
+
+def _bomb_of_parquet(values: list[str], places: list[int]) -> bytes:
+    out = io.BytesIO()
+    listed = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), values)
+    many = len(places)
+    columns = {"id": listed, "n": pa.repeat(1, many), "sold_at": pa.repeat(TABLE["sold_at"][0], many)}
+    pq.write_table(pa.table(columns), out, compression="zstd")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/csv", gzip.compress(b"id,n,sold_at\n" + b"\n" * 40_000_000)),
+        ("text/csv", gzip.compress(b"id,n,sold_at\n" + b"k,1,2024-01-01T00:00:00Z\n" * 500_000)),
+        ("application/x-ndjson", bz2.compress(b" " * 20_000_000)),
+        ("application/json", lzma.compress(b"[" + b" " * 20_000_000)),
+        ("application/vnd.apache.parquet", _bomb_of_parquet(["x" * 5_000_000], [0] * 10)),
+        (
+            "application/vnd.apache.parquet",
+            _bomb_of_parquet([str(each) * 9 for each in range(99)], [0] * 999_999),
+        ),
+    ],
+    ids=["blank lines", "lines", "bzip2", "xz", "one long text many times", "one text many times"],
+)
+def test_what_is_unpacked_is_bounded(
+    project: Project, port: int, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes
+) -> None:
+    assert len(body) < 100_000
+    monkeypatch.setattr(pushing, "MAX_UNPACKED_BYTES", 8 << 20)
+    status, answer = push(port, body, kind)
+    assert (status, answer["error"]["kind"]) == (413, "TooLarge")
+    assert answer["error"]["message"] == (
+        "the body is more than 8 MiB once it is unpacked, so nothing of it was taken; send fewer rows at once"
+    )
+    assert not project.lake.exists("sales")
+    assert push(port, gzip.compress(CSV.encode()))[1]["state"] == "landed"
 
 
 def test_what_is_refused_is_told(project: Project, port: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
+import math
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import msgspec
 import pytest
@@ -32,7 +34,16 @@ def test_rules_survive_json() -> None:
         lambda: between("t", datetime(2013, 1, 1), None),
         lambda: not_null(),
         lambda: unique(),
+        lambda: between("x", math.nan, 1),
+        lambda: between("x", -math.inf, math.inf),
+        lambda: between("x", math.inf, None),
+        lambda: between("x", None, -math.inf),
         lambda: one_of("c", []),
+        lambda: one_of("c", "abc"),
+        lambda: one_of("c", ["a", None]),  # type: ignore[list-item]
+        lambda: one_of("c", [math.nan]),
+        lambda: one_of("c", [datetime(2013, 1, 1)]),
+        lambda: one_of("c", [object()]),  # type: ignore[list-item]
         lambda: matches("c", "("),
         lambda: between("x", 1, 2, severity="loud"),
     ],
@@ -47,3 +58,15 @@ def test_declaring_loads_no_engine() -> None:
     script = f"import sys, noria.checks, noria.lake; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_infinite_bounds_are_open_sides() -> None:
+    assert between("x", -math.inf, 3) == between("x", None, 3)
+    assert between("x", 3.0, math.inf) == between("x", 3.0, None)
+
+
+def test_allowed_values_are_kept_as_texts_where_json_has_no_such_value() -> None:
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    rule = one_of("x", [at, date(2024, 1, 2), Decimal("1.50"), True, 5])
+    assert rule.values == ("2024-01-01T00:00:00Z", "2024-01-02", "1.50", True, 5)
+    assert msgspec.json.decode(msgspec.json.encode(rule), type=Rule) == rule

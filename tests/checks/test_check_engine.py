@@ -1,7 +1,7 @@
 import json
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -66,6 +66,13 @@ def test_values_and_patterns(checker: BatchChecker) -> None:
     assert kept(checker, values, matches("x", "[A-Z]+")) == ["AA", None]
     assert kept(checker, pa.array([1, 2, 30]), matches("x", "[0-9]")) == [1, 2]
     assert kept(checker, pa.array([True, False]), one_of("x", [True])) == [True]
+    days = [date(2024, 1, 1), date(2024, 1, 2)]
+    assert kept(checker, pa.array(days), one_of("x", days[:1])) == days[:1]
+    at = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2)]
+    found = kept(checker, pa.array(at, pa.timestamp("us", "UTC")), one_of("x", at[1:]))
+    assert [each.day for each in found] == [2]
+    prices = pa.array([Decimal("1.50"), Decimal("2.00")], pa.decimal128(8, 2))
+    assert kept(checker, prices, one_of("x", [Decimal("1.5")])) == [Decimal("1.50")]
 
 
 def test_an_expression_lets_the_unknown_pass(checker: BatchChecker) -> None:

@@ -30,6 +30,7 @@ from noria.checks.declarations import (
     unique,
 )
 from noria.checks.engine import BatchChecker, BatchOutcome
+from noria.checks.hashes import sorted_hashes
 from noria.checks.proofs import Columns
 
 AT = datetime(2024, 3, 1, tzinfo=UTC)
@@ -222,7 +223,7 @@ def test_seen_keys_find_what_came_before(hashes: list[int], size: int) -> None:
     keys = seen.SeenKeys(["k"], None)
     for begin in range(0, len(hashes), size):
         piece = np.array(hashes[begin : begin + size], dtype=np.uint64)
-        ordered = seen.sorted_hashes(piece)
+        ordered = sorted_hashes(piece)
         twice = {each for each in piece.tolist() if piece.tolist().count(each) > 1}
         assert set(keys.come_again(ordered).tolist()) == (set(piece.tolist()) & kept) | twice
         assert keys.was_kept(piece).tolist() == [each in kept for each in piece.tolist()]
@@ -235,12 +236,7 @@ def test_many_pieces_of_many_keys_are_all_remembered() -> None:
     keys = seen.SeenKeys(["k"], None)
     for begin in range(0, len(hashes), 5_000):
         piece = hashes[begin : begin + 5_000]
-        assert not len(keys.come_again(seen.sorted_hashes(piece)))
-        keys.add(pa.table({"k": piece}), seen.sorted_hashes(piece))
+        assert not len(keys.come_again(sorted_hashes(piece)))
+        keys.add(pa.table({"k": piece}), sorted_hashes(piece))
     again = np.sort(np.concatenate([hashes[::997], hashes[::997] + np.uint64(1)]))
     assert np.array_equal(keys.come_again(again), np.sort(hashes[::997]))
-
-
-def test_sorting_by_radix_sorts() -> None:
-    hashes = np.random.default_rng(5).integers(0, 2**63, 120_000, dtype=np.uint64) * np.uint64(2)
-    assert np.array_equal(seen.sorted_hashes(hashes), np.sort(hashes))

@@ -231,3 +231,9 @@ def test_numbers_that_are_none_fail_what_asks_for_numbers(checker: BatchChecker)
     assert outcome(checker, [rows], check.finite("f")).rejected == 3
     assert outcome(checker, [rows], check.increasing("f")).rejected == 1
     assert outcome(checker, [{"f": [1, 2, 3]}], check.finite("f")).rejected == 0
+
+
+def test_an_aggregate_that_cannot_be_evaluated_in_the_end_is_told(checker: BatchChecker) -> None:
+    rule = check.aggregate("sum(v)::tinyint > 0", name="few")
+    with pytest.raises(ConfigError, match=r"the check few \(sum\(v\)::tinyint > 0\) cannot be evaluated"):
+        outcome(checker, [{"v": [1]}, {"v": [1_000]}], rule)

@@ -38,7 +38,7 @@ def test_new_files_are_taken_and_told(say: Say, shop: Path) -> None:
     told = say("ingest", "sales", "--project", shop)
     assert (told.code, told.err) == (0, "")
     assert told.out.splitlines()[1].split() == ["data/1.csv", "landed", "sales:1", "2", "1", "0"]
-    assert "between(n, 0, 100) fails for 1 row" in told.out
+    assert "between(n, 0, 100) fails for 1 row, first in line 4" in told.out
     assert "sales__rejected" in told.out
     again = say("ingest", "sales", "--project", shop, "--json")
     (answer,) = json.loads(again.out)
@@ -78,6 +78,14 @@ def test_what_fails_is_told_and_ends_with_its_code(say: Say, shop: Path) -> None
     assert "landed" in told.out
     answer = json.loads(say("ingest", "sales", "--project", shop, "--json").out)
     assert [each["state"] for each in answer] == ["already", "failed"]
+    (shop / "data" / "2.csv").write_text("id,n,sold_at\nd,500,2024-01-01T00:00:00Z\n")
+    (shop / "data" / "3.xlsx").write_bytes(b"no workbook")
+    told = say("ingest", "sales", f"{shop}/data/*", "--project", shop)
+    assert told.code == 5
+    assert "error: data/2.csv, for dataset 'sales', is blocked" in told.err
+    assert ", line 2 of data/2.csv" in told.err
+    assert "error: data/3.xlsx: the file" in told.err
+    assert "2 of 3 sources could not be taken" in told.err
     assert answer[1]["error"]["kind"] == "SourceError"
     missing = say("ingest", "sale", "--project", shop)
     assert (missing.code, missing.out) == (2, "")
@@ -169,3 +177,15 @@ def test_a_table_that_was_not_there_yet_is_told_in_plain_words(say: Say, shop: P
     told = say("query", "select * from sales for timestamp as of '2020-01-01'", "--project", shop)
     assert told.code == 3
     assert "no version of sales as of 2020-01-01T00:00:00Z; the first is sales:1 of 2" in told.err
+
+
+def test_a_stale_dataset_is_told_wherever_it_is_shown(say: Say, shop: Path) -> None:
+    declared = DECLARED.replace("checks=[", 'checks=[check.fresh("36h", severity="warn"), ')
+    (shop / "lake_commands_declared.py").write_text(declared)
+    assert say("ingest", "sales", "--project", shop).code == 0
+    assert "sales is stale: the newest sold_at is" in say("status", "--project", shop).out.replace("\n", " ")
+    assert "stale" in say("dataset", "list", "--project", shop).out
+    shown = " ".join(say("dataset", "show", "sales", "--project", shop).out.split())
+    assert "wanted at most 1 day, 12:00:00" in shown
+    doctor = json.loads(say("doctor", "--json", "--project", shop).out)
+    assert [each["health"] for each in doctor["findings"] if each["check"] == "freshness"] == ["warn"]

@@ -21,6 +21,7 @@ OUTERMOST = {
     ("cli/entry.py", "main"): "the process: what reaches it is told, with its exit code",
     ("serving/app.py", "__call__"): "a request: it gets a 500, the others go on",
     ("pipelines/work.py", "perform"): "a step: what goes wrong in it is its answer, the run goes on",
+    ("training/statistics.py", "record_statistics"): "what goes wrong in them is an event; the model stands",
     ("cli/replay.py", "_live_through"): "after Ctrl-C whatever an engine made of it is a KeyboardInterrupt",
 }
 # Words of the demo's data. Docstrings and comments may use them as examples; code may not.

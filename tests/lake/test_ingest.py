@@ -1,13 +1,15 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
-from noria.checks.declarations import between, not_null, one_of
+from noria.checks.declarations import between, not_null, one_of, rejected_share
 from noria.clock import ReplayClock
 from noria.errors import BatchBlocked
 from noria.lake.declarations import Dataset
+from noria.lake.recording import Ingested
 from noria.lake.store import Lake
 from noria.ledger.store import Ledger
 from noria.records import RunState
@@ -225,3 +227,33 @@ def test_without_a_ledger_batches_land_once_too(tmp_path: str, day: Day) -> None
     assert lake.ingest(FLIGHTS, day(1), batch=1).version is None
     assert lake.ingest(FLIGHTS, day(1), batch=1).state == "already"
     assert Lake(f"file://{tmp_path}/plain", ledger=None).read("flights").num_rows == 20
+
+
+def test_a_rejected_share_that_jumps_is_told_and_may_block(lake: Lake, ledger: Ledger, day: Day) -> None:
+    rules = [between("distance", 1, 6_000), rejected_share(2, against="10d", severity="warn")]
+
+    def ingest(number: int, bad: int, severity: str = "warn") -> Ingested:
+        rule = rejected_share(2, against="10d", severity=severity)
+        dataset = replace(FLIGHTS, checks=[rules[0], rule], max_rejected_share=0.5)
+        rows = day(number, 400, distance=[-1] * bad + [500] * (400 - bad))
+        return lake.ingest(
+            dataset, rows, batch=number, at=datetime(2013, 1, 1, tzinfo=UTC) + timedelta(days=number)
+        )
+
+    for number in range(1, 8):
+        assert "rejected_share" not in str(ingest(number, number % 3).findings)
+    jumped = ingest(8, 60).findings
+    assert [(each.rule, each.severity) for each in jumped][1:] == [("rejected_share(2, against=10d)", "warn")]
+    assert jumped[1].detail == (
+        "60 of 400 rows (15.00%) break the contract, 60 times the 0.25% of the 7 batches before "
+        "(by chance in at most 0.001 of all batches)"
+    )
+    with pytest.raises(
+        BatchBlocked, match="rejected_share\\(2, against=10d\\) does not hold: 60 of 400 rows"
+    ):
+        ingest(9, 60, "block")  # the alarm before is no measure of it
+    assert "rejected_share" not in str(ingest(9, 1, "block").findings)
+    assert "rejected_share" not in str(ingest(40, 60).findings)  # nothing within ten days
+    assert lake.ingest(replace(FLIGHTS, checks=rules), day(41, 10), batch=41).findings == ()
+    with pytest.raises(BatchBlocked):
+        lake.ingest(FLIGHTS, day(42, 3, distance=[-1] * 3), batch=42)

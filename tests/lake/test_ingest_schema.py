@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
 
 import duckdb
@@ -145,6 +146,8 @@ def test_declarations_that_cannot_be_are_refused() -> None:
     for wrong in ("9lives", "a b", "flights__x", ""):
         with pytest.raises(ConfigError, match="cannot name a dataset"):
             Dataset(wrong, key="k", event_at="t")
+    with pytest.raises(ConfigError, match="give one pattern as a text"):
+        Dataset("d", key="k", event_at="t", files=["a/*.csv", "b/*.csv"])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="has no key"):
         Dataset("d", key=(), event_at="t")
     with pytest.raises(ConfigError, match="max_rejected_share is 2"):
@@ -158,3 +161,17 @@ def test_declarations_that_cannot_be_are_refused() -> None:
 def test_a_type_that_is_none_is_told(lake: Lake, day: Day) -> None:
     with pytest.raises(ConfigError, match=r"flights\.distance: 'integer64' is no column type"):
         lake.ingest(flights(schema={**SCHEMA, "distance": "integer64"}), day(1), batch=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (pa.array([{}, {}], pa.struct([])), "holds objects without any field"),
+        (pa.nulls(2, reduce(lambda kind, _: pa.list_(kind), range(17), pa.int64())), "is nested 17 levels"),
+        (pa.array([1, 2]).cast(pa.decimal256(60, 2)), r"is decimal256\(60, 2\), which a table cannot hold"),
+    ],
+)
+def test_what_no_table_can_hold_is_told(lake: Lake, day: Day, values: pa.Array, told: str) -> None:
+    with pytest.raises(SourceError, match=f"column 'more' {told}"):
+        lake.ingest(flights(), day(1, 2).append_column("more", values), batch=1)
+    assert lake.names() == []

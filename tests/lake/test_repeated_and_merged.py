@@ -3,15 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from noria.clock import ReplayClock
+from noria.clock import ReplayClock, to_micros
 from noria.errors import BatchBlocked
 from noria.lake.declarations import Dataset
+from noria.lake.rowsql import RowSql
 from noria.lake.store import Lake
 from noria.ledger.store import Ledger
 
@@ -70,6 +74,56 @@ def test_other_content_under_a_key_is_rejected_by_its_name(
     nan = day(3, delay=[float("nan")] * 20)
     assert lake.ingest(FLIGHTS, nan, batch=3).accepted == 20
     assert lake.ingest(FLIGHTS, nan, batch=4).repeated == 20
+
+
+@pytest.mark.parametrize("write", ["append", "merge"])
+def test_hashes_that_collide_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, lake: Lake, write: Literal["append", "merge"]
+) -> None:
+    """Keys share four hashes; they are long, and differ in the middle or at the end; pieces are small."""
+    hashes = RowSql.hashes
+    monkeypatch.setattr(
+        RowSql, "hashes", lambda self, rows, columns: hashes(self, rows, columns) << np.uint64(62)
+    )
+    monkeypatch.setattr("noria.lake.incoming._ROWS_PER_PIECE", 7)
+    drawn = np.random.default_rng(3)
+    dataset = replace(STATES, write=write, max_rejected_share=1.0)
+    model: dict[tuple[str, int], tuple[str, int]] = {}
+    for batch in range(1, 9):
+        rows = [
+            (f"site-{a % 3}{'x' * 30}{a % 2}", (0, 2**63 - 1, -(2**63))[b], str(v), at)
+            for a, b, v, at in drawn.integers(0, (6, 3, 2, 3), (int(drawn.integers(1, 26)), 4)).tolist()
+        ]
+        counted = {"accepted": 0, "rejected": 0, "repeated": 0}
+        came: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        for site, number, *content in rows:
+            came.setdefault((site, number), []).append((content[0], content[1]))
+        for key, found in came.items():
+            there = model.get(key)
+            if write == "merge":
+                newest = max(reversed(found), key=lambda each: each[1])
+                if there is None or (newest[1] >= there[1] and newest != there):
+                    model[key] = newest
+                    counted["accepted"] += 1
+                continue
+            taken = [found[0]] if there is None else [there]
+            counted["accepted"] += there is None
+            for each in found[1:] if there is None else found:
+                counted["repeated" if each in taken else "rejected"] += 1
+            model[key] = taken[0]
+        if write == "merge":
+            counted["repeated"] = len(rows) - counted["accepted"]
+        done = lake.ingest(dataset, states(*rows), batch=batch)
+        assert {name: getattr(done, name) for name in counted} == counted
+        stored = lake.read("states").to_pylist()
+        held_at = {(each["site"], each["id"]): (each["value"], to_micros(each["at"])) for each in stored}
+        assert len(held_at) == len(stored)
+        assert held_at == model
+        if batch % 3 == 0:
+            lake.compact("states")
+            gone = next(iter(model))
+            lake.delete("states", f"site = '{gone[0]}' and id = {gone[1]}", reason="gone")
+            del model[gone]
 
 
 def test_when_the_lake_says_when_rows_were_known_that_is_no_difference(

@@ -146,7 +146,7 @@ def test_nothing_in_pieces_is_an_empty_batch(lake: Lake, ledger: Ledger, day: Da
 
 
 def test_broken_rows_alone_say_that_no_columns_are_known(lake: Lake) -> None:
-    with pytest.raises(SourceError, match="first rows could not be read"):
+    with pytest.raises(SourceError, match=r"first rows of landings\.csv could not be read"):
         lake.ingest(FLIGHTS, Source([Broken("no", "x", 0)]), batch=1)
 
 

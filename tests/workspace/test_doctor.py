@@ -21,7 +21,17 @@ def findings(folder: Path) -> dict[str, Finding]:
 def test_a_sound_project_has_nothing_to_do(tiny_lived: Path) -> None:
     found = findings(tiny_lived)
     assert {each.health for each in found.values()} == {Health.OK}
-    wanted = {"clock", "database", "disk", "lake", "modules", "noria.toml", "online store", "packages"}
+    wanted = {
+        "clock",
+        "database",
+        "disk",
+        "freshness",
+        "lake",
+        "modules",
+        "noria.toml",
+        "online store",
+        "packages",
+    }
     assert wanted | {"ports", "python", "results", "runs", "storage"} == set(found)
     assert "pipelines 0, steps 0" in found["modules"].found
 

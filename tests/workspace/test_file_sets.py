@@ -3,15 +3,20 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 import noria
+from noria.cli import main
 from noria.errors import ConfigError, DigestMismatch, LeaseHeld, NotFound
+from noria.workspace import file_sets
+from noria.workspace.file_sets import kept_of, take_files
 from noria.workspace.project import Project
 
 DECLARED = """
@@ -128,7 +133,7 @@ def test_what_was_kept_can_be_opened(project: Project) -> None:
 def test_bytes_that_were_changed_are_not_given(project: Project) -> None:
     put(project, "1.png", b"one")
     project.ingest("scans")
-    kept = project.storage.fetch(digest(b"one"))
+    kept = kept_of(project, "scans").fetch(digest(b"one"))
     kept.chmod(0o644)
     kept.write_bytes(b"forged")
     with pytest.raises(DigestMismatch), project.blob("scans", "scans/1.png"):
@@ -168,3 +173,121 @@ def test_a_folder_is_ingested_as_declared_and_by_one_process(project: Project) -
             project.ingest("scans")
         other.stdin.close()
     assert project.ingest("scans")[0].accepted == 1  # a dead holder's lease is free
+
+
+def blobs(project: Project) -> set[str]:
+    return {each.sha256 for each in kept_of(project, "scans").listed()}
+
+
+def test_bytes_go_once_no_row_of_any_kept_version_names_them(project: Project) -> None:
+    put(project, "1.png", b"one")
+    put(project, "2.png", b"two")
+    project.ingest("scans")
+    changed = put(project, "1.png", b"new", second=9)
+    project.ingest("scans")
+    changed.unlink()
+    project.ingest("scans")
+    everything = {digest(b"one"), digest(b"two"), digest(b"new")}
+    assert project.vacuum("scans", retention=timedelta(0)).removed == ()
+    project.lake.delete("scans", "path = 'scans/1.png'", reason="not wanted")
+    assert project.vacuum("scans", retention=timedelta(0)).removed == ()  # versions on record have the rows
+    assert blobs(project) == everything
+    project.lake.forget("scans", "path", ["scans/1.png"])
+    gone = {f"sha256/{each[:2]}/{each}" for each in everything - {digest(b"two")}}
+    assert project.vacuum("scans").removed == ()  # too young
+    told = project.vacuum("scans", retention=timedelta(0), dry_run=True)
+    assert ({each.path for each in told.removed}, told.size_bytes) == (gone, 2 * len(PNG + b"one"))
+    assert blobs(project) == everything
+    done = project.vacuum("scans", retention=timedelta(0))
+    assert ({each.path for each in done.removed}, blobs(project)) == (gone, {digest(b"two")})
+    with project.blob("scans", "scans/2.png", version=1) as file:
+        assert file.read() == PNG + b"two"
+
+
+def test_bytes_of_an_ingest_that_was_killed_go_and_those_of_others_stay(project: Project) -> None:
+    put(project, "1.png", b"one")
+    kept = kept_of(project, "scans")
+    stray, same = kept.put(b"never named"), project.storage.put(b"never named")
+    assert [each.path[-64:] for each in project.vacuum("scans", retention=timedelta(0)).removed] == [stray]
+    assert (kept.exists(stray), project.storage.get(same)) == (False, b"never named")
+    project.ingest("scans")
+    kept.put(b"never named")
+    done = project.vacuum("scans", retention=timedelta(0))
+    assert [each.path[-64:] for each in done.removed] == [stray]
+    assert blobs(project) == {digest(b"one")}
+
+
+def test_bytes_stay_where_versions_are_on_record_and_the_table_cannot_be_found(project: Project) -> None:
+    put(project, "1.png", b"one")
+    project.ingest("scans")
+    table = project.root / ".noria" / "storage" / "tables" / "scans"
+    project.close()
+    table.rename(table.with_name("away"))
+    with noria.open(project.root) as again:
+        assert again.vacuum("scans", retention=timedelta(0)).removed == ()
+        assert blobs(again) == {digest(b"one")}
+
+
+def test_bytes_named_by_rows_that_went_lately_stay_with_them(project: Project) -> None:
+    put(project, "1.png", b"one")
+    project.ingest("scans")
+    put(project, "2.png", b"two")
+    project.ingest("scans")
+    project.lake.compact("scans")  # no version on record needs it, and the old files are there for a while
+    assert project.vacuum("scans").removed == ()
+    removed = project.vacuum("scans", retention=timedelta(0)).removed
+    assert not any(each.path.startswith("sha256/") for each in removed)
+    assert blobs(project) == {digest(b"one"), digest(b"two")}
+
+
+def test_nothing_is_removed_while_files_are_taken_in(project: Project) -> None:
+    put(project, "1.png", b"one")
+    seen: list[str] = []
+
+    def describe(path: Path) -> dict[str, object]:
+        with noria.open(project.root) as other, pytest.raises(LeaseHeld):
+            other.vacuum("scans", retention=timedelta(0))
+        seen.append(path.name)
+        return {}
+
+    files = replace(project.declarations.files["scans"], describe=describe)
+    assert take_files(project, files, cause=None, at=None).accepted == 1
+    assert seen == ["1.png"]
+    with project.blob("scans", "scans/1.png") as file:
+        assert file.read() == PNG + b"one"
+
+
+def test_an_ingest_that_lost_its_hold_names_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine slept for longer than a lease lasts, and a vacuum came between."""
+    for name in ("1.png", "2.png"):
+        put(project, name, name.encode())
+    monkeypatch.setattr(file_sets, "_LEASE_S", 0.05)
+
+    def sleep(path: Path) -> dict[str, object]:
+        if path.name == "2.png":
+            time.sleep(0.2)
+            with noria.open(project.root) as other:
+                assert len(other.vacuum("scans", retention=timedelta(0)).removed) == 2
+        return {}
+
+    files = replace(project.declarations.files["scans"], describe=sleep)
+    with pytest.raises(LeaseHeld):
+        take_files(project, files, cause=None, at=None)
+    assert not project.lake.exists("scans")
+    assert project.ingest("scans")[0].accepted == 2
+    with project.blob("scans", "scans/1.png") as file:
+        assert file.read() == PNG + b"1.png"
+
+
+def test_a_vacuum_tells_file_by_file(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    stray = kept_of(project, "scans").put(b"never named")
+    os.utime(kept_of(project, "scans").fetch(stray), (WRITTEN.timestamp(),) * 2)
+    root = str(project.root)
+    assert main(["dataset", "vacuum", "--dry-run", "--project", root]) == 0
+    told = capsys.readouterr().out
+    assert "would go" in told and stray[:20] in told
+    assert main(["dataset", "vacuum", "--project", root]) == 0
+    assert "gone" in capsys.readouterr().out
+    assert blobs(project) == set()

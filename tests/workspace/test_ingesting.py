@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -147,6 +147,70 @@ def test_one_bad_file_does_not_hold_up_the_others(project: Project) -> None:
     assert ids(project) == ["a", "b", "d", "e"]
 
 
+def test_a_blocked_file_is_named_with_the_line(project: Project) -> None:
+    path = put(project, "1.csv", "a", n=999)
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    with pytest.raises(BatchBlocked) as caught:
+        project.ingest("sales")
+    assert str(caught.value) == (
+        "data/1.csv, for dataset 'sales', is blocked, nothing of it was written: 1 of 1 rows (100.0%) break "
+        "the contract, at most 50.0% may: between(n, 0, 100) fails for 1. Repair the rows and ingest them "
+        "again"
+    )
+    assert caught.value.__notes__ == [
+        'For example: between(n, 0, 100) fails for {"n":999}, line 3 of data/1.csv'
+    ]
+    path.write_text(HEAD + "b,2,2024-01-01T00:00:00Z\na,1\nc\n")
+    with pytest.raises(BatchBlocked) as caught:
+        project.ingest("sales", path)
+    assert caught.value.__notes__[0].endswith(", line 3 of data/1.csv")
+    with pytest.raises(BatchBlocked, match=r"^batch 7 of dataset 'sales' is blocked") as caught:
+        project.ingest("sales", path, batch=7)
+    assert caught.value.__notes__[0].endswith(", line 3 of data/1.csv")
+    event = project.ledger.list_events(verb="dataset.blocked")[0]
+    assert "999" not in str(event.payload["reasons"])
+    path.write_text(
+        HEAD + "a,1,2024-01-01T00:00:00Z\nb,999,2024-01-01T00:00:00Z\na,2,2024-01-01T00:00:00Z\n" * 2
+    )
+    with pytest.raises(BatchBlocked):
+        project.ingest("sales")
+    path.write_text(
+        HEAD + "a,1,2024-01-01T00:00:00Z\nc,3,2024-01-01T00:00:00Z\nb,999,2024-01-01T00:00:00Z\n"
+        "a,2,2024-01-01T00:00:00Z\n"
+    )
+    (done,) = project.ingest("sales")
+    assert [(each.rule, each.where) for each in done.findings] == [
+        ("between(n, 0, 100)", "line 4"),
+        ("unique(id)", "line 5"),
+    ]
+
+
+def test_of_mixed_files_the_readable_ones_are_taken(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(project, "1.csv", "a")
+    (project.root / "data" / "2.xlsx").write_bytes(b"PK\x03\x04 a workbook")
+    (project.root / "data" / "3.parquet").write_bytes(b"PAR1 torn")
+    (project.root / "data" / "4.csv").write_bytes(b"\x1f\x8b torn")
+    (project.root / "data" / "5.jsonl").write_text('{"id": "e", "n": 1, "sold_at": "2024-01-01T00:00:00Z"}\n')
+    monkeypatch.setitem(sys.modules, "python_calamine", None)  # as if the extra was not installed
+    monkeypatch.delitem(sys.modules, "noria.lake.sources.excel", raising=False)
+    with pytest.raises(ConfigError, match="pip install 'noria\\[excel\\]'") as caught:
+        project.ingest("sales", project.root / "data" / "*")
+    assert ids(project) == ["a", "e"]
+    first, *others = caught.value.__notes__
+    assert first == "This is data/2.xlsx; of 5 sources 3 could not be taken."
+    assert [each.partition(":")[0] for each in others] == ["data/3.parquet", "data/4.csv"]
+
+
+def test_a_first_file_without_a_column_of_the_contract_does_not_hold_up_the_others(project: Project) -> None:
+    (project.root / "data" / "1.csv").write_text("id,m,sold_at\nc,1,2024-01-01T00:00:00Z\n")
+    put(project, "2.csv", "a")
+    taken = list(take(project, "sales", Request()))
+    assert [type(each.error) for each in taken] == [ConfigError, type(None)]
+    assert ids(project) == ["a"]
+
+
 def test_a_row_that_has_landed_is_repeated(project: Project) -> None:
     project.ingest("sales", put(project, "1.csv", "a", "b"))
     (done,) = project.ingest("sales", put(project, "2.csv", "b", "c"))
@@ -223,6 +287,37 @@ def test_what_a_database_has_got_since_is_taken(project: Project, till: sqlite3.
     assert project.ingest("sales", till, query="select 'z' as id, 1 as n, '2024-01-01T00:00:00Z' as sold_at")
 
 
+def test_the_same_bad_row_of_a_database_is_one_rejected_row(
+    project: Project, till: sqlite3.Connection
+) -> None:
+    url = f"sqlite:///{project.root}/till.db"
+    bad = "('bad', 500, '2024-01-02T00:00:00Z')"
+    till.execute(f"insert into sold values {bad}, {bad}")  # two rows that say the same are two
+    till.commit()
+    first = datetime(2024, 2, 1, tzinfo=UTC)
+    for day, more in enumerate(("k5", "k6", "k7")):
+        till.execute(f"insert into sold values ('{more}', {5 + day}, '2024-01-02T00:00:00Z')")
+        till.commit()
+        at = first + timedelta(days=day)
+        (done,) = project.ingest("sales", url, table="sold", since="n", at=at)
+        assert (done.state, done.rejected) == ("landed", 2)
+    raw = project.lake.read("sales__rejected").to_pylist()
+    payloads = {each["payload"] for each in raw if "bad" in each["payload"]}
+    assert payloads == {'{"id":"bad","n":500,"sold_at":"2024-01-02T00:00:00Z"}'}  # as it came
+    found = project.rejected("sales", reason="between")
+    assert found["sightings"].to_pylist() == [3, 3]
+    assert found["rejected_at"].to_pylist() == [first] * 2
+    assert found["last_seen_at"].to_pylist() == [first + timedelta(days=2)] * 2
+    project.repair("sales", reason="between", values={"n": "50"})
+    assert project.rejected("sales", reason="between").num_rows == 0
+    till.execute("insert into sold select 'm' || n, n + 50, sold_at from sold where n < 5")
+    till.commit()
+    assert project.ingest("sales", url, table="sold", since="n")[0].rejected == 2
+    assert project.rejected("sales", reason="between").num_rows == 0  # it has landed, repaired
+    (*_, last) = project.rejected("sales", reason="between", settled=True).to_pylist()
+    assert last["sightings"] == 4
+
+
 def test_what_cannot_be_is_told(project: Project) -> None:
     with pytest.raises(ConfigError) as caught:
         project.ingest("sale", "x.csv")
@@ -252,6 +347,29 @@ def test_a_trial_writes_nothing(project: Project) -> None:
     assert dict(third.reasons) == {"between(n, 0, 100)": 1}
     assert isinstance(fourth.error, SourceError)
     assert (project.ledger.list_events(), ids(project)) == (events, ["a"])
+
+
+def test_a_trial_holds_keys_against_all_that_came_before_in_the_source(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.lake.sources.files.CHUNK_BYTES", 200)
+    monkeypatch.setattr("noria.lake.incoming._ROWS_PER_PIECE", 5)
+    rows = [(f"k{each % 30}", 1) for each in range(40)] + [(f"k{each}", 2) for each in range(10)]
+    lines = "".join(f"{key},{n},2024-01-01T00:00:00Z\n" for key, n in rows)
+    (project.root / "data" / "1.csv").write_text(HEAD + lines + "torn\n")
+    (trial,) = try_out(project, "sales", Request())
+    assert (trial.accepted, trial.repeated, trial.rejected) == (30, 10, 11)
+    assert dict(trial.reasons) == {"unique(id)": 10, "1 field, wanted 3": 1}
+    assert trial.columns == {"id": "string", "n": "int64", "sold_at": "timestamp[us, tz=UTC]"}
+    assert not project.lake.exists("sales")
+    assert not list(project.state.glob("storage/tables/*"))
+    (done,) = project.ingest("sales")
+    assert (done.accepted, done.repeated, done.rejected) == (30, 10, 11)
+    (project.root / "data" / "2.csv").write_text(
+        HEAD + "k1,1,2024-01-01T00:00:00Z\nk2,7,2024-01-01T00:00:00Z\n"
+    )
+    _, trial = try_out(project, "sales", Request())
+    assert (trial.accepted, trial.repeated, dict(trial.reasons)) == (0, 1, {"new_key(id)": 1})
 
 
 def test_the_cause_is_asked_for_only_where_something_lands(project: Project) -> None:

@@ -22,6 +22,7 @@ from noria.errors import (
     ProjectNotFound,
     SourceError,
     StoreError,
+    TooLarge,
 )
 
 __all__ = ["HANDLERS", "BadRequest", "status_of"]
@@ -34,6 +35,7 @@ _STATUS: tuple[tuple[type[NoriaError], HTTPStatus], ...] = (
     (LeaseHeld, HTTPStatus.CONFLICT),
     (ConfigError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BatchBlocked, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (SourceError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
 )

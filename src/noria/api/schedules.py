@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from noria.triggers.declarations import Decay, Trigger, leaves
+from noria.triggers.declarations import Decay, Stale, Trigger, leaves
 from noria.workspace.project import Project
 
 __all__ = ["TriggerSchedule", "list_schedules"]
@@ -22,6 +22,7 @@ class TriggerSchedule(msgspec.Struct, frozen=True, kw_only=True):
     tz: str | None
     catch_up: str | None
     monitors: tuple[str, ...]
+    datasets: tuple[str, ...]  # that it waits for to go stale
     last: datetime | None  # the last instant that was ticked
     next: tuple[datetime, ...]
 
@@ -47,6 +48,7 @@ def _read(project: Project, trigger: Trigger, at: datetime) -> TriggerSchedule:
         tz=schedule.tz if schedule else None,
         catch_up=schedule.catch_up.value if schedule else None,
         monitors=tuple(each.monitor.name for each in leaves(trigger.on) if isinstance(each, Decay)),
+        datasets=tuple(each.dataset.name for each in leaves(trigger.on) if isinstance(each, Stale)),
         last=ticks[0].at if ticks else None,
         next=tuple(following),
     )

@@ -18,6 +18,7 @@ from noria.checks.declarations import (
     not_null,
     one_of,
     references,
+    rejected_share,
     row_count,
     unique,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "not_null",
     "one_of",
     "references",
+    "rejected_share",
     "row_count",
     "unique",
 ]

@@ -16,6 +16,7 @@ from noria.checks.declarations import (
     one_of,
     unique,
 )
+from noria.checks.quoting import quoted
 from noria.clock import heed_time_zones
 from noria.errors import ConfigError
 
@@ -260,7 +261,7 @@ def _dataframely_column(draft: _Draft, name: str, column: Any) -> None:
         else:
             draft.left_out.append(f"column {name!r}: NaN is allowed and infinity is not; write an expression")
     elif getattr(column, "allow_nan", True) is False:
-        sql = f"not isnan({_quoted(name)})"
+        sql = f"not isnan({quoted(name)})"
         draft.add(lambda: expression(sql, name=f"{name} is no NaN", severity=severity), name)
     for other in ("check", "resolution"):
         if getattr(column, other, None) is not None:
@@ -290,7 +291,7 @@ def _beyond(name: str, sign: str, bound: Any, kind: str | None, severity: str) -
         edge = (plain + 1, None) if sign == ">" else (None, plain - 1)
         return between(name, *edge, severity=severity)
     return expression(
-        f"{_quoted(name)} {sign} {plain!r} and not isnan({_quoted(name)}::double)",
+        f"{quoted(name)} {sign} {plain!r} and not isnan({quoted(name)}::double)",
         name=f"{name} {sign} {plain}",
         severity=severity,
     )
@@ -317,7 +318,3 @@ def _regex(facts: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """Give a number of numpy as one of Python."""
     return value.item() if type(value).__module__ == "numpy" else value
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -7,7 +7,7 @@ every other rule and row (`noria.checks.sql`), rules about the batch as a whole 
 (`noria.checks.whole`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 import duckdb
@@ -52,8 +52,10 @@ class Checking:
         *,
         max_rejected_share: float,
         surroundings: Surroundings | None,
+        added: Collection[str] = (),
     ) -> None:
         self._evaluator = evaluator
+        self._added = added
         self._limit = max_rejected_share
         self._rules = list(rules)
         self._whole: dict[int, WholeRule] = {}
@@ -71,6 +73,7 @@ class Checking:
                 _want_about_a_row(rule, evaluator)
         self._failing = [0] * len(self._rules)
         self._examples = [""] * len(self._rules)
+        self._firsts: dict[int, int] = {}
         self._rows = 0
         self._rejected = 0
 
@@ -113,6 +116,7 @@ class Checking:
                 rule = self._rules[place]
                 if not self._failing[place]:
                     self._examples[place] = _example(table, rule, int(flags.argmax()))
+                    self._firsts[place] = at + int(flags.argmax())
                 self._failing[place] += count
                 if rule.severity is not Severity.WARN:
                     bad |= flags
@@ -126,7 +130,7 @@ class Checking:
             named = [(self._rules[place], failing[place]) for place in sorted(failing)]
             verdict = PieceVerdict(
                 table.filter(pa.array(good)),
-                rejected_rows(table, named, bad, first_row=at),
+                rejected_rows(table, named, bad, first_row=at, added=self._added),
             )
         for whole in self._whole.values():
             whole.piece(verdict.accepted)
@@ -165,6 +169,7 @@ class Checking:
             share=failing / rows,
             example=example,
             detail=detail,
+            row=None if detail else self._firsts.get(place),
         )
 
     def _evaluate(self, table: pa.Table) -> dict[int, Flags]:
@@ -194,7 +199,7 @@ class Checking:
             elif place not in self._whole and place not in self._growing:
                 told = _by_kernels(columns, rule, table)
                 if told is None:
-                    parts[place] = f"coalesce({failing_sql(rule, table.schema)}, false)"
+                    parts[place] = f"({failing_sql(rule, table.schema)}) is true"
                 else:
                     failing[place] = told
         hashes: dict[_Key, Hashes] = {}

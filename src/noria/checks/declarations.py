@@ -4,9 +4,11 @@ A null fails `not_null` only: every other rule lets it pass, as SQL's own checks
 a missing value for `not_null` and as out of bounds for `between`.
 """
 
+import math
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
@@ -33,12 +35,14 @@ __all__ = [
     "not_null",
     "one_of",
     "references",
+    "rejected_share",
     "row_count",
     "unique",
 ]
 
-Bound = int | float | str
-BATCH_KINDS = frozenset({"aggregate", "fresh", "has_type", "row_count"})  # about a batch, not about a row
+Bound = bool | int | float | str
+# About a batch, not about a row.
+BATCH_KINDS = frozenset({"aggregate", "fresh", "has_type", "rejected_share", "row_count"})
 
 
 class Named(Protocol):
@@ -74,7 +78,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     type: str | None = None  # of `has_type`
     dataset: str | None = None  # of `references`: whose `others` the columns name
     others: tuple[str, ...] = ()
-    span_s: float | None = None  # of `fresh`: the greatest age; of `row_count`: how far to look back
+    span_s: float | None = None  # of `fresh`: the greatest age; of others about batches: how far to look back
+    alpha: float | None = None  # of `rejected_share`: how often it may alarm for nothing
     severity: Severity = Severity.REJECT
 
     @property
@@ -102,8 +107,11 @@ def between(
     >>> between("distance", 1, 6_000).name
     'between(distance, 1, 6000)'
     """
+    if any(isinstance(bound, float) and math.isnan(bound) for bound in (low, high)):
+        raise ConfigError(f"between({column!r}, {low!r}, {high!r}): nothing is above or below a NaN")
+    low, high = (None if low == -math.inf else low), (None if high == math.inf else high)
     given = [bound for bound in (low, high) if bound is not None]
-    if not given:
+    if not given or math.inf in (low, -high if isinstance(high, float) else None):
         raise ConfigError(f"between({column!r}) has no bound; give `low`, `high` or both")
     kinds = {_kind(bound) for bound in given}
     if len(kinds) > 1:
@@ -142,9 +150,19 @@ def unique(*columns: str, severity: str = "reject") -> Rule:
     )
 
 
-def one_of(column: str, values: Iterable[Bound], *, severity: str = "reject") -> Rule:
-    """Want one of `values`."""
-    allowed = tuple(values)
+def one_of(
+    column: str, values: Iterable[Bound | date | datetime | Decimal], *, severity: str = "reject"
+) -> Rule:
+    """Want one of `values`: numbers, texts, truth values, days or instants. A null passes by itself.
+
+    Raises
+    ------
+    ConfigError
+        If there is no value, or one that equals nothing: None, NaN, an infinity, something else.
+    """
+    if isinstance(values, str):
+        raise ConfigError(f"one_of({column!r}, {values!r}) was given a text; give a list of values")
+    allowed = tuple(_allowed(column, each) for each in values)
     if not allowed:
         raise ConfigError(f"one_of({column!r}) allows no value; give at least one")
     shown = ", ".join(_show(value) for value in allowed[:4]) + (", …" if len(allowed) > 4 else "")
@@ -293,6 +311,46 @@ def fresh(max_age: str | timedelta, *, severity: str = "block") -> Rule:
     return Rule(kind="fresh", name=f"fresh({max_age})", span_s=span, severity=_of_batch(severity, "fresh"))
 
 
+def rejected_share(
+    jump: float = 2.0,
+    *,
+    against: str | timedelta = "28d",
+    alpha: float = 0.001,
+    severity: str = "warn",
+) -> Rule:
+    """Want no share of rejected rows that is far above what earlier batches had.
+
+    The limit of the share itself is the dataset's `max_rejected_share`. Batches of which this did not hold
+    are no measure of later ones.
+
+    Parameters
+    ----------
+    jump
+        How many times the share of all earlier rows it has to be, at least.
+    against
+        How far to look back for batches that landed. With fewer than 5 of them nothing is wanted.
+    alpha
+        How often it may fail for nothing: of this share of batches, at most; see `noria.checks.trends`.
+
+    Examples
+    --------
+    >>> rejected_share(3, against="7d").name
+    'rejected_share(3, against=7d)'
+    """
+    if not jump >= 1 or not math.isfinite(jump):
+        raise ConfigError(f"rejected_share({jump!r}): the jump is {jump!r}, wanted is a number from 1 on")
+    if not 0 < alpha < 1:
+        raise ConfigError(f"rejected_share(alpha={alpha!r}) wants a share between 0 and 1, such as 0.001")
+    return Rule(
+        kind="rejected_share",
+        name=f"rejected_share({jump:g}, against={against})",
+        high=jump,
+        span_s=_span(against, "rejected_share"),
+        alpha=alpha,
+        severity=_of_batch(severity, "rejected_share"),
+    )
+
+
 def row_count(
     low: float | None = None,
     high: float | None = None,
@@ -390,6 +448,21 @@ def _plain(bound: float | str | datetime | None) -> Bound | None:
             raise ConfigError(f"{bound!r} has no time zone; noria speaks aware UTC only")
         return format_instant(bound)
     return bound
+
+
+def _allowed(column: str, value: object) -> Bound:
+    if isinstance(value, datetime):
+        return str(_plain(value))
+    if isinstance(value, date | Decimal):
+        return str(value)
+    if not isinstance(value, bool | int | float | str) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        raise ConfigError(
+            f"one_of({column!r}): {value!r} is no value to compare with; leave it out "
+            "(a null passes by itself)"
+        )
+    return value
 
 
 def _show(bound: Bound | None) -> str:

@@ -10,7 +10,7 @@
 However a batch is cut into pieces, the same rows are accepted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
@@ -57,6 +57,7 @@ class BatchChecker:
         *,
         max_rejected_share: float,
         surroundings: Surroundings | None = None,
+        added: Collection[str] = (),
     ) -> Checking:
         """Begin to check a batch that comes in pieces.
 
@@ -68,6 +69,8 @@ class BatchChecker:
             Above this share of rejected rows the whole batch is blocked.
         surroundings
             Where the batch stands; `fresh`, `references` and `row_count(against=...)` need it.
+        added
+            Columns that did not come with the rows: what is kept of a rejected row goes without them.
 
         Raises
         ------
@@ -79,6 +82,7 @@ class BatchChecker:
             rules,
             max_rejected_share=max_rejected_share,
             surroundings=surroundings,
+            added=added,
         )
 
     def check(

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from noria.checks.declarations import Rule, Severity
 from noria.checks.evaluator import Evaluator
+from noria.checks.hashes import is_among, sorted_hashes
 from noria.checks.proofs import Columns
-from noria.checks.seen import Key, SeenKeys, is_among, is_exact, keys_of, own_hashes, sorted_hashes
+from noria.checks.seen import Key, SeenKeys, is_exact, keys_of, own_hashes
 from noria.checks.verdicts import Flags, Hashes
 
 __all__ = ["PieceKeys", "settle"]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from noria.checks.codes import distinct_codes
 from noria.checks.declarations import Rule
 from noria.checks.evaluator import Evaluator
 from noria.checks.sql import missing_sql
@@ -30,6 +31,7 @@ class Columns:
     def __init__(self, table: pa.Table) -> None:
         self._table = table
         self._extrema: dict[str, tuple[Any, Any] | None] = {}
+        self._codes: dict[str, pa.StringArray | None] = {}
 
     def failing(self, rule: Rule) -> Flags | None:
         """Say which rows break `rule`; None where only SQL can tell."""
@@ -46,7 +48,7 @@ class Columns:
                 return self._not_matching(rule)
             case _:
                 return None
-        return np.zeros(self._table.num_rows, dtype=bool) if holds else None
+        return self._none if holds else None
 
     def present(self, key: Sequence[str], evaluator: Evaluator) -> Flags:
         """Say which rows have a value in each column of `key`."""
@@ -103,7 +105,11 @@ class Columns:
             )
         if not plain:
             return None
-        found = pc.is_in(column, pa.array(rule.values, column.type))
+        wanted = pa.array(rule.values, column.type)
+        codes = self._codes_of(name)
+        if codes is not None and pc.all(pc.is_in(codes, wanted)).as_py():
+            return self._none
+        found = pc.is_in(column, wanted)
         return ~np.asarray(pc.or_(found, pc.is_null(column)) if column.null_count else found)
 
     def _not_matching(self, rule: Rule) -> Flags | None:
@@ -112,13 +118,31 @@ class Columns:
         if not pa.types.is_string(column.type):
             return None
         whole = rf"\A(?:{rule.pattern})\z"
+        codes = self._codes_of(name)
+        if codes is not None and pc.all(pc.match_substring_regex(codes, whole)).as_py():
+            return self._none
         if len(column.slice(0, _SAMPLE).unique()) <= min(_FEW, len(column) // 2):
             coded = column.dictionary_encode().combine_chunks()
             fails = pc.invert(pc.match_substring_regex(coded.dictionary, whole))
+            if not pc.any(fails).as_py():
+                return self._none
             flags = pc.take(fails, coded.indices)
         else:
             flags = pc.invert(pc.match_substring_regex(column, whole))
         return np.asarray(flags.fill_null(False))
+
+    @property
+    def _none(self) -> Flags:
+        return np.zeros(self._table.num_rows, dtype=bool)
+
+    def _codes_of(self, name: str) -> pa.StringArray | None:
+        """Give the distinct texts of a column of codes; None where it is none."""
+        column = self._table[name]
+        if len(column) < _SAMPLE or not pa.types.is_string(column.type):
+            return None
+        if name not in self._codes:
+            self._codes[name] = distinct_codes(column)
+        return self._codes[name]
 
 
 def _extrema(column: pa.ChunkedArray) -> tuple[Any, Any] | None:

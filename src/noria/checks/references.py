@@ -5,7 +5,8 @@ import pyarrow as pa
 
 from noria.checks.declarations import Rule
 from noria.checks.evaluator import Evaluator
-from noria.checks.sql import listed, quoted
+from noria.checks.quoting import quoted
+from noria.checks.sql import listed
 from noria.checks.surroundings import Surroundings
 from noria.checks.verdicts import Flags
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from noria.checks.declarations import Bound, Rule
+from noria.checks.quoting import quoted, quoted_text
 from noria.errors import ConfigError
 
-__all__ = ["failing_sql", "hash_sql", "listed", "literal", "missing_sql", "quoted"]
+__all__ = ["failing_sql", "hash_sql", "listed", "literal", "missing_sql"]
 
 
 def failing_sql(rule: Rule, schema: pa.Schema) -> str:  # noqa: PLR0911 - one line per kind
@@ -48,11 +49,6 @@ def missing_sql(column: str, schema: pa.Schema) -> str:
     return f"({test})"
 
 
-def quoted(name: str) -> str:
-    """Write a column's name."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def listed(columns: Sequence[str]) -> str:
     """Write columns' names."""
     return ", ".join(map(quoted, columns))
@@ -62,7 +58,7 @@ def literal(value: Bound, *, instant: bool = False) -> str:
     """Write a value."""
     if isinstance(value, bool | int | float):
         return repr(value) if not isinstance(value, bool) else str(value).lower()
-    text = "'" + value.replace("'", "''") + "'"
+    text = quoted_text(value)
     return f"timestamptz {text}" if instant else text
 
 

@@ -1,7 +1,7 @@
 """What checking says: findings, rows accepted and set aside, reasons why a batch is blocked."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -45,6 +45,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     share: float
     example: str  # the first failing row's values, or what the batch came to, as JSON
     detail: str = ""  # of a rule about the batch: what was found and wanted, without a value of any row
+    row: int | None = None  # the first failing row's place among all that came, from 0
+    where: str = ""  # its place in the file that it came in, as people find it: "line 7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +154,20 @@ def _jsonable(value: object) -> object:
 
 
 def rejected_rows(
-    table: pa.Table, failing: Sequence[tuple[Rule, Flags]], bad: Flags, *, first_row: int
+    table: pa.Table,
+    failing: Sequence[tuple[Rule, Flags]],
+    bad: Flags,
+    *,
+    first_row: int,
+    added: Collection[str] = (),
 ) -> pa.Table:
-    """Give the rows of `table` that are `bad`, each with the names of the rules that it breaks."""
+    """Give the rows of `table` that are `bad`, each with the names of the rules that it breaks.
+
+    `added`: columns that did not come with the rows, and are no part of what is kept of them.
+    """
     rows = np.flatnonzero(bad)
-    columns = {"reason": _reasons(failing, rows), "payload": row_jsons(table.take(pa.array(rows)))}
+    came = table.select([each for each in table.column_names if each not in added])
+    columns = {"reason": _reasons(failing, rows), "payload": row_jsons(came.take(pa.array(rows)))}
     return pa.table({**columns, "row": rows + first_row}, schema=REJECTED_SCHEMA)
 
 

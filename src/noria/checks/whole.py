@@ -81,6 +81,8 @@ def watch(rule: Rule, evaluator: Evaluator, surroundings: Surroundings | None) -
                 f"the check {rule.name} asks where a batch stands, which only an ingest knows; "
                 "leave it out where rows are checked by themselves"
             )
+        case "rejected_share":
+            raise ConfigError(f"the check {rule.name} is judged by the lake, once all rows are decided about")
         case "fresh":
             return _Fresh(rule, surroundings)
         case "row_count":
@@ -227,9 +229,12 @@ class _Aggregate:
                 f"update {self._name} set {joined} from (select {states} from batch) new", {"batch": accepted}
             )
         except duckdb.Error as err:
-            raise ConfigError(
-                f"the check {self._rule.name} ({self._rule.sql}) cannot be evaluated: {first_line(err)}"
-            ) from err
+            raise self._unfit(err) from err
+
+    def _unfit(self, err: duckdb.Error) -> ConfigError:
+        return ConfigError(
+            f"the check {self._rule.name} ({self._rule.sql}) cannot be evaluated: {first_line(err)}"
+        )
 
     def _answer(self) -> tuple[object, ...]:
         found = ", ".join(f"finalize(s{place})" for place in range(len(self._calls)))
@@ -238,7 +243,10 @@ class _Aggregate:
     def finish(self, rows: int) -> Failed | None:
         if not self._begun:
             return None
-        holds, *values = self._answer()
+        try:
+            holds, *values = self._answer()
+        except duckdb.Error as err:
+            raise self._unfit(err) from err
         if holds is not False:
             return None
         return Failed(f"{self._rule.sql} is false", row_json(dict(zip(self._calls, values, strict=True))))

@@ -11,6 +11,7 @@ _NOUNS = {
     "pipeline": "Pipelines: list, show, run.",
     "stream": "Streams of events: list, push, consume.",
     "dataset": "Datasets: what there is, where it comes from, what was rejected.",
+    "feature": "Feature views: list, show, get, trace, compare, materialize.",
     "model": "Model versions: list and show.",
     "table": "Tables and models of the warehouse: show.",
     "dashboard": "Pages of charts and tables: list, build.",

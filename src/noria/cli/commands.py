@@ -60,6 +60,9 @@ COMMANDS = (
     Command("dataset read", "NAME", "lake:read_dataset", "Read rows, also of a version or an instant.", _SEE),
     Command("dataset profile", "NAME [FILE]", "contracts:profile", "Propose a contract for rows.", _SEE),
     Command("dataset rejected", "NAME", "contracts:rejected", "Show the rows that were set aside.", _SEE),
+    Command("feature list", "", "features:list_views", "List feature views and who uses them.", _SEE),
+    Command("feature show", "VIEW", "features:show_view", "Show how features are made, and values.", _SEE),
+    Command("feature get", "VIEW ENTITY", "features:get", "Get online features of entities.", _SEE),
     Command("model list", "", "registry:list_models", "List model versions and where they stand.", _SEE),
     Command("model show", "MODEL", "registry:show_model", "Show a model version and its gates.", _SEE),
     Command("table show", "NAME", "transforms:show_table", "Show a table: columns, sources, tests.", _SEE),
@@ -71,9 +74,12 @@ COMMANDS = (
         "trace", "PREDICTION_ID", "audit:trace", "Trace a prediction to its rows and its money.", "Ask why"
     ),
     Command("why", "MODEL@ENVIRONMENT", "audit:why", "Tell what put a model where it is.", "Ask why"),
+    Command("feature trace", "VIEW ENTITY [AT]", "features:trace", "Trace features to rows.", "Ask why"),
+    Command("feature compare", "VIEW", "features:compare", "Hold online against offline.", "Ask why"),
     Command("ledger verify", "", "ledger:verify", "Prove that no record was changed.", "Ask why"),
     Command("ingest", "DATASET [WHAT ...]", "ingesting:ingest", "Take in new files, or a database.", "Act"),
     Command("transform", "[MODEL...]", "transforms:transform", "Build the models that are stale.", "Act"),
+    Command("table drop", "NAME", "transforms:drop_table", "Drop a table whose model is gone.", "Act"),
     Command("pipeline run", "TARGET", "pipelines:run_pipeline", "Run what is stale of a pipeline.", "Act"),
     Command("pipeline prune", "", "pruning:prune", "Forget kept results that no run needs.", "Act"),
     Command("stream push", "NAME FILE", "streams:push", "Append JSON lines to a stream.", "Act"),
@@ -82,9 +88,10 @@ COMMANDS = (
     Command("dataset release", "NAME", "contracts:release", "Go on without a blocked batch.", "Act"),
     Command("dataset delete", "NAME WHERE", "upkeep:delete", "Delete rows; older versions keep them.", "Act"),
     Command(
-        "dataset forget", "NAME COLUMN VALUE", "upkeep:forget", "Erase a subject from it for good.", "Act"
+        "dataset forget", "NAME COLUMN VALUE", "upkeep:forget", "Erase a subject everywhere, for good.", "Act"
     ),
     Command("dataset vacuum", "[NAME]", "upkeep:vacuum", "Remove files that no version needs.", "Act"),
+    Command("feature materialize", "[VIEW]", "features:materialize", "Load views for serving.", "Act"),
     Command("run retry", "RUN", "runs:retry", "Run it again: what is left, or from a step on.", "Act"),
     Command("run cancel", "RUN", "runs:cancel", "End a run of a pipeline.", "Act"),
     Command("run reproduce", "RUN", "runs:reproduce", "Run it again as recorded; compare.", "Act"),

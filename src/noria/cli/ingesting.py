@@ -200,6 +200,12 @@ def _whole(error: "NoriaError") -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
+def _named(taken: "Taken") -> str:
+    """Give the error of a source, which is named once."""
+    told = _whole(taken.error) if taken.error is not None else ""
+    return told if told.startswith(taken.source) else f"{taken.source}: {told}"
+
+
 def _told(taken: "Taken") -> dict[str, object]:
     if taken.error is not None:
         return {"source": taken.source, "state": "failed", "error": _error(taken.error)}
@@ -240,12 +246,21 @@ def _show_taken(taken: "list[Taken]", dataset: str) -> None:
     rejected = False
     for each in taken:
         for finding in () if each.done is None else each.done.findings:
-            screen.line(f"{each.source}: {finding.rule} fails for {screen.count(finding.failing, 'row')}")
+            if finding.detail:
+                screen.line(f"{each.source}: {finding.rule} does not hold: {finding.detail}")
+                continue
+            first = f", first in {finding.where}" if finding.where else ""
+            screen.line(
+                f"{each.source}: {finding.rule} fails for {screen.count(finding.failing, 'row')}{first}"
+            )
         rejected = rejected or (each.done is not None and each.done.rejected > 0)
-        if each.error is not None:
-            print(f"error: {each.source}: {_whole(each.error)}", file=sys.stderr)
     if rejected:
         screen.line(f"What was rejected is in {dataset}__rejected, with its reason.")
+    failed = [each for each in taken if each.error is not None]
+    for each in failed:
+        print(f"error: {_named(each)}", file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {screen.count(len(taken), 'source')} could not be taken", file=sys.stderr)
 
 
 def _show_trials(trials: "list[Trial]") -> None:

@@ -44,6 +44,8 @@ def list_datasets(*, options: Options = DEFAULT) -> None:
             screen.instant(each.landed_at),
             "blocked"
             if each.is_blocked
+            else "stale"
+            if each.stale
             else ""
             if each.is_declared
             else "model"
@@ -90,6 +92,7 @@ def show_dataset(name: Annotated[str, Parameter(name="NAME")], /, *, options: Op
         "rejected": None if summary.rejected is None else screen.number(summary.rejected),
         "bytes": None if found.size_bytes is None else screen.number(found.size_bytes),
         "newest event": found.newest_event_at, "newest known": found.newest_known_at,
+        "stale": summary.stale,
         "checks": "; ".join(found.checks) or None,
     })  # fmt: skip
     if found.columns:

@@ -54,12 +54,14 @@ def forget(
     /,
     *,
     reason: str = "asked for",
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     options: Options = DEFAULT,
 ) -> None:
-    """Take a subject's rows out of a dataset, of its rejected rows and of every older version, for good.
+    """Take a subject's rows out of a dataset and of all that was made from them, for good.
 
-    This cannot be undone. Models, predictions and other datasets that were made of these rows keep what they
-    have: forget the subject there as well.
+    Of the dataset and its rejected rows, of tables that carry the subject on, feature rows, predictions and
+    outcomes, all with every older version; of samples of models, kept results, local streams, answers and
+    online features. This cannot be undone. What models have learned stays: they are named.
 
     Parameters
     ----------
@@ -71,20 +73,35 @@ def forget(
         Whom to forget.
     reason
         Why, for the record; without the name of the subject.
+    dry_run
+        Only tell what is held where.
     """
     from noria.cli import screen
 
     with options.open() as project:
         wanted = _typed(project, name, column, values)
-        cause = _asked(project, name, "forget", reason)
-        done = project.lake.forget(name, column, wanted, reason=reason, cause=cause)
+        cause = None if dry_run else _asked(project, name, "forget", reason)
+        done = project.forget(name, column, wanted, reason=reason, dry_run=dry_run, cause=cause)
     if options.json:
         screen.json(done)
         return
+    rejected = sum(each.held for each in done.of("dataset") if each.name == f"{name}__rejected")
+    would = "would be forgotten" if dry_run else "are forgotten"
     screen.line(
-        f"{screen.count(done.rows, 'row')} and {screen.count(done.rejected, 'rejected row')} of {name} are "
-        f"forgotten; {screen.count(len(done.versions), 'version')} of it read otherwise now."
+        f"{screen.count(done.rows, 'row')} and {screen.count(rejected, 'rejected row')} of {name} {would}."
     )
+    told = [each for each in done.holdings if each.state != "nothing"]
+    screen.table(
+        ["what", "of", "", "found", "how"],
+        [(each.kind, each.name, each.state, screen.number(each.held), each.told) for each in told],
+        right=["found"],
+        wrap="how",
+    )
+    if done.models:
+        screen.line(
+            f"Trained on versions that held such rows, and not changed: {', '.join(done.models)}. Train them "
+            "again and deploy what comes of it, to be rid of what they have learned."
+        )
 
 
 def vacuum(
@@ -97,14 +114,16 @@ def vacuum(
 ) -> None:
     """Remove files of tables that neither the newest state nor any version on record needs.
 
+    Of folders of files (`noria.Files`), kept bytes that no row names go too.
+
     Parameters
     ----------
     names
-        Of tables; default: all.
+        Of tables and folders of files; default: all.
     retention
         What went, or never landed, stays so long: others may be at work with it.
     dry_run
-        Only tell.
+        Only tell, file by file.
     """
     from noria.cli import screen
     from noria.clock import parse_duration
@@ -116,8 +135,8 @@ def vacuum(
         raise ConfigError(f"--retention: {error}") from error
     with options.open() as project:
         told = [
-            project.lake.vacuum(name, retention=kept, dry_run=dry_run)
-            for name in names or project.lake.names()
+            project.vacuum(name, retention=kept, dry_run=dry_run)
+            for name in names or sorted({*project.lake.names(), *project.declarations.files})
         ]
     if options.json:
         screen.json(told)
@@ -129,6 +148,15 @@ def vacuum(
     screen.table(
         ["table", "would go" if dry_run else "gone", "bytes"], rows, right=["would go", "gone", "bytes"]
     )
+    if dry_run:
+        files = [
+            (each.name, one.path, f"{one.size_bytes:,}", one.since) for each in told for one in each.removed
+        ]
+        screen.table(
+            ["table", "file", "bytes", "since"],
+            [(name, path, size, screen.instant(since)) for name, path, size, since in files],
+            right=["bytes"],
+        )
 
 
 def _asked(project: "Project", name: str, verb: str, reason: str) -> str:

@@ -128,6 +128,10 @@ def _show_datasets(found: "ProjectStatus") -> None:
     for each in found.datasets:
         if each.blocked:
             screen.line(f"{each.name}: the newest batch is blocked: {'; '.join(each.blocked)}")
+        if each.stale:
+            screen.line(f"{each.name} is stale: {each.stale}")
+        if each.unreadable:
+            screen.line(f"{each.name}: whether it is fresh cannot be told: {each.unreadable}")
 
 
 def _show_pipelines(found: "ProjectStatus") -> None:

@@ -7,21 +7,24 @@ at the latest when all have come: rows whose key may have been there before wait
 - other content under a key that is there: rejected, or, in a table that merges, the newer one stays.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace
 
 from noria.checks.declarations import Rule, Severity, expression, not_null, unique
 from noria.checks.engine import BatchChecker
+from noria.checks.hashes import HashRuns, sorted_hashes
 from noria.checks.surroundings import Surroundings
 from noria.checks.verdicts import REJECTED_SCHEMA, Finding, blocking_reasons, rejected_rows, row_json
 from noria.lake.data_files import DataFile
 from noria.lake.declarations import Dataset
 from noria.lake.kept import Kept
-from noria.lake.keys import HashRuns, KeyIndex, is_repeated
+from noria.lake.keys import KeyIndex, is_repeated
+from noria.lake.rejected_trend import RejectedTrend
 from noria.lake.rewriting import Rewritten, holding, rows_like, without_keys
 from noria.lake.row_files import RowFiles
 from noria.lake.rows import Broken
@@ -41,6 +44,7 @@ class _Count:
     rule: Rule
     failing: int = 0
     example: str = ""
+    row: int | None = None
 
 
 class Arrival:
@@ -56,6 +60,8 @@ class Arrival:
         Takes the accepted rows.
     surroundings
         What rules may ask beside the rows.
+    trend
+        Judges the share of rejected rows.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Arrival:
         sql: RowSql,
         kept: Kept,
         surroundings: Surroundings,
+        trend: RejectedTrend,
     ) -> None:
         self.schema = schema
         self.keys = dataset.keys
@@ -78,16 +85,21 @@ class Arrival:
         self.known_at = dataset.known_at_column
         self.hashes = HashRuns()
         self.rejects = Spill(REJECTED_SCHEMA)
+        self.where: Callable[[int | None], str] = _nowhere
         self.repeated = 0
         self.rows = 0
         self._limit = dataset.max_rejected_share
+        self._trend = trend
         self._table = table
         self._files = files
         self._index = index
         self._sql = sql
         self.kept = kept
         rules, key_severity = _contract_of(dataset)
-        self._checking = checker.begin(rules, max_rejected_share=1.0, surroundings=surroundings)
+        self._added = () if dataset.known_at else (self.known_at,)
+        self._checking = checker.begin(
+            rules, max_rejected_share=1.0, surroundings=surroundings, added=self._added
+        )
         self._suspects = Spill(schema.append(pa.field(_PLACE, pa.int64())))
         self._unreadable = _Count(Rule(kind="readable", name=_UNREADABLE))
         names = ", ".join(self.keys)
@@ -116,22 +128,23 @@ class Arrival:
         if not rows.num_rows:
             return
         hashes = self._sql.hashes(rows, self.keys)
-        ordered = np.sort(hashes)
+        ordered = sorted_hashes(hashes)
         doubtful = is_repeated(hashes, ordered) | self.hashes.find(hashes, ordered)
         if self._index is not None and not self.merges:
             doubtful |= self._index.find(hashes, ordered)
         if doubtful.any():
             picked = pa.array(doubtful)
             self._suspects.add(rows.filter(picked).append_column(_PLACE, pa.array(places).filter(picked)))
-            rows, ordered = rows.filter(pa.array(~doubtful)), np.sort(hashes[~doubtful])
+            rows, ordered = rows.filter(pa.array(~doubtful)), sorted_hashes(hashes[~doubtful])
         self.kept.add(rows)
         self.hashes.add(ordered)
 
     def take_broken(self, broken: Sequence[Broken]) -> None:
         """Take what could not be read as rows."""
-        self.rows += len(broken)
         if not self._unreadable.failing:
             self._unreadable.example = row_json({"row": broken[0].row, "reason": broken[0].reason})
+            self._unreadable.row = self.rows
+        self.rows += len(broken)
         self._unreadable.failing += len(broken)
         columns = {
             "reason": [each.reason[:_REASON_CHARACTERS] for each in broken],
@@ -164,11 +177,23 @@ class Arrival:
 
         Rows of the batch that are no newer than the table's, or the same, are dropped.
         """
-        if not index.find_any(self.hashes):
+        keys = self._replaced(table, files, index)
+        if keys is None or not keys.num_rows:
             return Rewritten()
+        return without_keys(table, files, keys, self._sql, columns=self.keys)
+
+    def drop_outdated(self) -> None:
+        """Drop what `replacing` would drop, of a batch that will not land: no file of the table changes."""
+        if self.merges and self._table is not None and self._index is not None:
+            self._replaced(self._table, self._files, self._index)
+
+    def _replaced(self, table: RowFiles, files: Sequence[DataFile], index: KeyIndex) -> pa.Table | None:
+        """Drop rows that are no newer than the table's, or the same; give the keys that others replace."""
+        if not index.find_any(self.hashes):
+            return None
         gone: list[pa.Table] = []
         for file in list(self.kept.files()):
-            rows = table.read_files([file], columns=self.schema.names)
+            rows = self.kept.read(file)
             rows = rows.filter(pa.array(index.find(self._sql.hashes(rows, self.keys))))
             if not rows.num_rows:
                 continue
@@ -178,16 +203,13 @@ class Arrival:
                 self.repeated += int(stale.sum())
                 self.kept.drop(rows.filter(pa.array(stale)), self._sql)
             gone.append(rows.filter(pa.array(told.found & ~stale)).select(list(self.keys)))
-        keys = pa.concat_tables(gone) if gone else None
-        if keys is None or not keys.num_rows:
-            return Rewritten()
-        return without_keys(table, files, keys, self._sql, columns=self.keys)
+        return pa.concat_tables(gone) if gone else None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The rules that did not hold."""
         own = [each for each in (self._twin, self._taken, self._unreadable) if each.failing]
-        return (
+        found = (
             *self._found,
             *(
                 Finding(
@@ -196,10 +218,13 @@ class Arrival:
                     failing=each.failing,
                     share=each.failing / self.rows,
                     example=each.example,
+                    row=each.row,
                 )
                 for each in own
             ),
+            *self._trend.findings(rejected=self.rejects.rows, rows=self.rows),
         )
+        return tuple(replace(each, where=self.where(each.row)) for each in found)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -230,7 +255,7 @@ class Arrival:
         self._reject(rows, places, here.found & ~equal & ~there.found, self._twin)
         new = rows.filter(pa.array(~found))
         self.kept.add(new)
-        self.hashes.add(np.sort(self._sql.hashes(new, self.keys)))
+        self.hashes.add(sorted_hashes(self._sql.hashes(new, self.keys)))
 
     def _decide_twins(self, rows: pa.Table, places: np.ndarray[Any, Any], stays: Flags) -> None:
         """Decide about rows of a key of which another row of the same lot stays."""
@@ -289,9 +314,14 @@ class Arrival:
         if not why.failing:
             first = rows.slice(int(flags.argmax()), 1).select(list(self.keys))
             why.example = row_json(first.to_pylist()[0])
+            why.row = int(places[flags][0]) if places[flags][0] >= 0 else None
         why.failing += count
-        told = rejected_rows(rows, [(why.rule, flags)], flags, first_row=0)
+        told = rejected_rows(rows, [(why.rule, flags)], flags, first_row=0, added=self._added)
         self.rejects.add(told.set_column(2, "row", pa.array(places[flags])))
+
+
+def _nowhere(row: int | None) -> str:
+    return ""
 
 
 def _contract_of(dataset: Dataset) -> tuple[list[Rule], str]:
@@ -304,7 +334,7 @@ def _contract_of(dataset: Dataset) -> tuple[list[Rule], str]:
     if known_at != event_at:
         in_order = f'"{known_at}" >= "{event_at}"'
         rules += [not_null(known_at), expression(in_order, name=f"{known_at} not before {event_at}")]
-    rules += dataset.checks
+    rules += [each for each in dataset.checks if each.kind != "rejected_share"]
     of_key = [each for each in rules if each.kind == "unique" and each.columns == dataset.keys]
     severity = Severity.BLOCK if any(each.severity is Severity.BLOCK for each in of_key) else Severity.REJECT
     others = {each.name: each for each in rules if each not in of_key}

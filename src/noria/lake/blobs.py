@@ -5,7 +5,7 @@ go the way of all rows, so a table of files has versions, time travel and reject
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -70,12 +70,23 @@ class FileRows:
         What is known already.
     at
         The project's instant: nothing is written later.
+    hold
+        Is called for each file, and before the last rows are given: raises where somebody else may be at work
+        with these files by now.
     """
 
     def __init__(
-        self, files: Files, *, root: Path, storage: Storage, kept: dict[str, Kept], at: datetime
+        self,
+        files: Files,
+        *,
+        root: Path,
+        storage: Storage,
+        kept: dict[str, Kept],
+        at: datetime,
+        hold: Callable[[], None],
     ) -> None:
         self.name = files.folder
+        self._hold = hold
         self._files, self._root, self._storage, self._kept, self._at = files, root, storage, kept, at
 
     def pieces(self, wanted: pa.Schema | None) -> Iterator[pa.RecordBatch | Sequence[Broken]]:
@@ -86,6 +97,7 @@ class FileRows:
         for place, path in enumerate(self._paths()):
             name = path.relative_to(self._root).as_posix()
             seen.add(name)
+            self._hold()
             try:
                 row = self._changed(path, name)
             except (OSError, SourceError) as err:  # gone meanwhile, or not for this user
@@ -99,6 +111,7 @@ class FileRows:
                 rows = []
         gone = [name for name, kept in self._kept.items() if kept.is_present and name not in seen]
         rows += [self._removed(name, self._kept[name]) for name in gone]
+        self._hold()
         if rows:
             yield pa.RecordBatch.from_pylist(rows, schema=_SCHEMA)
         if wrong:

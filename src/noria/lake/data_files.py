@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from noria.clock import from_micros
 from noria.lake.files import Files
 from noria.records import sha256_hex
 
 __all__ = [
-    "PARQUET",
+    "BOUNDED_TYPES",
     "ROWS_PER_FILE",
+    "TICK",
     "DataFile",
     "FileWriter",
-    "fragment_of",
+    "instant_of",
     "may_hold",
     "rewritten_stem",
     "sha256_in",
@@ -35,9 +36,6 @@ __all__ = [
 ]
 
 ROWS_PER_FILE = 1_000_000
-PARQUET = pads.ParquetFileFormat(
-    default_fragment_scan_options=pads.ParquetFragmentScanOptions(pre_buffer=True)
-)
 _ROWS_PER_GROUP = 131_072
 _SAMPLE = 4_096
 _BYTES_PER_FILE = 128 * 2**20  # compressed; it is held in memory until it is whole
@@ -47,8 +45,8 @@ _PLACES = 10_000  # what is written again for a path that is taken goes this muc
 _STEM_CHARACTERS = 80  # of an app id in a file name; its digest tells apps apart
 _DIGEST_CHARACTERS = 8
 _UNSAFE = re.compile(r"[^A-Za-z0-9.]+")
-_BOUNDED_TYPES = (int, str, date, float)  # datetime is a date; bool is an int, but is left out
-_TICK = timedelta(milliseconds=1)  # other writers truncate instants in statistics to this
+BOUNDED_TYPES = (int, str, date, float)  # datetime is a date; bool is an int, but is left out
+TICK = timedelta(milliseconds=1)  # other writers truncate instants in statistics to this
 
 
 @dataclass(slots=True)
@@ -191,14 +189,6 @@ def sha256_in(path: str) -> str | None:
     return named[2] if named else None
 
 
-def fragment_of(file: DataFile, schema: pa.Schema, where: tuple[Any, str]) -> Any:
-    """Give a file as a fragment of a pyarrow dataset that knows its bounds."""
-    if file.fragment is None:
-        system, path = where
-        file.fragment = PARQUET.make_fragment(path, system, partition_expression=_bounds(file, schema))
-    return file.fragment
-
-
 def may_hold(file: DataFile, column: str, low: Any, high: Any, *, nulls: bool = False) -> bool:
     """Say whether the statistics leave room for a value from `low` to `high`; None leaves a side open."""
     if nulls and file.nulls.get(column) != 0:
@@ -207,11 +197,17 @@ def may_hold(file: DataFile, column: str, low: Any, high: Any, *, nulls: bool = 
     if least is None or most is None or isinstance(least, bool):
         return True
     if isinstance(most, datetime):
-        most += _TICK
+        most += TICK
     try:
         return not ((high is not None and least > high) or (low is not None and most < low))
     except TypeError:
         return True  # not of one kind: nothing is ruled out
+
+
+def instant_of(micros: int, kind: pa.DataType) -> datetime:
+    """Give an instant of a type as Python's; pyarrow itself would load pandas to do so."""
+    instant = from_micros(micros)
+    return instant if kind.tz else instant.replace(tzinfo=None)
 
 
 def told(value: Any) -> Any:
@@ -256,31 +252,19 @@ def _bounds_told(
                 if found is None or found.null_count != found.num_values + found.null_count:
                     unknown.add(name)
                 continue
-            if isinstance(found.min, bool) or not isinstance(found.min, _BOUNDED_TYPES):
+            least, most = _ends(found, schema.field(name).type)
+            if isinstance(least, bool) or not isinstance(least, BOUNDED_TYPES):
                 continue
-            low[name] = min(low.get(name, found.min), found.min)
-            high[name] = max(high.get(name, found.max), found.max)
+            low[name] = min(low.get(name, least), least)
+            high[name] = max(high.get(name, most), most)
     for name in unknown:
         low.pop(name, None)
         high.pop(name, None)
     return low, high
 
 
-def _bounds(file: DataFile, schema: pa.Schema) -> Any:
-    """Say in pyarrow's terms what the statistics promise of every row of `file`."""
-    promise = pads.scalar(True)
-    for each in schema:
-        name = each.name
-        low, high = file.low.get(name), file.high.get(name)
-        if isinstance(low, bool) or not isinstance(low, _BOUNDED_TYPES) or high is None:
-            continue
-        if isinstance(low, float) and sha256_in(file.path) is None:
-            continue  # other writers leave a NaN out of the bounds
-        if isinstance(high, datetime):
-            high += _TICK
-        column = pads.field(name)
-        held = (column >= pa.scalar(low, each.type)) & (column <= pa.scalar(high, each.type))
-        if file.nulls.get(name) != 0:
-            held = held | column.is_null()
-        promise = promise & held
-    return promise
+def _ends(statistics: Any, kind: pa.DataType) -> tuple[Any, Any]:
+    """Give the least and the greatest value that statistics tell of a column."""
+    if pa.types.is_timestamp(kind) and kind.unit == "us":
+        return instant_of(statistics.min_raw, kind), instant_of(statistics.max_raw, kind)
+    return statistics.min, statistics.max

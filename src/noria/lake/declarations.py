@@ -112,6 +112,11 @@ class Dataset:
             )
         if self.write not in ("append", "merge"):
             raise ConfigError(f"dataset {self.name!r}: write is {self.write!r}; choose 'append' or 'merge'")
+        if not isinstance(self.files, str | None):
+            raise ConfigError(
+                f"dataset {self.name!r}: files is {self.files!r}; give one pattern as a text, such as "
+                "'data/sales/*', which takes files of several formats"
+            )
         Reading.of(self.reading)
         for rule in self.checks:
             if not isinstance(rule, Rule):

@@ -21,7 +21,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from noria.errors import Conflict, NotFound, StoreError
 from noria.lake import log
-from noria.lake.data_files import DataFile, sha256_in, stem_of
+from noria.lake.data_files import DataFile, instant_of, sha256_in, stem_of
 from noria.lake.files import Files, translated
 from noria.lake.redactions import Redactions
 from noria.lake.row_files import RowFiles
@@ -62,6 +62,11 @@ class Table(RowFiles):
     def paths(self) -> set[str]:
         """The paths of the active files."""
         return set(self._files)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file is active."""
+        return not self._files
 
     @property
     def rows(self) -> int:
@@ -307,17 +312,21 @@ class Table(RowFiles):
         self.schema = pa.schema(opened.schema().to_arrow()).remove_metadata()
         self.redactions.refresh()
         known = self._files
-        listed = self.redactions.applied(_listed(pa.table(opened.get_add_actions())))
+        actions = pa.RecordBatchReader.from_stream(opened.get_add_actions())
+        listed = self.redactions.applied(_listed(actions.read_all()))
         self._files = {each.path: known.get(each.path, each) for each in listed}
 
 
-def table_exists(files: Files, name: str) -> bool:
-    """Say whether there is a table of that name."""
-    return files.exists(log.log_path(name, 0))
+def table_exists(files: Files, name: str, *, dropped: bool = False) -> bool:
+    """Say whether there is a table of that name; `dropped`: one that was dropped counts, too."""
+    return files.exists(log.log_path(name, 0)) and (dropped or not files.exists(log.dropped_path(name)))
 
 
 def create_table(files: Files, name: str, schema: pa.Schema) -> Table:
-    """Create an empty table, or open the one that is there."""
+    """Create an empty table, or open the one that is there; one that was dropped comes back, empty.
+
+    What was dropped comes back with these columns, and counts as dropped until it has them.
+    """
     try:
         DeltaTable.create(
             f"{files.root}/{name}",
@@ -326,18 +335,43 @@ def create_table(files: Files, name: str, schema: pa.Schema) -> Table:
             configuration={"delta.enableExpiredLogCleanup": "false"},
         )
     except (DeltaError, OSError) as err:
-        if not table_exists(files, name):  # else another process was faster
+        if not table_exists(files, name, dropped=True):  # else another process was faster
             raise translated(err, files.root) from err
-    return Table(files, name)
+    table = Table(files, name)
+    if files.exists(log.dropped_path(name)):
+        if table.is_empty and not table.schema.equals(schema):
+            table.commit(facts={}, unless=lambda: True, schema=schema, operation="REPLACE")
+        files.delete(log.dropped_path(name))
+    return table
 
 
 def _listed(actions: pa.Table) -> Iterator[DataFile]:
-    for row in actions.to_pylist():
-        yield DataFile(
-            row["path"],
-            row.get("num_records") or 0,
-            row["size_bytes"],
-            row.get("min") or {},
-            row.get("max") or {},
-            row.get("null_count") or {},
-        )
+    names = ("path", "num_records", "size_bytes", "min", "max", "null_count")
+    columns = [
+        _values(actions.column(each)) if each in actions.column_names else [None] * actions.num_rows
+        for each in names
+    ]
+    for path, rows, size_bytes, low, high, nulls in zip(*columns, strict=True):
+        yield DataFile(path, rows or 0, size_bytes, low or {}, high or {}, nulls or {})
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Give values as `to_pylist` does, which would load pandas for instants."""
+    return [value for chunk in column.chunks for value in _of_array(chunk)]
+
+
+def _of_array(array: pa.Array) -> list[Any]:
+    kind = array.type
+    if pa.types.is_struct(kind):
+        names = [each.name for each in kind]
+        fields = (_of_array(array.field(place)) for place in range(kind.num_fields))
+        rows = zip(*fields, strict=True) if names else ((),) * len(array)
+        return [
+            dict(zip(names, row, strict=True)) if valid else None
+            for row, valid in zip(rows, array.is_valid().to_pylist(), strict=True)
+        ]
+    if pa.types.is_timestamp(kind):
+        micros = array.cast(pa.timestamp("us", kind.tz)).cast(pa.int64()).to_pylist()
+        return [None if each is None else instant_of(each, kind) for each in micros]
+    values: list[Any] = array.to_pylist()
+    return values

@@ -5,7 +5,7 @@ every row written anew: Delta has neither without features that few readers know
 files, and read as they were.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from noria.lake.delta import Table
 from noria.lake.row_files import RowFiles
 from noria.lake.schema import declared_schema, fill, merged_type
 
-__all__ = ["changes_of", "evolve"]
+__all__ = ["Reshaped", "changes_of", "evolve", "reshaped"]
 
 _ATTEMPTS = 20
 
@@ -90,6 +90,31 @@ def changes_of(schema: pa.Schema, dataset: Dataset) -> dict[str, Any]:
     if not added and not renamed and not retyped:
         return {}
     return {"added": added, "renamed": renamed, "retyped": retyped}
+
+
+def reshaped(schema: pa.Schema, dataset: Dataset) -> pa.Schema:
+    """Give the columns that `evolve` would leave. Raises `ConfigError` like it."""
+    return _reshaped(schema, dataset) if changes_of(schema, dataset) else schema
+
+
+class Reshaped(RowFiles):
+    """The files of a table with the columns that its dataset declares, which the table does not have yet."""
+
+    def __init__(self, table: Table, dataset: Dataset) -> None:
+        super().__init__(table.store, table.name, reshaped(table.schema, dataset))
+        self._table = table
+        self._renamed = dataset.renamed
+
+    def read_files(
+        self, files: Sequence[DataFile], *, columns: Sequence[str] | None = None, where: Any = None
+    ) -> pa.Table:
+        """Read rows of `files`; raises like `RowFiles.read_files`."""
+        rows = self._table.read_files(files)
+        rows = rows.rename_columns([self._renamed.get(each, each) for each in rows.column_names])
+        rows = fill(rows, self.schema, name=self.name)
+        if where is not None:
+            rows = rows.filter(where)
+        return rows if columns is None else rows.select(list(columns))
 
 
 def _reshaped(schema: pa.Schema, dataset: Dataset) -> pa.Schema:

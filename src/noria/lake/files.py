@@ -4,22 +4,26 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
 
 import obstore
 import pyarrow.fs as pafs
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
-from noria.errors import DiskFull, StoreError
+from noria.errors import ConfigError, DiskFull, StoreError
+from noria.lake.object_reading import reading_of
 
 __all__ = ["Files", "LocalFiles", "ObjectFiles", "Stored", "open_files", "translated"]
 
+# Enough for a server that is busy: one that is not there, or lets nobody in, is told of within seconds.
+RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=15)}
+CREDENTIALS = "check the URL, that the environment holds its credentials, and that it is up"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_ROOM_TEXTS = ("No space left", "os error 28", "quota exceeded", "File too large", "os error 27")
 
@@ -151,59 +155,95 @@ class LocalFiles:
 
 
 class ObjectFiles:
-    """A bucket, or a prefix of one; needs conditional puts, as S3, GCS and Azure have."""
+    """A bucket, or a prefix of one; needs conditional puts, as S3, GCS and Azure have.
+
+    Who may enter is told by the environment, under the names that `object_store` knows: `AWS_…`, `AZURE_…`,
+    `GOOGLE_…`.
+
+    Raises
+    ------
+    ConfigError
+        If the URL, or what the environment says, names no store.
+    """
 
     def __init__(self, url: str) -> None:
         self.root = url.rstrip("/")
-        self._store = from_url(self.root, client_options={"allow_http": True})  # if the endpoint is such
-        self._arrow, self._prefix = pafs.FileSystem.from_uri(self.root)
+        try:
+            self._store = from_url(
+                self.root,
+                client_options={"allow_http": True},  # if the endpoint is such
+                retry_config=RETRIES,
+            )
+        except (BaseError, ValueError) as err:
+            raise ConfigError(
+                f"the lake {url!r} cannot be opened: {_first_line(err)}; {CREDENTIALS}"
+            ) from err
+        if url.startswith(("s3://", "s3a://")):
+            self._arrow, self._prefix = pafs.FileSystem.from_uri(self.root)
+        else:
+            self._arrow, self._prefix = reading_of(self._store), ""
 
     def put(self, path: str, data: bytes) -> None:
         """Write, replacing what is there."""
-        obstore.put(self._store, path, data)
+        with self._translated():
+            obstore.put(self._store, path, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write unless the name is taken."""
-        try:
-            obstore.put(self._store, path, data, mode="create")
-        except AlreadyExistsError:
-            return False
+        with self._translated():
+            try:
+                obstore.put(self._store, path, data, mode="create")
+            except AlreadyExistsError:
+                return False
         return True
 
     def find(self, path: str) -> bytes | None:
         """Give the bytes, or None."""
-        try:
-            return bytes(obstore.get(self._store, path).bytes())
-        except FileNotFoundError:
-            return None
+        with self._translated():
+            try:
+                return bytes(obstore.get(self._store, path).bytes())
+            except FileNotFoundError:
+                return None
 
     def folders(self) -> list[str]:
         """Name the common prefixes, sorted."""
-        listed = obstore.list_with_delimiter(self._store)
+        with self._translated():
+            listed = obstore.list_with_delimiter(self._store)
         return sorted(each.rstrip("/").rsplit("/", 1)[-1] for each in listed["common_prefixes"])
 
     def exists(self, path: str) -> bool:
         """Say whether the object is there."""
-        try:
-            obstore.head(self._store, path)
-        except FileNotFoundError:
-            return False
+        with self._translated():
+            try:
+                obstore.head(self._store, path)
+            except FileNotFoundError:
+                return False
         return True
 
     def listed(self, folder: str) -> Iterator[Stored]:
         """Give every object below a prefix."""
-        for page in obstore.list(self._store, prefix=folder):
-            for each in page:
-                yield Stored(each["path"], each["size"], each["last_modified"])
+        with self._translated():
+            for page in obstore.list(self._store, prefix=folder):
+                for each in page:
+                    yield Stored(each["path"], each["size"], each["last_modified"])
 
     def delete(self, path: str) -> None:
         """Remove an object."""
-        with suppress(FileNotFoundError):
+        with self._translated(), suppress(FileNotFoundError):
             obstore.delete(self._store, path)
 
     def arrow(self, path: str) -> tuple[Any, str]:
         """Give pyarrow's view of an object."""
-        return self._arrow, f"{self._prefix}/{path}"
+        return self._arrow, f"{self._prefix}/{path}" if self._prefix else path
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseError as err:
+            raise StoreError(
+                f"the lake in {self.root} cannot be read or written: {_first_line(err)}; {CREDENTIALS}"
+            ) from err
 
 
 def open_files(url: str) -> Files:
@@ -217,4 +257,8 @@ def translated(err: OSError | Exception, where: str) -> StoreError:
     """Give the error of `noria.errors` that tells what the driver's error means."""
     if getattr(err, "errno", None) in _NO_ROOM or any(text in str(err) for text in _NO_ROOM_TEXTS):
         return DiskFull(where)
-    return StoreError(f"the lake in {where} cannot be read or written: {err}")
+    return StoreError(f"the lake in {where} cannot be read or written: {_first_line(err)}")
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().partition("\n")[0]

@@ -1,6 +1,6 @@
 """What was handed to an ingest, as pieces of a size that is good to work on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import pyarrow as pa
@@ -55,6 +55,11 @@ class Incoming:
     def label(self) -> str:
         """Where the rows come from, for people."""
         return getattr(self._source, "name", None) or "its stream"
+
+    def where(self, place: int | None) -> str:
+        """Say where something stands that was given, counted from 0: `line 7`; empty if nothing tells."""
+        find: Callable[[int], str | None] | None = getattr(self._source, "where", None)
+        return "" if find is None or place is None else find(place) or ""
 
     def pieces(self, wanted: pa.Schema | None) -> Iterator[pa.Table | Sequence[Broken]]:
         """Give rows, small pieces joined and large ones divided, and what could not be read.

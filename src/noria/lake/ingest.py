@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import RLock
 from typing import Any
 
@@ -23,12 +25,14 @@ from noria.lake.arrival import Arrival
 from noria.lake.data_files import DataFile, stem_of
 from noria.lake.declarations import ArrowFrame, Dataset
 from noria.lake.delta import Table
-from noria.lake.evolution import evolve
+from noria.lake.evolution import Reshaped, evolve, reshaped
+from noria.lake.files import Files, LocalFiles
 from noria.lake.incoming import Incoming
 from noria.lake.kept import Kept
 from noria.lake.keys import KeyIndex
 from noria.lake.recording import Batch, Ingested, IngestRecords, findings_of
 from noria.lake.rejected import set_aside
+from noria.lake.rejected_trend import RejectedTrend
 from noria.lake.rewriting import Rewritten
 from noria.lake.row_files import RowFiles
 from noria.lake.rows import Rows
@@ -37,6 +41,7 @@ from noria.lake.schema import INSTANT, as_table, conform, declared_schema, stora
 from noria.lake.settling import Settling
 from noria.lake.surroundings import LakeSurroundings
 from noria.lake.tables import Tables
+from noria.lake.trial import Tried, tried
 from noria.records import Cost, Version, sha256_hex
 
 __all__ = ["Ingestor"]
@@ -91,11 +96,25 @@ class Ingestor:
                     table = None
             rows, schema = self._conformed(dataset, rows, named, dry=True)
             kept = Kept(schema, dataset.keys, None, stem="")
-            with self._arrival(dataset, named, schema, table, kept) as arrival:
+            with self._arrival(dataset, named, schema, table, kept, dry=True) as arrival:
                 arrival.take(rows)
                 arrival.finish()
                 rejected = _joined(arrival.rejects.tables()).sort_by("row")
                 return BatchVerdict(arrival.kept.table(), rejected, arrival.findings, arrival.reasons)
+
+    def try_out(self, dataset: Dataset, rows: Rows, *, at: datetime) -> Tried:
+        """See `noria.lake.store.Lake.try_out`."""
+        incoming = Incoming(rows, name=dataset.name)
+        batch = Batch(dataset.name, 0, "trial", None, at)
+        with (
+            TemporaryDirectory(prefix="noria-trial-") as folder,
+            self.alone(dataset.name),
+            self.arriving(dataset, incoming, batch, trial=LocalFiles(Path(folder))) as arrival,
+        ):
+            if arrival is None:
+                return Tried()
+            arrival.drop_outdated()
+            return tried(arrival)
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
@@ -107,25 +126,41 @@ class Ingestor:
 
     @contextmanager
     def arriving(
-        self, dataset: Dataset, incoming: Incoming, batch: Batch, *, apart: bool = False
+        self,
+        dataset: Dataset,
+        incoming: Incoming,
+        batch: Batch,
+        *,
+        apart: bool = False,
+        trial: Files | None = None,
     ) -> Iterator[Arrival | None]:
         """Take all rows of a batch in, checked; None if there is none.
 
-        `apart`: their keys are not held against the table's, yet.
+        `apart`: their keys are not held against the table's, yet. `trial`: where rows go that will not land.
         """
         arrival: Arrival | None = None
+        dry = trial is not None
+
+        def begun(schema: pa.Schema) -> Arrival:
+            with self._guard:
+                table = None if apart else self._tables.find(dataset.name)
+            rows = RowFiles(trial or self._tables.store, dataset.name, schema)
+            kept = Kept(schema, dataset.keys, rows, stem=stem_of(batch.number, batch.app))
+            return self._arrival(dataset, batch, schema, table, kept, dry=dry)
+
         try:
             for piece in incoming.pieces(self._wanted(dataset)):
                 if isinstance(piece, pa.Table):
                     known = None if arrival is None else arrival.schema
-                    rows, schema = self._conformed(dataset, piece, batch, known=known)
-                    arrival = arrival or self._begun(dataset, schema, batch, apart=apart)
+                    rows, schema = self._conformed(dataset, piece, batch, known=known, dry=dry)
+                    arrival = arrival or begun(schema)
                     arrival.take(rows)
                 else:
-                    arrival = arrival or self._begun(dataset, self._known_schema(dataset), batch, apart=apart)
+                    arrival = arrival or begun(self._known_schema(dataset, incoming.label, batch, dry=dry))
                     arrival.take_broken(piece)
             if arrival is not None:
                 arrival.finish()
+                arrival.where = incoming.where
             yield arrival
         finally:
             if arrival is not None:
@@ -159,11 +194,13 @@ class Ingestor:
             digest = sha256_hex(f"{arrival.rows}\n{chr(10).join(rejected)}".encode())
             self._records.blocked(batch, digest=digest, reasons=reasons, findings=arrival.findings)
         worst = max(arrival.findings, key=lambda each: each.failing)
+        example = f"{worst.rule} fails for {worst.example}" if worst.example else ""
         raise BatchBlocked(
             batch.dataset,
             str(batch.number),
             reasons,
-            example=f"{worst.rule} fails for {worst.example}" if worst.example else "",
+            example=f"{example}, {worst.where} of {batch.called}" if worst.where else example,
+            source=batch.called if batch.is_known_by_content else None,
         )
 
     def record(self, batch: Batch, facts: dict[str, Any], table: Table, cost: Cost) -> Version | None:
@@ -269,51 +306,54 @@ class Ingestor:
             told.get("replaced", 0),
         )
 
-    def _begun(self, dataset: Dataset, schema: pa.Schema, batch: Batch, *, apart: bool) -> Arrival:
-        with self._guard:
-            table = self._tables.find(dataset.name)
-        rows = RowFiles(self._tables.store, dataset.name, schema)
-        kept = Kept(schema, dataset.keys, rows, stem=stem_of(batch.number, batch.app))
-        return self._arrival(dataset, batch, schema, None if apart else table, kept)
-
     def _arrival(
-        self, dataset: Dataset, batch: Batch, schema: pa.Schema, table: Table | None, kept: Kept
+        self,
+        dataset: Dataset,
+        batch: Batch,
+        schema: pa.Schema,
+        table: Table | None,
+        kept: Kept,
+        *,
+        dry: bool = False,
     ) -> Arrival:
         index, files = None, []
+        rows: RowFiles | None = table
         if table is not None:
             index, files = self.index_of(dataset), table.files
-            index.catch_up(table, files)
+            if dry and schema != table.schema:
+                rows, index = Reshaped(table, dataset), KeyIndex(dataset.keys, self._sql)
+            index.catch_up(rows or table, files)
+        surroundings = LakeSurroundings(
+            dataset, batch, tables=self._tables, guard=self._guard, records=self._records
+        )
         return Arrival(
             dataset,
             schema,
-            table=table,
+            table=rows,
             files=files,
             index=index,
             checker=self._checker,
             sql=self._sql,
             kept=kept,
-            surroundings=LakeSurroundings(
-                dataset, batch, tables=self._tables, guard=self._guard, records=self._records
-            ),
+            surroundings=surroundings,
+            trend=RejectedTrend(dataset.checks, at=batch.at, earlier=surroundings.earlier_rejected),
         )
 
     def _wanted(self, dataset: Dataset) -> pa.Schema | None:
         """Give the columns that a source is asked for; None where the first rows decide."""
         with self._guard:
             table = self._tables.find(dataset.name)
-        schema = declared_schema(dataset) or (None if table is None else table.schema)
+        schema = declared_schema(dataset) or (None if table is None else reshaped(table.schema, dataset))
         if schema is not None and dataset.known_at is None:
             return pa.schema([each for each in schema if each.name != dataset.known_at_column])
         return schema
 
-    def _known_schema(self, dataset: Dataset) -> pa.Schema:
-        with self._guard:
-            table = self._tables.find(dataset.name)
-        schema = declared_schema(dataset) or (None if table is None else table.schema)
+    def _known_schema(self, dataset: Dataset, source: str, batch: Batch, *, dry: bool) -> pa.Schema:
+        schema = self._table_schema(dataset, batch, dry=dry) or declared_schema(dataset)
         if schema is None:
             raise SourceError(
-                f"{dataset.name!r}: its first rows could not be read, so nothing says which columns there "
-                "are; declare a schema, or repair the beginning of the source"
+                f"{dataset.name!r}: the first rows of {source} could not be read, so nothing says which "
+                "columns there are; declare a schema, or repair its beginning"
             )
         return schema
 
@@ -353,14 +393,20 @@ class Ingestor:
         return rows, wanted
 
     def _shaped(self, dataset: Dataset, rows: pa.Table, batch: Batch, *, dry: bool) -> pa.Schema:
-        declared = declared_schema(dataset)
+        known = self._table_schema(dataset, batch, dry=dry) or declared_schema(dataset)
+        return known or storable_schema(rows.schema, name=dataset.name)
+
+    def _table_schema(self, dataset: Dataset, batch: Batch, *, dry: bool) -> pa.Schema | None:
+        """Bring the table to the columns that are declared, and give them; `dry`: only give them."""
         with self._guard:
             table = self._tables.find(dataset.name)
             if table is None:
-                return declared or storable_schema(rows.schema, name=dataset.name)
-            if declared is None and not dataset.renamed:
-                return table.schema
-            if not dry and evolve(table, dataset, facts=batch.facts("evolved")):
+                return None
+            if dry:
+                return reshaped(table.schema, dataset)
+            if (dataset.schema is not None or dataset.renamed) and evolve(
+                table, dataset, facts=batch.facts("evolved")
+            ):
                 self.forget_keys(dataset.name)
                 self.settling.settle_evolved(table)
             return table.schema

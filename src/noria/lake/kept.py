@@ -52,6 +52,11 @@ class Kept:
         self._close()
         return self._files
 
+    def read(self, file: DataFile) -> pa.Table:
+        """Read one of the files."""
+        assert self._rows is not None
+        return self._rows.read_files([file], columns=self._schema.names)
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Give all rows, piece by piece. What was begun as a file is written, what is in memory is not."""
         self._close()

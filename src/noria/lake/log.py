@@ -26,6 +26,7 @@ __all__ = [
     "added",
     "commit_bytes",
     "commits",
+    "dropped_path",
     "log_path",
     "newest_first",
     "removed",
@@ -83,6 +84,11 @@ class Commit:
 def log_path(name: str, version: int) -> str:
     """Give where a commit lies."""
     return f"{name}/_delta_log/{version:020d}.json"
+
+
+def dropped_path(name: str) -> str:
+    """Give where it stands that a table was dropped: other readers of Delta pass over it."""
+    return f"{name}/_delta_log/_dropped"
 
 
 def commits(files: Files, name: str, *, last: int) -> Iterator[Commit]:

@@ -1,10 +1,13 @@
 """Keeping tables quick and small: small files are joined, files that nobody names are removed."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import log2
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from noria.lake import log
 from noria.lake.data_files import ROWS_PER_FILE, DataFile, rewritten_stem
@@ -21,6 +24,7 @@ __all__ = [
     "recorded_versions",
     "tail_of_small_files",
     "vacuum",
+    "values_there",
 ]
 
 _JOINED_AT_ONCE = 50
@@ -123,6 +127,30 @@ def vacuum(
         for each in removed:
             table.store.delete(f"{table.name}/{each.path}")
     return Vacuumed(table.name, tuple(removed), dry_run)
+
+
+def values_there(table: Table, column: str, *, without: Collection[str] = ()) -> set[Any]:
+    """Give the values of a column in every file that ever was part of the table and is still there.
+
+    So whatever can be read, of the newest state or of any version, is among them.
+
+    Parameters
+    ----------
+    without
+        Files that are left out.
+    """
+    once = {*_spans(table), *table.paths, *table.redactions.targets}
+    found: set[Any] = set()
+    for stored in table.store.listed(table.name):
+        path = stored.path.removeprefix(f"{table.name}/")
+        if path not in once or path in without:
+            continue
+        filesystem, place = table.store.arrow(stored.path)
+        with pq.ParquetFile(place, filesystem=filesystem) as opened:
+            if column in opened.schema_arrow.names:
+                for batch in opened.iter_batches(columns=[column]):
+                    found.update(batch.column(0).to_pylist())
+    return found
 
 
 @dataclass(slots=True)

@@ -14,9 +14,10 @@ from noria.clock import from_micros, to_micros
 from noria.ledger.store import Ledger
 from noria.records import Cost, Event, RunState, Version
 
-__all__ = ["INGEST", "Batch", "Changed", "IngestRecords", "Ingested", "findings_of", "told"]
+__all__ = ["INGEST", "REPAIR", "Batch", "Changed", "IngestRecords", "Ingested", "findings_of", "told"]
 
 INGEST = "ingest"  # the app whose batches go without one being named
+REPAIR = "repair"  # the app of rows that were rejected before
 _COUNTS = ("accepted", "rejected", "repeated", "replaced", "removed")
 _VERBS = {  # what happened -> kind of the run, verb of the event
     "ingested": ("ingest", "dataset.ingested"),
@@ -92,6 +93,16 @@ class Batch:
     at: datetime
     app: str = INGEST
 
+    @property
+    def is_known_by_content(self) -> bool:
+        """Whether its content tells whether it has landed: its number says nothing to people."""
+        return self.app.startswith(("file:", "content:", "push:"))
+
+    @property
+    def called(self) -> str:
+        """What its source is called, for people: a body that was pushed has no name."""
+        return "the body" if self.source.startswith("push:") else self.source
+
     def facts(
         self,
         verb: str,
@@ -151,7 +162,7 @@ class IngestRecords:
         with self._ledger.database.write():
             run = self._start(batch, kind)
             version = self._ledger.record_version(
-                "dataset" if kind == "ingest" else self._kind_of(batch.dataset),
+                "dataset" if kind == "ingest" else self._kind_of(batch.dataset, facts["verb"]),
                 batch.dataset,
                 sha256=digest,
                 uri=uri,
@@ -204,6 +215,22 @@ class IngestRecords:
             if (each.payload.get("app", INGEST), each.payload["batch"]) != (batch.app, batch.number)
         ]
 
+    def earlier_rejected(self, batch: Batch, since: datetime, rule: str) -> list[tuple[int, int]]:
+        """Give rejected and all rows of the batches that landed from `since` on, before this one.
+
+        Repairs are none, and batches of which `rule` did not hold are left out.
+        """
+        events = self._ledger.list_events(
+            verb="dataset.ingested", subject=batch.dataset, since=since, until=batch.at
+        )
+        return [
+            (told["rejected"], told["rejected"] + told["accepted"] + told.get("repeated", 0))
+            for told in (each.payload for each in events)
+            if (told.get("app", INGEST), told["batch"]) != (batch.app, batch.number)
+            and told.get("app") != REPAIR
+            and rule not in [finding["rule"] for finding in told["findings"]]
+        ]
+
     def empty(self, batch: Batch) -> None:
         """Record that a batch held no row."""
         key = _key("empty", batch)
@@ -244,10 +271,12 @@ class IngestRecords:
                 at=batch.at,
             )
 
-    def _kind_of(self, name: str) -> str:
+    def _kind_of(self, name: str, verb: str) -> str:
         """Give the kind of versions that a table has: rows leave tables that are no dataset too."""
         versions = self._ledger.list_versions(name=name)
-        return versions[-1].kind if versions else "dataset"
+        if versions:
+            return versions[-1].kind
+        return "table" if verb == "forgotten" else "dataset"
 
     def _start(self, batch: Batch, kind: str) -> str:
         return self._ledger.start_run(

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 
 from noria.errors import NotFound, StoreError
-from noria.lake.data_files import PARQUET, DataFile, FileWriter, fragment_of
-from noria.lake.files import Files, translated
+from noria.lake.data_files import DataFile, FileWriter
+from noria.lake.files import Files, LocalFiles, translated
 
 __all__ = ["RowFiles"]
 
@@ -30,12 +30,23 @@ class RowFiles:
         """Give what writes files; a commit makes them part of the table."""
         return FileWriter(self.store, self.name, self.schema, stem, taken=self._taken)
 
-    def dataset_of(self, files: Sequence[DataFile]) -> Any:
-        """Give a pyarrow dataset whose files know their bounds, so that a filter opens only those it must."""
-        fragments = [
-            fragment_of(each, self.schema, self.store.arrow(f"{self.name}/{each.path}")) for each in files
-        ]
-        return pads.FileSystemDataset(fragments, self.schema, PARQUET, self.store.arrow(self.name)[0])
+    def dataset_of(self, files: Sequence[DataFile], *, schema: pa.Schema | None = None) -> Any:
+        """Give a pyarrow dataset whose files know their bounds, so that a filter opens only those it must.
+
+        Parameters
+        ----------
+        schema
+            Columns other than those that the table has now.
+        """
+        from noria.lake.fragments import dataset_of  # with it pyarrow loads pandas, where there is one
+
+        return dataset_of(files, self.schema if schema is None else schema, self.store, self.name)
+
+    def local_paths(self, files: Sequence[DataFile]) -> list[Path] | None:
+        """Give where files lie on this machine; None where they lie elsewhere."""
+        if not isinstance(self.store, LocalFiles):
+            return None
+        return [Path(self.uri, each.path) for each in files]
 
     def read_files(
         self, files: Sequence[DataFile], *, columns: Sequence[str] | None = None, where: Any = None
@@ -57,10 +68,9 @@ class RowFiles:
     def read_whole(self, files: Sequence[DataFile]) -> pa.Table:
         """Read all rows of many small files: without their bounds, which only a filter needs."""
         with _Reading(self, ()):
-            system, folder = self.store.arrow(self.name)
-            fragments = [PARQUET.make_fragment(f"{folder}/{each.path}", system) for each in files]
-            found = pads.FileSystemDataset(fragments, self.schema, PARQUET, system)
-            return found.to_table(use_threads=False)
+            from noria.lake.fragments import whole_dataset_of
+
+            return whole_dataset_of(files, self.schema, self.store, self.name).to_table(use_threads=False)
 
     def batches(
         self, files: Sequence[DataFile], *, columns: Sequence[str] | None = None

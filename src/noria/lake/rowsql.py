@@ -11,8 +11,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from noria.checks.sql import listed, quoted
+from noria.checks.quoting import quoted
+from noria.checks.sql import listed
 from noria.errors import ConfigError
+from noria.lake.ends import with_ends
 
 __all__ = ["Flags", "Hashes", "Likeness", "RowSql"]
 
@@ -47,12 +49,13 @@ class RowSql:
 
     def hashes(self, rows: pa.Table, columns: Sequence[str]) -> Hashes:
         """Give a 64-bit hash of `columns` for each row: equal values, equal hashes; in this process only."""
-        texts = [each for each in columns if pa.types.is_string(rows.schema.field(each).type)]
-        # DuckDB's hash of numbered texts collides now and then; their ends tell those apart
-        ends = [f"right({quoted(each)}, 8)" for each in texts]
-        told = f"hash({', '.join([listed(columns), *ends])})"
-        found = self._numpy(f"select {told} as h from part", part=rows)["h"]
-        return np.ma.getdata(found).astype(np.uint64, copy=False)
+        found = self._numpy(f"select hash({listed(columns)}) as h from part", part=rows)["h"]
+        hashes = np.ma.getdata(found).astype(np.uint64, copy=False)
+        for each in columns:
+            if pa.types.is_string(rows.schema.field(each).type):
+                # DuckDB's hash of numbered texts collides now and then; their ends tell those apart
+                hashes = with_ends(hashes, rows[each])
+        return hashes
 
     def holds(self, rows: pa.Table, condition: str) -> Flags:
         """Say for each row whether an SQL condition is true of it.

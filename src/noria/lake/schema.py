@@ -12,10 +12,13 @@ from noria.errors import ConfigError, SourceError
 from noria.lake.declarations import Dataset
 
 __all__ = [
+    "DEEPEST",
     "INSTANT",
     "as_table",
+    "beyond_calendar",
     "conform",
     "declared_schema",
+    "depth",
     "fill",
     "merged_type",
     "plain_table",
@@ -23,6 +26,9 @@ __all__ = [
 ]
 
 INSTANT = pa.timestamp("us", "UTC")
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+DEEPEST = 16  # each level more doubles the time that DuckDB needs to take it over
+_YEAR_1_S, _YEAR_10000_S, _DAY_S = -62_135_596_800, 253_402_300_800, 86_400
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:, ?tz=([^\]]+))?\]")
 
 
@@ -77,6 +83,12 @@ def storable_schema(schema: pa.Schema, *, name: str) -> pa.Schema:
     SourceError
         If a column has a type that a table cannot hold.
     """
+    for each in schema:
+        if depth(each.type) > DEEPEST:
+            raise SourceError(
+                f"{name!r}: column {each.name!r} is nested {depth(each.type)} levels deep, at most {DEEPEST} "
+                "are kept; take it apart, or keep it as a text"
+            )
     return pa.schema([pa.field(each.name, _storable(each.type, name, each.name)) for each in schema])
 
 
@@ -126,6 +138,29 @@ def merged_type(old: pa.DataType, new: pa.DataType) -> pa.DataType:
     return pa.struct([*fields, *(each for each in new if each.name not in names)])
 
 
+def beyond_calendar(values: pa.Array) -> pa.Array | None:
+    """Say which instants or days are not in the years 1 to 9999: Arrow counts on, calendars do not.
+
+    None where there are none, as in columns of other types.
+    """
+    kind = values.type
+    if pa.types.is_timestamp(kind) and kind.unit != "ns":  # nanoseconds reach to the year 2262
+        first, behind = (each * _UNITS[kind.unit] for each in (_YEAR_1_S, _YEAR_10000_S))
+        counted = values.cast(pa.int64())
+    elif pa.types.is_date32(kind):
+        first, behind = (each // _DAY_S for each in (_YEAR_1_S, _YEAR_10000_S))
+        counted = values.cast(pa.int32())
+    elif pa.types.is_date64(kind):
+        first, behind = (each * _UNITS["ms"] for each in (_YEAR_1_S, _YEAR_10000_S))
+        counted = values.cast(pa.int64())
+    else:
+        return None
+    found = pc.min_max(counted).as_py()
+    if found["min"] is None or (first <= found["min"] and found["max"] < behind):
+        return None
+    return pc.fill_null(pc.or_(pc.less(counted, first), pc.greater_equal(counted, behind)), False)
+
+
 def _parse_type(text: str, what: str) -> pa.DataType:
     timestamp = _TIMESTAMP.fullmatch(text)
     if timestamp:
@@ -137,6 +172,14 @@ def _parse_type(text: str, what: str) -> pa.DataType:
             f"{what}: {text!r} is no column type; write for example int64, double, string, bool, date32 "
             "or timestamp[us, tz=UTC]"
         ) from None
+
+
+def depth(kind: pa.DataType) -> int:
+    """Count how many lists and objects lie within one another."""
+    levels, inner = 0, [kind]
+    while inner := [each.field(place).type for each in inner for place in range(each.num_fields)]:
+        levels += 1
+    return levels
 
 
 def _storable(kind: pa.DataType, name: str, column: str) -> pa.DataType:  # noqa: PLR0911 - one line per family
@@ -159,11 +202,18 @@ def _storable(kind: pa.DataType, name: str, column: str) -> pa.DataType:  # noqa
         types.is_signed_integer(kind)
         or types.is_floating(kind)
         or types.is_boolean(kind)
-        or types.is_decimal(kind)
+        or types.is_decimal32(kind)
+        or types.is_decimal64(kind)
+        or types.is_decimal128(kind)
     ):
         return kind
     if types.is_list(kind) or types.is_large_list(kind):
         return pa.list_(_storable(kind.value_type, name, column))
+    if types.is_struct(kind) and not kind.num_fields:
+        raise SourceError(
+            f"{name!r}: column {column!r} holds objects without any field; declare its type in the schema, "
+            "or leave it out"
+        )
     if types.is_struct(kind):
         return pa.struct([pa.field(each.name, _storable(each.type, name, column)) for each in kind])
     if types.is_null(kind):

@@ -1,7 +1,7 @@
 """The lake: tables that batches go into, each batch exactly once, each state a version."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from noria.records import Version
 
 if TYPE_CHECKING:
     from noria.checks.verdicts import BatchVerdict
-    from noria.lake.forgetting import Forgotten
+    from noria.lake.finding import Finder
+    from noria.lake.forgetting import Forgotten, Held, Taken
     from noria.lake.maintenance import Vacuumed
     from noria.lake.recording import Changed, Ingested
     from noria.lake.statistics import TableStatistics
+    from noria.lake.trial import Tried
     from noria.lake.writing import Writing
 
 __all__ = ["Lake"]
@@ -126,6 +128,10 @@ class Lake:
             If columns or types are not those of the table.
         """
         return self._writing.check(dataset, frame, batch=batch, at=self._at(at))
+
+    def try_out(self, dataset: Dataset, rows: Rows, *, at: datetime | None = None) -> "Tried":
+        """Tell what `ingest` would do with these rows, however many they are, and write nothing."""
+        return self._writing.try_out(dataset, rows, at=self._at(at))
 
     def append(self, name: str, table: ArrowFrame | Rows, *, batch: int, app_id: str) -> bool:
         """Append rows without a contract; False if `app_id` has landed this batch, or a later one, before.
@@ -247,6 +253,44 @@ class Lake:
         """
         return self._writing.forget(name, column, values, reason=reason, cause=cause, at=self._at(at))
 
+    def held(
+        self, name: str, column: str, values: Iterable[Any], *, columns: Sequence[str] | None = None
+    ) -> "dict[str, Held]":
+        """Tell what a dataset, its rejected rows and all older versions hold of a subject, by table.
+
+        Nothing is changed. With `columns` the rows found in the dataset come along. Raises as `forget`.
+        """
+        return self._writing.held(name, column, values, columns=columns)
+
+    def names_of(self, name: str, column: str) -> list[str]:
+        """Give every name that a column of a table ever had. Raises `NotFound`."""
+        return self._writing.names_of(name, column)
+
+    def search(self, name: str, find: "Finder", *, columns: Sequence[str] | None = None) -> "Held":
+        """Tell what one table and its older versions hold of rows, with `columns` the rows too."""
+        return self._writing.search(name, find, columns=columns)
+
+    def erase(
+        self,
+        name: str,
+        find: "Finder",
+        *,
+        about: dict[str, Any] | None = None,
+        reason: str = "asked for",
+        cause: str | None = None,
+        at: datetime | None = None,
+    ) -> "Taken":
+        """Take rows out of one table and of all its older versions for good, as `forget` does.
+
+        Parameters
+        ----------
+        find
+            Which; see `noria.lake.finding`.
+        about
+            What else is recorded of it; no value of a row.
+        """
+        return self._writing.erase(name, find, about=about or {}, reason=reason, cause=cause, at=self._at(at))
+
     def last_batch(self, name: str, app_id: str = "ingest") -> int | None:
         """Give the newest batch that landed; None if there is none."""
         with self._guard:
@@ -307,9 +351,9 @@ class Lake:
         """Name the tables, sorted."""
         return self._tables.names()
 
-    def exists(self, name: str) -> bool:
-        """Say whether there is a table of that name."""
-        return self._tables.exists(name)
+    def exists(self, name: str, *, dropped: bool = False) -> bool:
+        """Say whether there is a table of that name; `dropped`: or one that was dropped."""
+        return self._tables.exists(name) or (dropped and self._tables.was_dropped(name))
 
     def version_digest(self, name: str, version: Version | int | None = None, *, verify: bool = False) -> str:
         """Compute the digest of a table, or of a version of it, from its files.
@@ -334,7 +378,7 @@ class Lake:
 
     def expected_digest(self, version: Version) -> str:
         """Give the digest that a version has to have: the recorded one, or that of its newest redaction."""
-        from noria.lake.forgetting import expected_digest
+        from noria.ledger.redacted import expected_digest
 
         return expected_digest(self._recorder(version.name), version)
 
@@ -391,6 +435,21 @@ class Lake:
             If there is no such table.
         """
         return self._writing.vacuum(name, retention=retention, dry_run=dry_run)
+
+    def values_there(self, name: str, column: str, *, without: Collection[str] = ()) -> set[Any]:
+        """Give the values of a column in the newest state and in whatever older one can still be read.
+
+        Parameters
+        ----------
+        without
+            Files of the table that are left out, as a vacuum names them.
+
+        Raises
+        ------
+        NotFound
+            If there is no such table.
+        """
+        return self._writing.values_there(name, column, without=without)
 
     def close(self) -> None:
         """Let go of what is open."""

@@ -32,6 +32,10 @@ class LakeSurroundings:
         """Give how many rows each batch had that landed from `since` on, before this one."""
         return [] if self._records is None else self._records.earlier_rows(self._batch, since)
 
+    def earlier_rejected(self, since: datetime, rule: str) -> Sequence[tuple[int, int]]:
+        """Give rejected and all rows of earlier batches; see `IngestRecords.earlier_rejected`."""
+        return [] if self._records is None else self._records.earlier_rejected(self._batch, since, rule)
+
     def find_keys(self, dataset: str, columns: Sequence[str], wanted: pa.Table) -> pa.Table:
         """Give rows of `columns` of another table that have a value of `wanted` in the first of them.
 

@@ -24,13 +24,18 @@ class Tables:
         table = self._open.get(name)
         if table is not None:
             table.refresh()
+            if table.is_empty and not table_exists(self.store, name):  # it was dropped
+                del self._open[name]
+                return None
         elif table_exists(self.store, name):
             table = self._open[name] = Table(self.store, name)
         return table
 
-    def get(self, name: str) -> Table:
-        """Give a table as it is now. Raises `NotFound`."""
+    def get(self, name: str, *, dropped: bool = False) -> Table:
+        """Give a table as it is now; `dropped`: one that was dropped, too. Raises `NotFound`."""
         table = self.find(name)
+        if table is None and dropped and table_exists(self.store, name, dropped=True):
+            return Table(self.store, name)
         if table is None:
             raise NotFound("table", name, self.names())
         return table
@@ -48,6 +53,10 @@ class Tables:
             del self._pinned[next(iter(self._pinned))]
         return table
 
+    def was_dropped(self, name: str) -> bool:
+        """Say whether there is a table of that name that was dropped: older versions of it can be read."""
+        return not table_exists(self.store, name) and table_exists(self.store, name, dropped=True)
+
     def drop_pinned(self, name: str) -> None:
         """Open older states of a table anew when they are next needed."""
         self._pinned = {at: each for at, each in self._pinned.items() if at[0] != name}
@@ -63,4 +72,5 @@ class Tables:
 
     def exists(self, name: str) -> bool:
         """Say whether there is a table of that name."""
-        return name in self._open or table_exists(self.store, name)
+        opened = self._open.get(name)
+        return (opened is not None and not opened.is_empty) or table_exists(self.store, name)

@@ -1,6 +1,6 @@
 """Everything that changes tables, put together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import RLock
@@ -14,16 +14,18 @@ from noria.lake.changes import Changes, Range
 from noria.lake.data_files import DataFile, FileWriter, stem_of
 from noria.lake.declarations import ArrowFrame, Dataset
 from noria.lake.delta import Table
-from noria.lake.forgetting import Forgotten, Subject, forget, names_of
+from noria.lake.finding import Finder, InColumn, InPayload, Subject
+from noria.lake.forgetting import Forgotten, Held, Taken, forget, names_of, search
 from noria.lake.incoming import Incoming
 from noria.lake.ingest import Ingestor
-from noria.lake.maintenance import Vacuumed, joined, neighbours, tail_of_small_files, vacuum
+from noria.lake.maintenance import Vacuumed, joined, neighbours, tail_of_small_files, vacuum, values_there
 from noria.lake.recording import Batch, Changed, Ingested, IngestRecords
 from noria.lake.rejected import rejected_name
 from noria.lake.rows import Rows
 from noria.lake.rowsql import RowSql
 from noria.lake.schema import fill, storable_schema
 from noria.lake.tables import Tables
+from noria.lake.trial import Tried
 from noria.ledger.store import Ledger
 from noria.records import Cost
 
@@ -65,6 +67,10 @@ class Writing:
     def check(self, dataset: Dataset, frame: ArrowFrame, *, batch: int | None, at: datetime) -> BatchVerdict:
         """Hold rows against the contract, and write nothing."""
         return self._ingestor.check(dataset, frame, batch=batch, at=at)
+
+    def try_out(self, dataset: Dataset, rows: Rows, *, at: datetime) -> Tried:
+        """Tell what an ingest would do."""
+        return self._ingestor.try_out(dataset, rows, at=at)
 
     def append(self, name: str, frame: ArrowFrame | Rows, *, number: int, app: str) -> bool:
         """Append rows without a contract."""
@@ -131,39 +137,85 @@ class Writing:
         self, name: str, column: str, values: Iterable[Any], *, reason: str, cause: str | None, at: datetime
     ) -> Forgotten:
         """Take a subject's rows out for good."""
+        done = {
+            each: self.erase(each, find, about=about, reason=reason, cause=cause, at=at)
+            for each, find, about in self._finders(name, column, values)
+        }
+        rejected = done.get(rejected_name(name), Taken(0, 0, ()))
+        return Forgotten(
+            done[name].rows,
+            rejected.rows,
+            done[name].files + rejected.files,
+            (*done[name].versions, *rejected.versions),
+        )
+
+    def erase(
+        self,
+        name: str,
+        find: Finder,
+        *,
+        about: dict[str, Any],
+        reason: str,
+        cause: str | None,
+        at: datetime,
+    ) -> Taken:
+        """Take rows out of one table for good."""
+        with self._ingestor.alone(name), self._guard:
+            table = self._any(name)
+            self._ingestor.settling.settle(table)
+            batch = Batch(name, table.version + 1, "forget", cause, at, "forget")
+            done = forget(
+                table,
+                find,
+                self._ledger,
+                facts=partial(_forgotten, batch, {"reason": reason, **about}),
+                commit=self._committing(table),
+            )
+            self._ingestor.forget_keys(name)
+            self._tables.drop_pinned(name)
+        return done
+
+    def held(
+        self, name: str, column: str, values: Iterable[Any], *, columns: Collection[str] | None
+    ) -> dict[str, Held]:
+        """Tell what a dataset and its rejected rows hold of a subject."""
+        return {
+            each: self.search(each, find, columns=columns if each == name else None)
+            for each, find, _ in self._finders(name, column, values)
+        }
+
+    def names_of(self, name: str, column: str) -> list[str]:
+        """Give every name that a column of a table ever had."""
+        with self._guard:
+            return names_of(self._any(name), column)
+
+    def search(self, name: str, find: Finder, *, columns: Collection[str] | None) -> Held:
+        """Tell what one table holds."""
+        with self._guard:
+            return search(self._any(name), find, self._ledger, columns=columns)
+
+    def _finders(
+        self, name: str, column: str, values: Iterable[Any]
+    ) -> list[tuple[str, Finder, dict[str, Any]]]:
+        """Give the tables that hold a subject's rows themselves, and what finds them."""
         subject = Subject(column, values)
         with self._guard:
-            schema = self._tables.get(name).schema
-        if column not in schema.names:
-            raise NotFound("column", column, schema.names)
-        subject.want_type(schema.field(column).type)
-        done = []
-        for each in (name, rejected_name(name)):
-            with self._ingestor.alone(each), self._guard:
-                table = self._tables.find(each)
-                if table is None:
-                    continue
-                self._ingestor.settling.settle(table)
-                batch = Batch(each, table.version + 1, "forget", cause, at, "forget")
-                done.append(
-                    forget(
-                        table,
-                        subject,
-                        self._ledger,
-                        names=names_of(self._tables.get(name), column),
-                        rejected=each != name,
-                        facts=partial(_forgotten, batch, subject, reason),
-                        commit=self._committing(table),
-                    )
-                )
-                self._ingestor.forget_keys(each)
-                self._tables.drop_pinned(each)
-        return Forgotten(
-            sum(each.rows for each in done),
-            sum(each.rejected for each in done),
-            sum(each.files for each in done),
-            tuple(version for each in done for version in each.versions),
-        )
+            table = self._any(name)
+            if column not in table.schema.names:
+                raise NotFound("column", column, table.schema.names)
+            subject.want_type(table.schema.field(column).type)
+            names = names_of(table, column)
+            other = rejected_name(name)
+            has_rejected = self._tables.exists(other) or self._tables.was_dropped(other)
+        about = {"column": column, "subjects": len(subject.values)}
+        found: list[tuple[str, Finder, dict[str, Any]]] = [(name, InColumn(subject, names), about)]
+        if has_rejected:
+            found.append((other, InPayload(subject, names), about))
+        return found
+
+    def _any(self, name: str) -> Table:
+        """Give a table, or one that was dropped and whose older versions can be read. Raises `NotFound`."""
+        return self._tables.find(name) or self._tables.get(name, dropped=True)
 
     def compact(self, name: str, *, keep_newest: int, rows_per_file: int) -> int:
         """Put the rows of small files into few."""
@@ -179,8 +231,13 @@ class Writing:
     def vacuum(self, name: str, *, retention: timedelta, dry_run: bool) -> Vacuumed:
         """Remove files that nobody names."""
         with self._ingestor.alone(name), self._guard:
-            table = self._tables.get(name)
+            table = self._tables.get(name, dropped=True)
             return vacuum(table, self._ledger, retention=retention, dry_run=dry_run, now=datetime.now(UTC))
+
+    def values_there(self, name: str, column: str, *, without: Collection[str]) -> set[Any]:
+        """Give the values of a column in every file that is still there."""
+        with self._ingestor.alone(name), self._guard:
+            return values_there(self._tables.get(name), column, without=without)
 
     def close(self) -> None:
         """Let go of the engines."""
@@ -246,6 +303,5 @@ class Writing:
         return commit
 
 
-def _forgotten(batch: Batch, subject: Subject, reason: str, rows: int) -> dict[str, Any]:
-    more = {"reason": reason, "column": subject.column, "subjects": len(subject.values)}
+def _forgotten(batch: Batch, more: dict[str, Any], rows: int) -> dict[str, Any]:
     return batch.facts("forgotten", more=more, removed=rows)

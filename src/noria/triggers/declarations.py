@@ -17,7 +17,19 @@ from noria.pipelines.schedules import (
     read_catch_up,
 )
 
-__all__ = ["AnyOf", "Budget", "Condition", "Decay", "Scheduled", "Trigger", "decay", "every", "schedule"]
+__all__ = [
+    "AnyOf",
+    "Budget",
+    "Condition",
+    "Decay",
+    "Scheduled",
+    "Stale",
+    "Trigger",
+    "decay",
+    "every",
+    "schedule",
+    "stale",
+]
 
 DECAYS = ("estimated", "realized")
 
@@ -56,16 +68,23 @@ class Scheduled(_Combinable):
 
 
 @dataclass(frozen=True, slots=True)
+class Stale(_Combinable):
+    """A dataset has gone stale. See `stale`."""
+
+    dataset: Named
+
+
+@dataclass(frozen=True, slots=True)
 class AnyOf(_Combinable):
     """One of several conditions holds."""
 
-    conditions: tuple["Decay | Scheduled", ...]
+    conditions: tuple["Decay | Scheduled | Stale", ...]
 
 
-Condition = Decay | Scheduled | AnyOf
+Condition = Decay | Scheduled | Stale | AnyOf
 
 
-def leaves(condition: Condition) -> tuple[Decay | Scheduled, ...]:
+def leaves(condition: Condition) -> tuple[Decay | Scheduled | Stale, ...]:
     """Give the conditions that `condition` is made of."""
     return condition.conditions if isinstance(condition, AnyOf) else (condition,)
 
@@ -75,6 +94,21 @@ def decay(monitor: Monitor, *, kinds: tuple[str, ...] = ("realized", "estimated"
     if not kinds or not set(kinds) <= set(DECAYS):
         raise ConfigError(f"decay kinds are {kinds!r}; choose among {', '.join(DECAYS)}")
     return Decay(monitor, kinds=tuple(kinds))
+
+
+def stale(dataset: Named) -> Stale:
+    """Hold once when `dataset` has got no row that is as new as its check `fresh` wants, until it has again.
+
+    `noria up` notices it. A pipeline that fetches is what to run: a model learns nothing from data that is
+    missing, so a training is refused.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> stale(SimpleNamespace(name="flights")).dataset.name
+    'flights'
+    """
+    return Stale(dataset)
 
 
 def schedule(cron: str, *, tz: str = "UTC", catch_up: str = "newest") -> Scheduled:
@@ -194,6 +228,11 @@ class Trigger:
             _checked_duration(self.cooldown, setting=f"trigger {self.name!r} cooldown")
         if self.warm_up is not None:
             _checked_duration(self.warm_up, setting=f"trigger {self.name!r} warm_up")
+        if not self.runs_pipeline and any(isinstance(each, Stale) for each in leaves(self.on)):
+            raise ConfigError(
+                f"trigger {self.name!r} trains {self.run.name} when data is missing, which teaches a model "
+                "nothing; run a pipeline that fetches it"
+            )
         if sum(isinstance(each, Scheduled) for each in leaves(self.on)) > 1:
             raise ConfigError(
                 f"trigger {self.name!r} has two schedules; write one, with lists, or two triggers"

@@ -17,7 +17,7 @@ from noria.clock import format_instant, parse_duration, parse_instant
 from noria.ledger.store import Ledger
 from noria.pipelines.ticks import emit_ticks
 from noria.records import Event, EventId
-from noria.triggers.declarations import Decay, Trigger, leaves
+from noria.triggers.declarations import Decay, Stale, Trigger, leaves
 
 __all__ = ["Choice", "Decision", "list_decisions", "list_unfinished", "read_decision", "reconcile", "settle"]
 
@@ -64,6 +64,7 @@ def reconcile(ledger: Ledger, triggers: Iterable[Trigger], *, at: datetime) -> l
       instants that were missed are ticked.
     - `drift.found`: **alert**. Drift alone never retrains.
     - `data.bad`: **refuse**. Bad data block.
+    - `dataset.stale`: **run**, like decay. It is told once, until the dataset is fresh again.
 
     Passes go forward in time. A trigger is armed by its first one: schedules count from there, and of news
     before it only those of this very window of the monitor are decided about. It is armed again where its
@@ -160,6 +161,7 @@ class _Pass:
         self.key = f"trigger:{trigger.name}"
         conditions = leaves(trigger.on)
         self.decays = [each for each in conditions if isinstance(each, Decay)]
+        self.stales = [each for each in conditions if isinstance(each, Stale)]
         self.schedule = trigger.schedule
         last = self._newest("trigger.decided")
         self.cursor = int(last.payload["cursor"]) if last else 0  # `seq` of the last news decided about
@@ -199,6 +201,7 @@ class _Pass:
         payload = {
             "run": trigger.run.name,
             "monitors": sorted({each.monitor.name for each in self.decays}),
+            **({"datasets": sorted({each.dataset.name for each in self.stales})} if self.stales else {}),
             "schedule": text,
             "tz": tz,
             "cooldown": trigger.cooldown,
@@ -219,6 +222,12 @@ class _Pass:
                     unwanted = verb == "decay.found" and news.payload["kind"] not in decay.kinds
                     if oldest < news.at <= self.at and not unwanted:
                         yield news
+        for stale in self.stales:
+            for news in self.ledger.list_events(
+                verb="dataset.stale", subject=stale.dataset.name, after=after
+            ):
+                if armed.at <= news.at <= self.at:
+                    yield news
 
     def _judge(self, news: Event) -> _Verdict:
         why = str(news.payload["reason"])

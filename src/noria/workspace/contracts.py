@@ -35,7 +35,7 @@ class Contracts(Opened):
         Parameters
         ----------
         batch
-            Only those of this batch.
+            Only those that came with this batch.
         reason
             Only those whose reason contains this text.
         settled
@@ -44,8 +44,9 @@ class Contracts(Opened):
         Returns
         -------
         pyarrow.Table
-            `app`, `batch`, `row` and `digest` name a row; `reason`, `payload` (the row as JSON),
-            `rejected_at`, `settled_at` (null: open).
+            `app`, `batch`, `row` and `digest` name a row by where it was first seen; `reason` (as of the last
+            time), `payload` (the row as JSON, as it came), `rejected_at`, `settled_at` (null: open),
+            `sightings` (with how many batches the same content came), `last_seen_at`.
 
         Raises
         ------

@@ -11,7 +11,9 @@ from noria.clock import parse_instant
 from noria.errors import ConfigError, NotFound
 from noria.lake.blocked import find_blocked
 from noria.lake.declarations import Dataset
+from noria.lake.versions import stored_versions
 from noria.records import Event, Run, Version
+from noria.workspace.freshness import told_stale
 from noria.workspace.opened import Opened
 
 __all__ = ["ColumnShown", "DatasetDetails", "DatasetSummary", "Datasets", "Reader", "Writer"]
@@ -28,6 +30,8 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
         Whether a module of the project declares it; else it is there from before.
     is_blocked
         Whether it lacks a batch that broke its contract; see `noria.lake.blocked`.
+    stale
+        How old it is where that is older than its check `fresh` allows; None where it is not.
     """
 
     name: str
@@ -40,6 +44,7 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
     rejected: int | None
     landed_at: datetime | None
     is_blocked: bool
+    stale: str | None = None
 
 
 class ColumnShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +123,11 @@ class Datasets:
         if self._project.has_begun:
             versions = self._project.ledger.list_versions(kind="dataset")
             newest = {each.name: each for each in versions}  # they come by number: the last one stays
-        return [self._summary(name, newest.get(name)) for name in sorted({*self._declared, *newest})]
+        stale = told_stale(self._project)
+        return [
+            self._summary(name, newest.get(name), stale.get(name))
+            for name in sorted({*self._declared, *newest})
+        ]
 
     def show(self, name: str) -> DatasetDetails:
         """Tell all about one dataset. Raises `NotFound`, which says what exists."""
@@ -178,7 +187,8 @@ class Datasets:
     def _reader(self, name: str, version: int | None, at: datetime | str | None) -> Any:
         if version is not None and at is not None:
             raise ConfigError("a version and an instant are asked for; give one of them")
-        if not self._exists(name):
+        is_past = version is not None or at is not None
+        if not self._exists(name) and not (is_past and self._was(name)):
             raise NotFound("table", name, self._project.lake.names() if self._project.has_begun else ())
         try:
             instant = parse_instant(at) if isinstance(at, str) else at
@@ -195,7 +205,11 @@ class Datasets:
     def _exists(self, name: str) -> bool:
         return self._project.has_begun and self._project.lake.exists(name)
 
-    def _summary(self, name: str, newest: Version | None) -> DatasetSummary:
+    def _was(self, name: str) -> bool:
+        """Tell whether versions of a table are on record, though it was dropped."""
+        return self._project.has_begun and bool(stored_versions(self._project.ledger, name))
+
+    def _summary(self, name: str, newest: Version | None, stale: str | None) -> DatasetSummary:
         declared = self._declared.get(name)
         rejected = f"{name}__rejected"
         return DatasetSummary(
@@ -209,6 +223,7 @@ class Datasets:
             rejected=self._project.lake.statistics(rejected).rows if self._exists(rejected) else None,
             landed_at=None if newest is None else newest.at,
             is_blocked=self._is_blocked(name),
+            stale=stale,
         )
 
     def _is_blocked(self, name: str) -> bool:

@@ -20,8 +20,10 @@ import msgspec
 from noria.clock import format_instant, to_micros
 from noria.config import find_project, read_settings
 from noria.errors import NoriaError
+from noria.lake.freshness import wanted_age
 from noria.pipelines.kept import look_at_kept
 from noria.pipelines.store import PipelineStore
+from noria.workspace.freshness import told_stale
 from noria.workspace.project import Project
 
 __all__ = ["Finding", "Health", "examine"]
@@ -93,6 +95,7 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
             yield from _guarded("storage", "restore the storage from a backup", lambda: _storage(project))
             yield from _guarded("results", "restore the storage from a backup", lambda: _results(project))
             yield from _guarded("lake", "restore the lake from a backup", lambda: _lake(project))
+            yield from _guarded("freshness", "restore the lake from a backup", lambda: _freshness(project))
             yield from _guarded("online store", "the next replay makes it anew", lambda: _online(project))
 
 
@@ -306,11 +309,22 @@ def _lake(project: Project) -> Iterator[Finding]:
         yield _finding("lake", Health.OK, told)
 
 
+def _freshness(project: Project) -> Iterator[Finding]:
+    stale = told_stale(project)
+    for name, told in stale.items():
+        todo = f"look at what feeds it; `noria dataset show {name}` tells where it came from"
+        yield _finding("freshness", Health.WARN, f"dataset {name} is stale: {told}", todo)
+    if not stale:
+        wanted = sum(wanted_age(each) is not None for each in project.declarations.datasets.values())
+        told = f"{wanted} datasets have to be fresh" if wanted else "no dataset has to be"
+        yield _finding("freshness", Health.OK, f"{told}; none is stale" if wanted else told)
+
+
 def _online(project: Project) -> Iterator[Finding]:
     from noria.features.online import open_online_store
 
     views = [view.spec() for view in project.declarations.views.values()]
-    if not views or not _exists(project):
+    if not views or not project.has_online:
         yield _finding("online store", Health.OK, "nothing is kept there yet")
         return
     store = open_online_store(project.settings.stores.online, root=project.root, readonly=True)
@@ -327,8 +341,3 @@ def _online(project: Project) -> Iterator[Finding]:
         )
     finally:
         store.close()
-
-
-def _exists(project: Project) -> bool:
-    backend, _, where = project.settings.stores.online.partition(":")
-    return backend != "lmdb" or (project.root / where).exists()

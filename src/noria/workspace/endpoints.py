@@ -15,6 +15,7 @@ from noria.deploy.shipping import ship_predictions
 from noria.deploy.supervisor import Supervisor
 from noria.lake.store import Lake
 from noria.ledger.store import Ledger
+from noria.records import Version
 from noria.registry.matrix import encode
 from noria.registry.store import Registry
 from noria.replay.serving_day import RequestColumns
@@ -23,7 +24,7 @@ from noria.storage.contract import Storage
 from noria.training.declarations import Training
 from noria.training.records import TrainingSet
 
-__all__ = ["ProcessTarget", "make_deployment", "make_probe", "make_supervisor"]
+__all__ = ["ProcessTarget", "make_deployment", "make_probe", "make_supervisor", "stored_samples"]
 
 _PROBE_REQUESTS, _PROBE_ROWS = 24, 8
 
@@ -45,7 +46,7 @@ def make_supervisor(
     *,
     environment: str,
     deployment: str,
-    online: Path,
+    online: str,
     port: int | None = None,
 ) -> Supervisor:
     """Set up the worker of a deployment; nothing is started yet."""
@@ -54,7 +55,7 @@ def make_supervisor(
         deployment=deployment,
         spool="spool",
         index="index",
-        online=str(online),
+        online=online,
         host=settings.host,
         port=settings.port if port is None else port,
         clock=settings.clock,
@@ -74,10 +75,7 @@ def make_deployment(
     """Give a deployment whose worker verifies each model on the rows stored with its version."""
 
     def samples(release: Release) -> Samples:
-        loaded = registry.load(ledger.get_version_by_id(release.model))
-        matrix = np.ascontiguousarray(encode(loaded.signature, loaded.samples), dtype="<f8")
-        scores = loaded.samples[loaded.signature.output].to_numpy().astype("<f8")
-        return Samples(matrix=matrix.tobytes(), scores=scores.tobytes())
+        return stored_samples(registry, ledger.get_version_by_id(release.model))
 
     return Deployment(
         ledger,
@@ -87,6 +85,14 @@ def make_deployment(
         samples=samples,
         target=None if supervisor is None else ProcessTarget(supervisor),
     )
+
+
+def stored_samples(registry: Registry, version: Version) -> Samples:
+    """Give the rows that are stored with a model version as a worker scores them."""
+    loaded = registry.load(version)
+    matrix = np.ascontiguousarray(encode(loaded.signature, loaded.samples), dtype="<f8")
+    scores = loaded.samples[loaded.signature.output].to_numpy().astype("<f8")
+    return Samples(matrix=matrix.tobytes(), scores=scores.tobytes())
 
 
 def make_probe(

@@ -5,19 +5,14 @@ database by their rows. So the same content lands once, whatever it is called an
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import pyarrow as pa
-from msgspec.structs import replace
-
-from noria.checks.verdicts import Finding, blocking_reasons
 from noria.errors import BatchBlocked, ConfigError, Conflict, NoriaError, SourceError
 from noria.lake.declarations import Dataset
 from noria.lake.file_declarations import Files
 from noria.lake.recording import Ingested
-from noria.lake.sources.contract import Piece
 from noria.workspace.file_sets import take_files
 from noria.workspace.opened import Opened
 from noria.workspace.source_openings import (
@@ -28,13 +23,13 @@ from noria.workspace.source_openings import (
     is_numbered_frame,
     openings,
     shown,
-    wanted_of,
 )
 
 __all__ = ["Taken", "Trial", "find_folder", "take", "try_out"]
 
-# What is wrong with one source does not keep the others from being taken.
-_OF_ONE_SOURCE = (BatchBlocked, Conflict, SourceError)
+# What is wrong with one source does not keep the others from being taken: damage, a missing extra, columns
+# that the contract speaks of.
+_OF_ONE_SOURCE = (BatchBlocked, ConfigError, Conflict, SourceError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +50,8 @@ class Trial:
     landed
         Whether its content is in the table already.
     accepted, rejected, repeated
-        Rows that hold, that do not, and that are there already. Keys are held against the table, and within
-        each piece of rows.
+        Rows that hold, that do not, and that are there already or come twice. Keys are held against the
+        table, and within the source; not against other sources of the same trial.
     reasons
         Why rows would be rejected -> how many.
     blocked
@@ -162,59 +157,18 @@ def try_out(
             with opening() as source:
                 last = project.lake.last_batch(declared.name, app_of(source, request))
                 trial.landed = last is not None and (request.batch is None or last >= request.batch)
-                broken = _Broken()
-                for piece in () if trial.landed else source.pieces(wanted_of(project, declared)):
-                    _try_piece(project, declared, trial, piece, broken)
-                trial.blocked = broken.reasons(declared, trial)
-        except (*_OF_ONE_SOURCE, ConfigError) as error:
+                if not trial.landed:
+                    done = project.lake.try_out(declared, source)
+                    trial.accepted, trial.rejected, trial.repeated = (
+                        done.accepted,
+                        done.rejected,
+                        done.repeated,
+                    )
+                    trial.reasons, trial.blocked = Counter(done.reasons), done.blocked
+                    trial.columns = dict(done.columns)
+        except _OF_ONE_SOURCE as error:
             trial.error = error
         yield trial
-
-
-@dataclass(slots=True)
-class _Broken:
-    """The rules that the pieces of a trial break, added up.
-
-    Rules about the batch as a whole can be told of one piece only, if it is all there is.
-    """
-
-    pieces: int = 0
-    unreadable: int = 0
-    found: dict[str, Finding] = field(default_factory=dict)
-
-    def add(self, findings: Iterable[Finding]) -> None:
-        self.pieces += 1
-        for each in findings:
-            before = self.found.get(each.rule)
-            failing = each.failing + (0 if before is None else before.failing)
-            self.found[each.rule] = replace(each, failing=failing)
-
-    def reasons(self, dataset: Dataset, trial: Trial) -> tuple[str, ...]:
-        findings = [each for each in self.found.values() if self.pieces == 1 or not each.detail]
-        return tuple(
-            blocking_reasons(
-                findings,
-                rejected=trial.rejected,
-                rows=trial.accepted + trial.rejected + trial.repeated,
-                unreadable=self.unreadable,
-                limit=dataset.max_rejected_share,
-            )
-        )
-
-
-def _try_piece(project: Opened, dataset: Dataset, trial: Trial, piece: Piece, broken: _Broken) -> None:
-    if not isinstance(piece, pa.RecordBatch):
-        broken.unreadable += len(piece)
-        trial.rejected += len(piece)
-        trial.reasons.update(each.reason for each in piece)
-        return
-    trial.columns = trial.columns or {each.name: str(each.type) for each in piece.schema}
-    verdict = project.lake.check(dataset, pa.table(piece))
-    broken.add(verdict.findings)
-    trial.accepted += verdict.accepted.num_rows
-    trial.rejected += verdict.rejected.num_rows
-    trial.repeated += piece.num_rows - verdict.accepted.num_rows - verdict.rejected.num_rows
-    trial.reasons.update(verdict.rejected["reason"].to_pylist())
 
 
 def _want_nothing_named(folder: Files, request: Request) -> None:

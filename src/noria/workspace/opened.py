@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from noria.ledger.store import Ledger
     from noria.registry.store import Registry
     from noria.storage.contract import Storage
-    from noria.workspace.scanning import Declarations
+    from noria.workspace.declared import Declarations
 
 __all__ = ["Opened"]
 
@@ -73,16 +73,22 @@ class Opened:
     @cached_property
     def declarations(self) -> Declarations:
         """What the project's modules declare. Raises `ConfigError` if one cannot be loaded."""
+        if not self.settings.project.modules:
+            from noria.workspace.declared import Declarations
+
+            return Declarations()
         from noria.workspace.scanning import scan
 
         return scan(self.root, self.settings.project.modules)
 
     def refresh(self) -> None:
         """Look at the modules again where they were changed, or loaded anew, since they were read."""
+        known = self.__dict__.get("declarations")
+        if known is None or not known.modules:
+            return
         from noria.workspace.scanning import is_current
 
-        known = self.__dict__.get("declarations")
-        if known is not None and not is_current(known, self.root):
+        if not is_current(known, self.root):
             del self.__dict__["declarations"]
             if "ledger" in self.__dict__:
                 self.ledger.forget_code()
@@ -143,6 +149,16 @@ class Opened:
         from noria.registry.store import Registry
 
         return Registry(self.ledger, self.storage)
+
+    @property
+    def has_online(self) -> bool:
+        """Whether anything may have been loaded into the online store; a shared one has to be asked."""
+        return self.is_online_shared or self._online_path().exists()
+
+    @property
+    def is_online_shared(self) -> bool:
+        """Whether the online store is a server's, not a folder of this machine."""
+        return "://" in self.settings.stores.online
 
     def _below(self, path: str) -> Path:
         return self.root / path

@@ -15,6 +15,7 @@ from noria.workspace.source_openings import Watched, expected_types
 __all__ = ["PushedRows", "push_rows"]
 
 MAX_KEY_CHARACTERS = 256
+MAX_UNPACKED_BYTES = 2 << 30
 
 
 class PushedRows(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,8 @@ def push_rows(
         If no such dataset is declared.
     Conflict
         If the key came with another content before.
+    TooLarge
+        If it is more than 2 GiB once it is unpacked.
     SourceError, BatchBlocked
         If it cannot be read; if it breaks the contract. Nothing of it was written.
     """
@@ -60,7 +63,7 @@ def push_rows(
     reading = expected_types(dataset, Reading.of(dataset.reading))
     if encoding is not None:
         reading = replace(reading, encoding=encoding)
-    source = open_file(body, format=format, reading=reading)
+    source = open_file(body, format=format, reading=reading, name="the body", most_bytes=MAX_UNPACKED_BYTES)
     app = f"file:{source.digest}" if key is None else f"push:{key}"
     label = f"push:{source.digest}"
     if key is not None:

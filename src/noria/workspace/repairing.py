@@ -4,6 +4,9 @@ What was rejected stays in `<dataset>__rejected`. A repair first writes which ro
 `<dataset>__repairs`, under the number of its attempt; then it ingests them as batch of that number of the
 sequence `repair`. A row is settled if the last attempt that has landed under a number took it in: rows and
 number are one commit, so that after a kill at any instant a row is either open or landed, never both.
+
+The same content that comes again with another batch is the same rejected row, seen once more: it has the name
+of its first sighting, and is settled if one of its sightings is.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ import pyarrow as pa
 from noria.checks.engine import row_json
 from noria.checks.evaluator import Evaluator
 from noria.checks.payloads import read_payloads
-from noria.checks.sql import quoted
+from noria.checks.quoting import quoted
 from noria.clock import to_micros
 from noria.errors import ConfigError, NotFound, SourceError
 from noria.lake.declarations import ArrowFrame, Dataset
+from noria.lake.recording import REPAIR
 from noria.lake.schema import as_table, declared_schema
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Repaired", "list_rejected", "read_edited", "rejected_lines", "repair_rows"]
 
-_APP = "repair"
+_APP = REPAIR
 _INSTANT = pa.timestamp("us", "UTC")
 _IDENTITY = ("app", "batch", "row", "digest")
 _REJECTED = pa.schema(
@@ -48,6 +52,8 @@ _REJECTED = pa.schema(
         ("payload", pa.string()),
         ("rejected_at", _INSTANT),
         ("settled_at", _INSTANT),
+        ("sightings", pa.int64()),
+        ("last_seen_at", _INSTANT),
     ]
 )
 _CLAIMS = pa.schema(
@@ -97,10 +103,10 @@ def list_rejected(lake: Lake, name: str, *, batch: int | None, reason: str | Non
     """Give rejected rows, oldest batch first; `settled`: those too that have landed since."""
     found = _rejected_with_claims(lake, name)
     tests = [] if settled else ["settled_at is null"]
-    tests += [] if batch is None else [f"batch = {batch:d}"]
+    tests += [] if batch is None else [f"list_contains(batches, {batch:d})"]
     tests += [] if reason is None else [f"contains(reason, '{reason.replace(chr(39), chr(39) * 2)}')"]
     where = f"where {' and '.join(tests)}" if tests else ""
-    sql = f'select * from found {where} order by rejected_at, app, batch, "row", digest'
+    sql = f'select * exclude (batches) from found {where} order by rejected_at, app, batch, "row", digest'
     return _ask(sql, {"found": found}).cast(_REJECTED)
 
 
@@ -189,7 +195,7 @@ def read_edited(lines: Sequence[str], rows: pa.Table, *, file: str) -> tuple[pa.
 def _rejected_with_claims(lake: Lake, name: str) -> pa.Table:
     table = f"{name}__rejected"
     if not lake.exists(table):
-        return _REJECTED.empty_table()
+        return _REJECTED.append(pa.field("batches", pa.list_(pa.int64()))).empty_table()
     rejected = lake.read(table)
     if "app" not in rejected.column_names:
         rejected = rejected.append_column("app", pa.nulls(rejected.num_rows, pa.string()))
@@ -203,12 +209,17 @@ def _rejected_with_claims(lake: Lake, name: str) -> pa.Table:
     )
     claims = lake.read(f"{name}__repairs") if lake.exists(f"{name}__repairs") else _CLAIMS.empty_table()
     tables = {"rejected": rejected, "landed": landed, "claims": claims}
+    order = 'order by rejected_at, app, batch, "row"'
     return _ask(
         f"""
         with came as (
             select coalesce(app, 'ingest') as app, batch, "row", md5(payload) as digest,
                    reason, payload, rejected_at
             from rejected
+        ), sighted as (
+            select came.*, row_number() over (partition by app, batch, digest order by "row") as nth
+            from came join landed using (app)
+            where batch <= last
         ), settled as (
             select app, batch, "row", digest, max(claimed_at) as settled_at
             from claims join (select attempt, max(claim) as claim from claims group by attempt)
@@ -216,12 +227,15 @@ def _rejected_with_claims(lake: Lake, name: str) -> pa.Table:
             where attempt <= {lake.last_batch(name, _APP) or 0:d}
             group by all
         )
-        select app, batch, "row", digest, reason, payload, rejected_at, settled_at
-        from came join landed using (app) left join settled using (app, batch, "row", digest)
-        where batch <= last
+        select first(app {order}) as app, first(batch {order}) as batch, first("row" {order}) as "row",
+               digest, last(reason {order}) as reason, first(payload) as payload,
+               min(rejected_at) as rejected_at, max(settled_at) as settled_at,
+               count(*) as sightings, max(rejected_at) as last_seen_at, list(batch) as batches
+        from sighted left join settled using (app, batch, "row", digest)
+        group by digest, nth
         """,
         tables,
-    ).cast(_REJECTED)
+    )
 
 
 def _claim(lake: Lake, name: str, rows: pa.Table, *, attempt: int, at: datetime) -> None:

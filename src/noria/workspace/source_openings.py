@@ -295,6 +295,10 @@ class Watched:
         """The sha256 of the content."""
         return self._source.digest
 
+    def where(self, place: int) -> str | None:
+        """Say where something stands that was given; see `noria.lake.sources.contract.Source`."""
+        return self._source.where(place)
+
     def pieces(self, wanted: pa.Schema | None) -> Iterator[Piece]:
         """Give the rows, and what is none."""
         rows = unreadable = 0

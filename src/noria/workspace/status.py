@@ -15,6 +15,7 @@ from noria.monitoring.records import MonitorReport
 from noria.records import Run, RunState
 from noria.replay.declarations import Replay
 from noria.triggers.reconcile import Decision, list_unfinished
+from noria.workspace.freshness import tell_freshness
 from noria.workspace.pipeline_states import PipelineState, pipeline_states
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class DatasetState(msgspec.Struct, frozen=True, kw_only=True):
     batch: int | None
     at: datetime | None
     blocked: tuple[str, ...] = ()  # why the newest batch is
+    stale: str | None = None  # how old it is, and may be
+    unreadable: str | None = None  # why it cannot be told whether it is
 
 
 class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +121,7 @@ def project_status(project: "Project") -> ProjectStatus:
             "steps": tuple(declared.steps),
         },
         replays=_replays(declared.replays, None),
-        datasets=_datasets(None, declared.datasets, {}),
+        datasets=_datasets(None, declared.datasets, {}, {}, {}),
         pipelines=pipeline_states(project, (), at=project.clock.now()),
     )
     if not project.has_begun:
@@ -131,7 +134,7 @@ def project_status(project: "Project") -> ProjectStatus:
         begun,
         events=newest[0].seq if newest else 0,
         replays=_replays(declared.replays, ledger),
-        datasets=_datasets(ledger, declared.datasets, project.blocked_datasets()),
+        datasets=_datasets(ledger, declared.datasets, project.blocked_datasets(), *tell_freshness(project)),
         pipelines=pipeline_states(project, runs, at=project.clock.now()),
         deployments=deployments(ledger),
         monitors=_last_reports(ledger, runs),
@@ -187,7 +190,11 @@ def _replayed_until(ledger: Ledger | None, name: str) -> datetime | None:
 
 
 def _datasets(
-    ledger: Ledger | None, declared: Iterable[str], blocked: Mapping[str, BlockedDataset]
+    ledger: Ledger | None,
+    declared: Iterable[str],
+    blocked: Mapping[str, BlockedDataset],
+    stale: Mapping[str, str],
+    unreadable: Mapping[str, Exception],
 ) -> tuple[DatasetState, ...]:
     versions = [] if ledger is None else ledger.list_versions(kind="dataset")
     newest = {each.name: each for each in versions}  # they come by number: the last one stays
@@ -199,6 +206,8 @@ def _datasets(
             batch=found.facts.get("batch") if found else None,
             at=found.at if found else None,
             blocked=blocked[name].reasons if name in blocked else (),
+            stale=stale.get(name),
+            unreadable=str(unreadable[name]) if name in unreadable else None,
         )
         for name in sorted({*declared, *newest})
         for found in (newest.get(name),)

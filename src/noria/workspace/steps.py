@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from noria.errors import ConfigError, NotFound
 from noria.lake.declarations import Dataset
+from noria.ledger.redacted import expected_digest
 from noria.pipelines.declarations import Pipeline, Step
 from noria.pipelines.engine import Engine
 from noria.pipelines.executor import Place
@@ -107,7 +108,7 @@ class _Versions:
             case "dataset" | "features":
                 return self._project.lake.exists(found.name)
             case "model":
-                return self._project.storage.exists(found.sha256)
+                return self._project.storage.exists(expected_digest(ledger, found))
         return True
 
     def _newest(self, kind: str, name: str, todo: str) -> Version:

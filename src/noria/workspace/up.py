@@ -16,8 +16,9 @@ import msgspec
 from noria.clock import format_instant
 from noria.errors import ConfigError, StoreError
 from noria.pipelines.schedules import CatchUp
-from noria.triggers.declarations import Decay, Scheduled, Trigger, leaves
+from noria.triggers.declarations import Decay, Scheduled, Stale, Trigger, leaves
 from noria.triggers.reconcile import Decision, reconcile
+from noria.workspace.freshness import FreshnessWatch
 from noria.workspace.up_jobs import Argv, Runner, pipeline_argv
 from noria.workspace.up_leadership import Leadership
 from noria.workspace.up_queue import Queue
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Up"]
 
 _MARK_EVERY_S = 10.0  # the runs whose process is gone
+_FRESH_EVERY_S = 5.0
 
 
 class Up:
@@ -89,7 +91,8 @@ class Up:
         self._stopped: list[tuple[Job, Outcome]] = []  # they were at work when this process was stopped
         self._stopping = threading.Event()
         self._away_since: float | None = None
-        self._mark_at = 0.0
+        self._mark_at = self._fresh_at = 0.0
+        self._freshness = FreshnessWatch(project, tell=self._tell)
         self._term = 0
         self._state = UpState(role=Role.FOLLOWER, since=project.clock.now(), leader=None)
 
@@ -212,6 +215,9 @@ class Up:
         if time.monotonic() > self._mark_at:
             self._mark_at = time.monotonic() + _MARK_EVERY_S
             self._project.ledger.mark_killed()
+        if time.monotonic() > self._fresh_at:
+            self._fresh_at = time.monotonic() + _FRESH_EVERY_S
+            self._freshness.look()
         for job in self._queue.ready(
             is_busy=self._runner.has_pipeline, most=self._settings.runs_at_once - len(self._runner)
         ):
@@ -371,6 +377,7 @@ def _runs(number: int) -> str:
 def _describe(trigger: Trigger, now: datetime) -> str:
     """Say what a trigger runs and when."""
     when = [f"when {each.monitor.name} decays" for each in leaves(trigger.on) if isinstance(each, Decay)]
+    when += [f"when {each.dataset.name} is stale" for each in leaves(trigger.on) if isinstance(each, Stale)]
     schedule = trigger.schedule
     if schedule is not None:
         when.append(

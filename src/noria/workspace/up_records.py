@@ -22,6 +22,7 @@ class NoticeKind(StrEnum):
     ENDED = "ended"
     SERVING = "serving"
     STREAM = "stream"
+    DATA = "data"
     DATABASE = "database"
     WARNING = "warning"
     STOPPED = "stopped"

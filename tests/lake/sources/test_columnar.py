@@ -117,3 +117,30 @@ def test_instants_of_other_units_are_held(tmp_path: Path) -> None:
     table = pa.table({"at": pa.array([at, at], pa.timestamp("ns", "UTC"))})
     (source,) = open_source(written(table, tmp_path / "rows.parquet"))
     assert drain(source, pa.schema([("at", pa.timestamp("us", "UTC"))])).rows == [{"at": at}, {"at": at}]
+
+
+def test_instants_and_days_that_no_calendar_has_cost_their_rows(tmp_path: Path) -> None:
+    micros = [0, 253_402_300_800_000_000, -62_135_596_800_000_001, 253_402_300_799_999_999, None]
+    table = pa.table(
+        {
+            "id": pa.array([0, 1, 2, 3, 4]),
+            "at": pa.array(micros, pa.timestamp("us", "UTC")),
+            "s": pa.array([None if at is None else at // 1_000_000 for at in micros], pa.timestamp("s")),
+            "day": pa.array([0, 2_932_897, 0, 2_932_896, None], pa.date32()),
+        }
+    )
+    (source,) = open_source(written(table, tmp_path / "rows.parquet"))
+    taken = drain(source)
+    assert [each["id"] for each in taken.rows] == [0, 3, 4]
+    assert [each.row for each in taken.broken] == [1, 2]
+    assert "'at' is not in the years 1 to 9999" in taken.broken[1].reason
+    assert '"day":"10000-01-01"' in taken.broken[0].payload
+
+
+def test_texts_within_lists_and_objects_may_lie_as_views_and_columns_in_runs() -> None:
+    frame = pl.DataFrame({"tags": [["a", "b"], None], "deep": [{"x": ["c"]}, {"x": None}]})
+    (source,) = open_source(frame)
+    assert drain(source, None).rows == frame.to_dicts()
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", "b"]))
+    (source,) = open_source(pa.table({"x": runs}))
+    assert [each["x"] for each in drain(source).rows] == ["a", "a", "b"]

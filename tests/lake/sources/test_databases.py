@@ -63,6 +63,19 @@ def test_connections_of_the_db_api_are_sources(shop: Path) -> None:
             drain(open_source(connection, query="select nope from sales")[0])
         with pytest.raises(ConfigError, match="is no plain name of a table"):
             drain(open_source(connection, table="sales; drop table sales")[0])
+        with pytest.raises(SourceError, match="answers no rows; give a SELECT"):
+            drain(open_source(connection, query="create table more (n)")[0])
+
+
+def test_a_column_that_the_first_rows_lack_has_the_type_of_later_ones(tmp_path: Path) -> None:
+    place = tmp_path / "grown.db"
+    with closing(sqlite3.connect(place)) as connection, connection:
+        connection.execute('create table t (id integer, "dis:count" real, never text)')
+        rows = [(each, None if each < 10_500 else each / 4) for each in range(11_000)]
+        connection.executemany("insert into t values (?, ?, null)", rows)
+    taken = drain(open_source(f"sqlite:///{place}", table="t")[0])
+    assert (len(taken.rows), taken.broken) == (11_000, [])
+    assert taken.rows[-1] == {"id": 10_999, "dis:count": 10_999 / 4, "never": None}
 
 
 def test_engines_and_connections_of_sqlalchemy_are_sources(shop: Path) -> None:
@@ -96,14 +109,14 @@ def test_postgres_types_are_kept(postgres_url: str) -> None:  # noqa: F811
         connection.execute(
             sa.text(
                 "create table t (id uuid, n bigint, price numeric(10, 2), x double precision, ok boolean, "
-                "at timestamptz, local timestamp, day date, doc jsonb, raw bytea)"
+                "at timestamptz, local timestamp, day date, doc jsonb, raw bytea, net cidr)"
             )
         )
         connection.execute(
             sa.text(
                 "insert into t select gen_random_uuid(), g, 1.5 * g, g / 2.0, g % 2 = 0, "
                 "timestamptz '2024-01-01 00:00+01' + g * interval '1 second', '2024-01-01', '2024-01-01', "
-                "'{\"a\": 1}', '\\x01ff' from generate_series(1, 25000) g"
+                "'{\"a\": 1}', '\\x01ff', '10.0.0.0/8' from generate_series(1, 25000) g"
             )
         )
     (source,) = open_source(postgres_url, table="public.t")
@@ -113,7 +126,7 @@ def test_postgres_types_are_kept(postgres_url: str) -> None:  # noqa: F811
     assert {each.name: str(each.type) for each in taken.schema} == {
         "id": "string", "n": "int64", "price": "decimal128(38, 2)", "x": "double", "ok": "bool",
         "at": "timestamp[us, tz=UTC]", "local": "timestamp[us]", "day": "date32[day]", "doc": "string",
-        "raw": "binary",
+        "raw": "binary", "net": "string",
     }  # fmt: skip
     first = taken.rows[0]
     assert first["at"] == dt.datetime(2023, 12, 31, 23, 0, 1, tzinfo=dt.UTC)

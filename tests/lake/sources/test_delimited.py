@@ -305,3 +305,24 @@ def test_an_hour_that_the_clocks_skip_or_repeat_is_said_to_be_one(
         "'at' is an hour that occurs twice on that day in Europe/Vienna; write its offset",
         "'at' cannot be read as timestamp[us, tz=UTC]",
     ]
+
+
+def test_an_instant_is_of_the_years_1_to_9999_in_utc_too(take: Take) -> None:
+    lines = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"]
+    taken = take("\n".join(["at", *lines]), wanted=pa.schema([("at", pa.timestamp("us", "UTC"))]))
+    assert [each["at"].year for each in taken.rows] == [9999]
+    assert taken.told == [(row, "'at' is not in the years 1 to 9999", lines[row]) for row in (0, 2)]
+
+
+def test_a_nested_value_keeps_all_it_has_or_costs_its_row(take: Take) -> None:
+    lines = ['"{""x"":1}"', '"{""x"":1,""y"":2}"', '"{""x"":1.5}"', "", "none"]
+    wanted = pa.schema([("id", pa.int64()), ("deep", pa.struct([("x", pa.int64())]))])
+    taken = take("\n".join(["id,deep", *(f"{row},{line}" for row, line in enumerate(lines))]), wanted=wanted)
+    assert taken.rows == [{"id": 0, "deep": {"x": 1}}, {"id": 3, "deep": None}]
+    assert [each.row for each in taken.broken] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("encoding", ["rot13", "base64", "idna", "zip"])
+def test_an_encoding_is_one_of_texts(take: Take, encoding: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{encoding}' is no encoding"):
+        take("a,b\n1,2\n", encoding=encoding)

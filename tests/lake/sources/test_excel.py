@@ -87,3 +87,40 @@ def test_a_header_is_held_to_be_names(tmp_path: Path) -> None:
         read(book(tmp_path / "rows.xlsx", data=[["Code"], [1]]), pa.schema([("code", pa.string())]))
     path = book(tmp_path / "rows.xlsx", data=[[1, "x"]])
     assert read(path, header=False, names=["n", "t"]).rows == [{"n": 1, "t": "x"}]
+
+
+def test_an_instant_at_midnight_is_no_day(tmp_path: Path) -> None:
+    at = [datetime(2024, 1, day, hour) for day, hour in ((1, 12), (2, 0), (3, 0))]
+    path = book(tmp_path / "x.xlsx", s=[["at"], *([each] for each in at)])
+    assert [each["at"] for each in read(path).rows] == at
+    wanted = pa.schema([("at", pa.timestamp("us", "UTC"))])
+    taken = read(path, wanted, time_zone="UTC")
+    assert [each["at"] for each in taken.rows] == [each.replace(tzinfo=UTC) for each in at]
+    only_days = book(tmp_path / "y.xlsx", s=[["at"], [date(2024, 1, 1)]])
+    assert read(only_days).rows == [{"at": date(2024, 1, 1)}]
+
+
+def test_decimals_are_as_excel_shows_them(tmp_path: Path) -> None:
+    path = book(tmp_path / "x.xlsx", s=[["eur"], [0.1 + 0.2], [7], [1.005], ["2.25"]])
+    taken = read(path, pa.schema([("eur", pa.decimal128(10, 2))]))
+    assert [str(each["eur"]) for each in taken.rows] == ["0.30", "7.00", "2.25"]
+    assert [each.row for each in taken.broken] == [2]
+
+
+@pytest.mark.parametrize("how", [{"header": False}, {"header": True}])
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"]])
+def test_names_are_as_many_as_there_are_columns(
+    tmp_path: Path, how: dict[str, bool], names: list[str]
+) -> None:
+    path = book(tmp_path / "x.xlsx", s=[["x", "y"], [1, 2]])
+    with pytest.raises(SourceError, match=rf"has 2 cells, but {len(names)} names are given"):
+        read(path, names=names, **how)
+    assert read(path, names=["a", "b"]).rows == [{"a": 1, "b": 2}]
+
+
+def test_a_table_need_not_begin_in_the_first_row(tmp_path: Path) -> None:
+    path = book(tmp_path / "x.xlsx", s=[[], [None], ["n"], [1], ["a"], [3]])
+    (source,) = open_source(path)
+    taken = drain(source, pa.schema([("n", pa.int64())]))
+    assert taken.rows == [{"n": 1}, {"n": 3}]
+    assert [each.row for each in taken.broken] == [1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -35,6 +36,62 @@ def test_types_are_those_of_the_values(take: Take) -> None:
     assert (second["n"], second["tags"], second["deep"]) == (None, ["t"], {"v": 1, "none": None})
 
 
+def test_nothing_inside_of_an_object_or_a_list_is_dropped_or_cut(take: Take) -> None:
+    deep = pa.struct([("x", pa.int64()), ("y", pa.list_(pa.float64())), ("at", pa.timestamp("us", "UTC"))])
+    good = [
+        {"x": 1.0, "y": [1, 2.5], "at": "2024-01-01T00:00:00+01:00"},
+        {"y": None},
+        None,
+    ]
+    bad: list[Any] = [
+        {"x": 1, "z": 2},
+        {"x": 1.5},
+        {"x": True},
+        {"y": [True]},
+        {"y": ["1"]},
+        {"y": 1.5},
+        {"at": "2024-01-01T00:00:00"},
+        {"at": "0001-01-01T00:00:00+14:00"},
+        {"at": "9999-12-31T23:00:00-05:00"},
+        [1],
+    ]
+    lines = [msgspec.json.encode({"deep": each}) for each in [*good, *bad]]
+    taken = take(b"\n".join(lines), name=NAME, wanted=pa.schema([("deep", deep)]))
+    at = datetime(2023, 12, 31, 23, tzinfo=UTC)
+    empty = {"x": None, "y": None, "at": None}
+    assert [each["deep"] for each in taken.rows] == [{"x": 1, "y": [1.0, 2.5], "at": at}, empty, None]
+    assert [each.row for each in taken.broken] == list(range(3, 3 + len(bad)))
+
+
+def test_the_first_rows_need_not_agree_on_what_is_nested(take: Take) -> None:
+    lines = [
+        '{"a": [1]}',
+        '{"a": [[1]]}',
+        '{"a": [2]}',
+        '{"a": [{"x": 1}]}',
+        '{"a": {"x": [1]}}',
+        '{"a": null}',
+    ]
+    taken = take("\n".join(lines), name=NAME)
+    assert taken.rows == [{"a": [1]}, {"a": [2]}, {"a": None}]
+    assert [each.row for each in taken.broken] == [1, 3, 4]
+    for levels in (17, 500):
+        taken = take(f'{{"a": {"[" * levels}{"]" * levels}, "b": 1}}\n{{"b": 2}}', name=NAME)
+        assert (taken.rows, taken.told[0][1]) == ([{"a": None, "b": 2}], "'a' is a list, wanted a text")
+
+
+def test_decimals_are_those_that_are_written(take: Take) -> None:
+    wanted = pa.schema([("eur", pa.decimal128(38, 20)), ("x", pa.float64())])
+    texts = ["1.10", "5", '"2.25"', "12345678901234567.89", "1e400", "true", '"a"', "null"]
+    taken = take("\n".join(f'{{"eur": {each}, "x": 0.1}}' for each in texts), name=NAME, wanted=wanted)
+    assert [each["eur"] for each in taken.rows] == [
+        *map(Decimal, ("1.1", "5", "2.25", "12345678901234567.89")),
+        None,
+    ]
+    assert {each["x"] for each in taken.rows} == {0.1}
+    assert [each.row for each in taken.broken] == [4, 5, 6]
+
+
 def test_what_is_no_row_is_kept_and_the_rest_goes_on(take: Take) -> None:
     lines = [
         b'{"id": "a", "n": 1, "at": "2024-01-01T00:00:00Z"}',
@@ -62,7 +119,7 @@ def test_what_is_no_row_is_kept_and_the_rest_goes_on(take: Take) -> None:
         (6, "cannot be read as JSON"),
         (7, "'n' cannot be read as int64"),
         (8, "has 'm', which the table does not have"),
-        (9, "cannot be read as JSON"),
+        (9, "cannot be read as JSON, which has no NaN"),
         (10, "'at' cannot be read as timestamp[us, tz=UTC]"),
         (11, "'at' cannot be read as timestamp[us, tz=UTC]"),
     ]

@@ -123,7 +123,9 @@ def late_parcel(data: noria.TrainingSet, run: noria.TrainingRun) -> noria.Estima
     return lightgbm.train(params, rows, num_boost_round=30)
 
 
-staging_gate = noria.Gate(checks=[check.samples_reproduced(), check.latency(p99_ms=5_000)])
+staging_gate = noria.Gate(
+    checks=[check.samples_reproduced(), check.no_leakage(), check.latency(p99_ms=5_000)]
+)
 production_gate = noria.Gate(
     checks=[check.beats_production("log_loss", on="3d", tolerance=0.02, min_rows=50)], refit=True,
     canary=noria.Canary(share=0.3, days=2, max_worse=0.2, min_rows=30),

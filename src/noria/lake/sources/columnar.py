@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 from noria.checks.verdicts import row_json
 from noria.errors import SourceError
 from noria.lake.reading import Reading
+from noria.lake.schema import beyond_calendar
 from noria.lake.sources.contract import Piece, broken, require
 from noria.lake.sources.delimited import checked_names
 from noria.lake.sources.files import SourceFile
+from noria.lake.sources.standing import Standing
 from noria.lake.sources.texts import Column, apart, salvage
 
 __all__ = ["ArrowRows", "FrameRows", "ParquetRows", "frame_digest"]
@@ -29,9 +31,14 @@ class ParquetRows:
 
     def __init__(self, file: SourceFile, reading: Reading) -> None:
         self._file = file
-        self.name = str(file.path)
+        self.name = file.name
         self.size_bytes: int | None = file.size_bytes
         self.bytes_read = 0
+        self._standing = Standing("row")
+
+    def where(self, place: int) -> str | None:
+        """Say which row of the file, counted from 1, something is that was given."""
+        return self._standing.find(place)
 
     @property
     def digest(self) -> str | None:
@@ -43,12 +50,14 @@ class ParquetRows:
         with (
             self._file.held() as path,
             _as_damage(self._file, "Parquet file"),
-            pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as opened,
+            pq.ParquetFile(
+                path, buffer_size=1 << 20, pre_buffer=False, read_dictionary=_kept_packed(self._file)
+            ) as opened,
         ):
             total = max(opened.metadata.num_rows, 1)
             seen = 0
-            for batch in opened.iter_batches(_ROWS):
-                yield from _fitting(batch, wanted, self.name, seen)
+            for batch in _bounded(opened.iter_batches(_ROWS), self._file):
+                yield from _fitting(batch, wanted, self.name, seen, self._standing)
                 seen += batch.num_rows
                 self.bytes_read = self._file.size_bytes * seen // total
 
@@ -58,9 +67,14 @@ class ArrowRows:
 
     def __init__(self, file: SourceFile, reading: Reading) -> None:
         self._file = file
-        self.name = str(file.path)
+        self.name = file.name
         self.size_bytes: int | None = file.size_bytes
         self.bytes_read = 0
+        self._standing = Standing("row")
+
+    def where(self, place: int) -> str | None:
+        """Say which row of the file, counted from 1, something is that was given."""
+        return self._standing.find(place)
 
     @property
     def digest(self) -> str | None:
@@ -71,8 +85,8 @@ class ArrowRows:
         """Give the rows of each record batch."""
         with self._file.held() as path, _as_damage(self._file, "Arrow file"), pa.OSFile(str(path)) as file:
             seen = 0
-            for batch in _batches(file, self._file.head):
-                yield from _fitting(batch, wanted, self.name, seen)
+            for batch in _bounded(_batches(file, self._file.head), self._file):
+                yield from _fitting(batch, wanted, self.name, seen, self._standing)
                 seen += batch.num_rows
                 self.bytes_read = file.tell()
             self.bytes_read = self._file.size_bytes
@@ -102,9 +116,13 @@ class FrameRows:
         for batch in pa.RecordBatchReader.from_stream(self._frame):
             for begin in range(0, batch.num_rows, _ROWS):
                 part = batch.slice(begin, _ROWS)
-                yield from _fitting(part, wanted, self.name, seen)
+                yield from _fitting(part, wanted, self.name, seen, None)
                 seen += part.num_rows
                 self.bytes_read += part.nbytes
+
+    def where(self, place: int) -> str | None:
+        """Rows of a frame have no number."""
+        return None
 
 
 def frame_digest(table: pa.Table) -> str:
@@ -148,7 +166,55 @@ class _Digesting:
         """Nothing is open."""
 
 
-def _fitting(batch: pa.RecordBatch, wanted: pa.Schema | None, name: str, begin: int) -> Iterator[Piece]:
+def _kept_packed(file: SourceFile) -> list[str] | None:
+    """Give the columns whose values are unpacked only once their size is known: texts that are listed once.
+
+    Raises `TooLarge` if the file itself says that it has more bytes than it may.
+    """
+    if file.most_bytes is None:
+        return None
+    told = pq.read_metadata(file.path)
+    file.bound(sum(told.row_group(place).total_byte_size for place in range(told.num_row_groups)))
+    columns = (told.schema.column(place) for place in range(told.num_columns))
+    return [each.path for each in columns if each.physical_type == "BYTE_ARRAY" and each.path == each.name]
+
+
+def _bounded(batches: Iterator[pa.RecordBatch], file: SourceFile) -> Iterator[pa.RecordBatch]:
+    """Give batches as long as they are not more bytes than the file may have."""
+    unpacked = 0
+    for batch in batches:
+        if file.most_bytes is None:
+            yield batch
+            continue
+        unpacked += sum(_plain_bytes(column) for column in batch.columns)
+        file.bound(unpacked)
+        plain = [each.dictionary_decode() if _is_listed(each.type) else each for each in batch.columns]
+        yield pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
+
+
+def _plain_bytes(column: pa.Array) -> int:
+    if not _is_listed(column.type) or not len(column.dictionary):
+        return int(column.nbytes)
+    values = column.dictionary
+    if pa.types.is_primitive(values.type):
+        return len(column) * int(values.type.byte_width)
+    lengths = pc.binary_length(values).cast(pa.int64())
+    return int(column.nbytes) + (pc.sum(lengths.take(column.indices)).as_py() or 0)
+
+
+def _is_listed(kind: pa.DataType) -> bool:
+    if not pa.types.is_dictionary(kind):
+        return False
+    types, values = pa.types, kind.value_type
+    texts = types.is_string(values) or types.is_large_string(values)
+    return bool(
+        texts or types.is_primitive(values) or types.is_binary(values) or types.is_large_binary(values)
+    )
+
+
+def _fitting(
+    batch: pa.RecordBatch, wanted: pa.Schema | None, name: str, begin: int, standing: Standing | None
+) -> Iterator[Piece]:
     """Give the rows whose values the wanted types can hold, then the others."""
     names = checked_names(batch.schema.names, name)
     require(names, wanted, name)
@@ -160,10 +226,13 @@ def _fitting(batch: pa.RecordBatch, wanted: pa.Schema | None, name: str, begin: 
         for each, column in zip(names, batch.columns, strict=True)
     ]
     rows, wrong = apart(names, columns, np.arange(batch.num_rows))
+    if standing is not None:
+        standing.give_parted(np.arange(begin + 1, begin + 1 + batch.num_rows), [each for each, _ in wrong])
     if rows.num_rows:
         yield rows
     if wrong:
-        raw = batch.take(pa.array([place for place, _ in wrong])).to_pylist()
+        taken = batch.take(pa.array([place for place, _ in wrong]))
+        raw = pa.table([_writable(each) for each in taken.columns], names=names).to_pylist()
         yield [
             broken(reason, row_json(row), begin + place)
             for (place, reason), row in zip(wrong, raw, strict=True)
@@ -179,11 +248,31 @@ def _fitted(values: pa.Array, wanted: pa.DataType | None) -> Column:
     return salvage(values, lambda part: part.cast(wanted), wanted)
 
 
+def _writable(values: pa.Array) -> pa.Array:
+    """Give instants and days as texts where some are beyond what Python can name."""
+    return values if beyond_calendar(values) is None else values.cast(pa.string())
+
+
 def _without_views(values: Any) -> Any:
-    """Give texts in the layout that every kernel of Arrow knows."""
-    if pa.types.is_string_view(values.type):
-        return values.cast(pa.string())
-    return values.cast(pa.binary()) if pa.types.is_binary_view(values.type) else values
+    """Give texts in the layout that every kernel of Arrow knows, also within lists and objects."""
+    if pa.types.is_run_end_encoded(values.type):
+        return _without_views(pc.run_end_decode(values))
+    plain = _plain_layout(values.type)
+    return values if plain == values.type else values.cast(plain)
+
+
+def _plain_layout(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_list(kind) or types.is_large_list(kind):
+        field = kind.value_field.with_type(_plain_layout(kind.value_type))
+        return pa.list_(field) if types.is_list(kind) else pa.large_list(field)
+    if types.is_struct(kind):
+        return pa.struct([each.with_type(_plain_layout(each.type)) for each in kind])
+    return kind
 
 
 def _is_of_kind(found: pa.DataType, wanted: pa.DataType) -> bool:

@@ -38,6 +38,13 @@ class Source(Protocol):
         """
         ...
 
+    def where(self, place: int) -> str | None:
+        """Say where something stands that was given, counted from 0 with what is no row: `line 7`.
+
+        None where people have no way to find it by a number.
+        """
+        ...
+
 
 def broken(reason: str, raw: str | bytes, row: int) -> Broken:
     r"""Make what is kept of something that is no row: all of it, up to 1 MiB.

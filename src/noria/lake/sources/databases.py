@@ -28,10 +28,19 @@ from noria.lake.sources.values import infer_values, read_values
 __all__ = ["DatabaseRows", "is_connection"]
 
 _ROWS = 10_000
+_SAMPLE = 100
 _WRITTEN = re.compile(
     r"\d{4}-\d\d-\d\d(?:(?P<between>[T ])\d\d:\d\d(:\d\d([.,]\d+)?)? ?(?P<offset>Z|[+-]\d\d(:?\d\d)?)?)?"
 )
-_TEXTS = (UUID, time, timedelta, ipaddress.IPv4Address, ipaddress.IPv6Address)
+_TEXTS = (
+    UUID,
+    time,
+    timedelta,
+    ipaddress.IPv4Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Address,
+    ipaddress.IPv6Network,
+)
 
 
 class DatabaseRows:
@@ -92,12 +101,18 @@ class DatabaseRows:
                     wanted.field(name).type
                     if wanted is not None and name in wanted.names
                     else infer_values(
-                        column, time_zone=self._reading.time_zone, expected=self._reading.types.get(name)
+                        column if any(each is not None for each in column) else self._later(called),
+                        time_zone=self._reading.time_zone,
+                        expected=self._reading.types.get(name),
                     )
-                    for name, column in zip(names, columns, strict=True)
+                    for called, name, column in zip(found, names, columns, strict=True)
                 ]
                 yield from self._read(names, kinds, columns, begin)
                 begin += len(rows)
+
+    def where(self, place: int) -> str | None:
+        """Rows of an answer have no number."""
+        return None
 
     def _read(
         self, names: Sequence[str], kinds: Sequence[pa.DataType], columns: Sequence[list[Any]], begin: int
@@ -120,6 +135,20 @@ class DatabaseRows:
                 for (place, reason), row in zip(wrong, rows, strict=True)
             ]
 
+    def _later(self, column: str) -> list[Any]:
+        """Give values of a column that its first rows lack, as one that a table got later does."""
+        if self._table is None or not isinstance(self._place, sa.Engine):
+            return []
+        quoted = self._quote(column)
+        some: sa.Select[Any] = (
+            sa.select(sa.literal_column(quoted))
+            .select_from(sa.text(self._source()))
+            .where(sa.text(f"{quoted} is not null"))
+            .limit(_SAMPLE)
+        )
+        with self._place.connect() as beside:
+            return [self._plain(each, column) for each in beside.execute(some).scalars()]
+
     @contextmanager
     def _answer(self) -> Iterator[tuple[list[str], Iterator[Sequence[Sequence[Any]]]]]:
         """Give the columns' names, and the rows in parts."""
@@ -128,6 +157,8 @@ class DatabaseRows:
                 cursor.arraysize = _ROWS
                 text, values = self._plain_statement()
                 cursor.execute(text, values) if values else cursor.execute(text)
+                if cursor.description is None:
+                    raise SourceError(f"{self.name} answers no rows; give a SELECT")
                 yield [each[0] for each in cursor.description], iter(lambda: cursor.fetchmany(_ROWS), [])
             return
         opened = self._place.connect() if isinstance(self._place, sa.Engine) else self._place

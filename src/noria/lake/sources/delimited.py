@@ -17,6 +17,7 @@ from noria.lake.rows import Broken
 from noria.lake.sources.contract import Piece, broken, require
 from noria.lake.sources.files import SourceFile, as_utf8
 from noria.lake.sources.splitting import Block, Splitter
+from noria.lake.sources.standing import Standing, count_lines
 from noria.lake.sources.texts import Column, apart, infer_type, read_texts
 
 __all__ = ["DelimitedRows", "checked_names"]
@@ -32,8 +33,13 @@ class DelimitedRows:
 
     def __init__(self, file: SourceFile, reading: Reading) -> None:
         self._file, self._reading = file, reading
-        self.name = str(file.path)
+        self.name = file.name
         self.size_bytes: int | None = file.size_bytes
+        self._standing = Standing("line")
+
+    def where(self, place: int) -> str | None:
+        """Say on which line of the file something begins that was given."""
+        return self._standing.find(place)
 
     @property
     def bytes_read(self) -> int:
@@ -47,18 +53,26 @@ class DelimitedRows:
 
     def pieces(self, wanted: pa.Schema | None) -> Iterator[Piece]:
         """Give the rows of each block, then what was none in it."""
-        chunks = as_utf8(self._file.chunks(), encoding=self._reading.encoding, name=self.name)
-        first = next((each for each in chunks if each.strip(b"\r\n")), b"")
-        if not first:
+        chunks = as_utf8(self._file.chunks(), encoding=self._reading.encoding, called=self._file.called)
+        first, line = b"", 1
+        for first in chunks:
+            if first.strip(b"\r\n"):
+                break
+            line += count_lines(first)
+        if not first.strip(b"\r\n"):
             return
         splitter = Splitter(self._reading.delimiter or self._sniffed(first))
         blocks = splitter.blocks(chain([first], chunks))
-        names, block = self._named(splitter, next(blocks))
+        whole = next(blocks)
+        names, block = self._named(splitter, whole)
+        line += count_lines(whole.data[: len(whole.data) - len(block.data)])
         require(names, wanted, self.name)
-        table = _Table(names, self._reading, self.name)
+        table = _Table(names, self._reading, self._file.called)
         place = 0
         for each in chain([block], blocks):
             parsed = _parse(splitter, each, len(names))
+            records = parsed.rows + len(parsed.wrong)
+            lines = splitter.lines_of(each, records)
             if parsed.rows:
                 rows, wrong = table.read(parsed, wanted)
                 wrong = sorted([*parsed.wrong, *wrong])
@@ -66,9 +80,14 @@ class DelimitedRows:
                     yield rows
             else:
                 wrong = parsed.wrong
+            if lines is None:
+                self._standing.give(None, rows=records)
+            else:
+                self._standing.give_parted(lines + line, [each for each, _ in wrong])
             if wrong:
                 yield _kept(splitter, parsed, wrong, place)
-            place += parsed.rows + len(parsed.wrong)
+            place += records
+            line += count_lines(each.data)
 
     def _sniffed(self, first: bytes) -> str:
         """Find the delimiter: the only one that the header has, or that all first lines have as often."""
@@ -87,7 +106,7 @@ class DelimitedRows:
         if len(found) > 1:
             listed = " or ".join(map(repr, found))
             raise SourceError(
-                f"the file {self.name} may be delimited by {listed}; say which: delimiter=... (--delimiter)"
+                f"{self._file.called} may be delimited by {listed}; say which: delimiter=... (--delimiter)"
             )
         return found[0] if found else ","
 
@@ -97,7 +116,7 @@ class DelimitedRows:
         record, rest = splitter.take_first(block)
         if record is None or record.fields is None:
             raise SourceError(
-                f"the file {self.name} begins with a line that is no row: {record.reason if record else ''}; "
+                f"{self._file.called} begins with a line that is no row: {record.reason if record else ''}; "
                 "correct its quotes"
             )
         if given is not None and len(given) != len(record.fields):
@@ -108,7 +127,7 @@ class DelimitedRows:
         if not self._reading.header:
             if given is None:
                 raise SourceError(
-                    f"the file {self.name} has no header, so its columns need names: give names=[...] "
+                    f"{self._file.called} has no header, so its columns need names: give names=[...] "
                     f"(--names), {len(record.fields)} of them"
                 )
             return checked_names(given, self.name), block
@@ -143,8 +162,8 @@ class _Parsed:
 class _Table:
     """Brings columns of bytes to their types, which the first block decides where none is wanted."""
 
-    def __init__(self, names: Sequence[str], reading: Reading, source: str) -> None:
-        self._names, self._reading, self._source = names, reading, source
+    def __init__(self, names: Sequence[str], reading: Reading, called: str) -> None:
+        self._names, self._reading, self._called = names, reading, called
         self._kinds: list[pa.DataType] = []
 
     def read(self, parsed: _Parsed, wanted: pa.Schema | None) -> tuple[pa.RecordBatch, list[tuple[int, str]]]:
@@ -178,7 +197,7 @@ class _Table:
                 continue
             if kind.tz is not None and read_texts(raw, _LOCAL).values.null_count < parsed.rows:
                 raise SourceError(
-                    f"the file {self._source}: column {name!r} holds instants without an offset, wanted is "
+                    f"{self._called}: column {name!r} holds instants without an offset, wanted is "
                     f"{kind}; say where the clock stood: time_zone='Europe/Vienna' "
                     "(--time-zone Europe/Vienna), or UTC"
                 )

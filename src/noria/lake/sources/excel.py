@@ -1,9 +1,10 @@
 """Workbooks of Excel. A sheet has at most 1,048,576 rows, and is read as a whole."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from noria.lake.reading import Reading
 from noria.lake.sources.contract import Piece, broken, require
 from noria.lake.sources.delimited import checked_names
 from noria.lake.sources.files import SourceFile
+from noria.lake.sources.standing import Standing
 from noria.lake.sources.texts import apart
 from noria.lake.sources.values import infer_values, read_values
 
@@ -36,9 +38,15 @@ class ExcelRows:
 
     def __init__(self, file: SourceFile, reading: Reading) -> None:
         self._file, self._reading = file, reading
-        self.name = str(file.path)
+        self.name = file.name
         self.size_bytes: int | None = file.size_bytes
         self.bytes_read = 0
+        self._standing = Standing("row")
+        self._blank = 0  # rows above the table
+
+    def where(self, place: int) -> str | None:
+        """Say which row of the sheet something is that was given, as Excel numbers them."""
+        return self._standing.find(place)
 
     @property
     def digest(self) -> str | None:
@@ -56,8 +64,7 @@ class ExcelRows:
     def pieces(self, wanted: pa.Schema | None) -> Iterator[Piece]:
         """Give the rows, at most 10,000 at a time."""
         with self._file.held():
-            cells = self._cells
-            names = self._names(cells)
+            names, cells = self._named(self._cells)
             if not names:
                 return
             require(names, wanted, self.name)
@@ -70,9 +77,7 @@ class ExcelRows:
                     kinds = kinds or [
                         wanted.field(name).type
                         if wanted is not None and name in wanted.names
-                        else infer_values(
-                            column, time_zone=self._reading.time_zone, expected=self._reading.types.get(name)
-                        )
+                        else _inferred(column, self._reading, name)
                         for name, column in zip(names, columns, strict=True)
                     ]
                     yield from self._read(names, kinds, columns, places, begin)
@@ -88,14 +93,12 @@ class ExcelRows:
         begin: int,
     ) -> Iterator[Piece]:
         read = [
-            read_values(
-                _as_texts(column) if pa.types.is_string(kind) else column,
-                kind,
-                time_zone=self._reading.time_zone,
-            )
+            read_values(_fitted(column, kind), kind, time_zone=self._reading.time_zone)
             for column, kind in zip(columns, kinds, strict=True)
         ]
         batch, wrong = apart(names, read, np.arange(len(places)))
+        first = self._blank + begin + (2 if self._reading.header else 1)
+        self._standing.give_parted(places + first, [each for each, _ in wrong])
         if batch.num_rows:
             yield batch
         if wrong:
@@ -124,16 +127,23 @@ class ExcelRows:
             )
         return filled[0] if filled else book.get_sheet_by_index(0)
 
-    def _names(self, cells: Iterator[list[Any]]) -> list[str]:
+    def _named(self, cells: Iterator[list[Any]]) -> tuple[list[str], Iterator[list[Any]]]:
+        """Give the columns' names, and the rows below them."""
         given = self._reading.names
-        if not self._reading.header:
-            if given is None:
-                raise SourceError(f"{self.name} is read without a header, so give names=[...] (--names)")
-            return checked_names(given, self.name)
-        head = next(cells, None)
-        if head is None:
-            return []
-        return checked_names(given or [str(_plain(each) or "") for each in head], self.name)
+        if given is None and not self._reading.header:
+            raise SourceError(f"{self.name} is read without a header, so give names=[...] (--names)")
+        for self._blank, head in enumerate(cells):  # a table need not begin in the first row
+            if any(_said([_plain(each) for each in head])):
+                break
+        else:
+            return [], cells
+        if given is not None and len(given) != len(head):
+            raise SourceError(
+                f"the first row of {self.name} has {len(head)} cells, but {len(given)} names are given; "
+                "name each column once"
+            )
+        names = given or ["" if (cell := _plain(each)) is None else str(cell) for each in head]
+        return checked_names(names, self.name), cells if self._reading.header else chain([head], cells)
 
 
 def _said(row: Sequence[Any]) -> Iterator[bool]:
@@ -151,8 +161,32 @@ def _plain(cell: Any) -> Any:
     return str(cell)
 
 
-def _as_texts(column: Sequence[Any]) -> list[Any]:
-    """Give numbers as they are shown: Excel knows no texts of digits unless it is told."""
-    return [
-        str(each) if isinstance(each, int | float) and not isinstance(each, bool) else each for each in column
-    ]
+def _fitted(column: Sequence[Any], kind: pa.DataType) -> Sequence[Any]:
+    """Give what cells mean where a column of `kind` is wanted.
+
+    Excel knows no texts of digits unless it is told, no decimals, and no midnight: it is a day.
+    """
+    if pa.types.is_string(kind):
+        return [
+            str(each) if isinstance(each, int | float) and not isinstance(each, bool) else each
+            for each in column
+        ]
+    if pa.types.is_decimal(kind):
+        return [Decimal(f"{each:.15g}") if isinstance(each, float) else each for each in column]
+    if pa.types.is_timestamp(kind):
+        return [
+            datetime.combine(each, time())
+            if isinstance(each, date) and not isinstance(each, datetime)
+            else each
+            for each in column
+        ]
+    return column
+
+
+def _inferred(column: Sequence[Any], reading: Reading, name: str) -> pa.DataType:
+    """Tell a column's type: one of days of which some have an hour is one of instants."""
+    timed = any(isinstance(each, datetime) for each in column)
+    days = [isinstance(each, date) and not isinstance(each, datetime) for each in column]
+    if timed and any(days):
+        column = [None if day else each for each, day in zip(column, days, strict=True)]
+    return infer_values(column, time_zone=reading.time_zone, expected=reading.types.get(name))

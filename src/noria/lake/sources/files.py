@@ -18,13 +18,14 @@ from typing import IO, Any, cast
 
 import pyarrow as pa
 
-from noria.errors import ConfigError, SourceError
+from noria.errors import ConfigError, SourceError, TooLarge
 
 __all__ = ["SourceFile", "as_utf8"]
 
 CHUNK_BYTES = 4 << 20
 _GZIP, _ZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _DAMAGES = (EOFError, OSError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, NotImplementedError)
+_NAMES_ONLY = ("idna", "punycode")  # codecs of hosts' names
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -39,10 +40,14 @@ class SourceFile:
 
     Parameters
     ----------
-    digest
-        Where it is known already.
     path
         Of a regular file; packed by gzip, zip (one file in it), bzip2, xz or zstd is fine for texts.
+    digest
+        Where it is known already.
+    name
+        What it is called where it is spoken of; by default by its path.
+    most_bytes
+        How many bytes it may have once it is unpacked; None: as many as it has.
 
     Raises
     ------
@@ -50,19 +55,29 @@ class SourceFile:
         If it is no file that can be read.
     """
 
-    def __init__(self, path: Path, *, digest: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        digest: str | None = None,
+        name: str | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
         self.path = path
+        self.name = str(path) if name is None else name
+        self.called = f"the file {path}" if name is None else name
+        self.most_bytes = most_bytes
         self.bytes_read = 0
         if digest is not None:
             self.digest = digest
         try:
             found = path.stat()
         except OSError as err:
-            raise SourceError(f"the file {path} cannot be read: {_said(err)}; give one that exists") from err
+            raise SourceError(f"{self.called} cannot be read: {_said(err)}; give one that exists") from err
         if stat.S_ISDIR(found.st_mode):
-            raise SourceError(f"{path} is a folder; name its files, for example by '{path}/*.csv'")
+            raise SourceError(f"{self.name} is a folder; name its files, for example by '{path}/*.csv'")
         if not stat.S_ISREG(found.st_mode):
-            raise SourceError(f"{path} is no regular file; write what comes from it to a file first")
+            raise SourceError(f"{self.name} is no regular file; write what comes from it to a file first")
         self.size_bytes = found.st_size
         with self._read_errors(), path.open("rb") as file:
             self.head = file.read(4096)
@@ -80,13 +95,18 @@ class SourceFile:
         ------
         SourceError
             If it is damaged, or is not what it was when `digest` was taken.
+        TooLarge
+            If it has more than `most_bytes`.
         """
         self.digest  # noqa: B018 - taken before anything is read
         self.bytes_read = 0
         with self._read_errors(), self.path.open("rb") as file:
             counted = _Counted(file, self)
             stream = self._unpacked(counted)
+            unpacked = 0
             while chunk := stream.read(CHUNK_BYTES):
+                unpacked += len(chunk)
+                self.bound(unpacked)
                 yield chunk
             if counted.sequential:
                 while counted.read(CHUNK_BYTES):
@@ -116,10 +136,16 @@ class SourceFile:
         if self.bytes_read > self.size_bytes:
             raise self._changed()
 
+    def bound(self, unpacked: int) -> None:
+        """Raise `TooLarge` if these are more bytes than it may have."""
+        if self.most_bytes is not None and unpacked > self.most_bytes:
+            raise TooLarge(self.called, self.most_bytes)
+
     def damaged(self, err: BaseException, kind: str) -> SourceError:
         """Give the error that tells that the content is not what its kind promises."""
         return SourceError(
-            f"the file {self.path} is damaged, or no {kind}: {_said(err)}; get it again from where it came"
+            f"{self.called} is damaged, or no {kind}: {_said(err).replace(str(self.path), self.name)}; "
+            "get it again from where it came"
         )
 
     def _compare(self, found: str) -> None:
@@ -128,7 +154,7 @@ class SourceFile:
 
     def _changed(self) -> SourceError:
         return SourceError(
-            f"the file {self.path} changed while it was read, so nothing of it was taken; "
+            f"{self.called} changed while it was read, so nothing of it was taken; "
             "ingest it again once nobody writes it any more"
         )
 
@@ -156,11 +182,11 @@ class SourceFile:
         if len(members) != 1:
             listed = ", ".join(each.filename for each in members[:5]) or "none"
             raise SourceError(
-                f"the archive {self.path} holds {len(members)} files ({listed}), wanted is one; "
+                f"the archive {self.name} holds {len(members)} files ({listed}), wanted is one; "
                 "unpack it and ingest its files"
             )
         if members[0].flag_bits & 1:
-            raise SourceError(f"the archive {self.path} is locked by a password; unpack it first")
+            raise SourceError(f"the archive {self.name} is locked by a password; unpack it first")
         return archive.open(members[0])
 
     @contextmanager
@@ -171,7 +197,7 @@ class SourceFile:
             raise
         except PermissionError as err:
             raise SourceError(
-                f"the file {self.path} cannot be read: {_said(err)}; give this user the right to read it"
+                f"{self.called} cannot be read: {_said(err)}; give this user the right to read it"
             ) from err
         except _DAMAGES as err:
             raise self.damaged(err, "file of its kind") from err
@@ -210,13 +236,15 @@ class _Counted(io.RawIOBase):
         return self._file.tell()
 
 
-def as_utf8(chunks: Iterator[bytes], *, encoding: str | None, name: str) -> Iterator[bytes]:
+def as_utf8(chunks: Iterator[bytes], *, encoding: str | None, called: str) -> Iterator[bytes]:
     """Give text in UTF-8, without a byte order mark; bytes that are no text stay as they are.
 
     Parameters
     ----------
     encoding
         None: UTF-8, or what the byte order mark says.
+    called
+        What gives the bytes, for errors.
 
     Raises
     ------
@@ -231,6 +259,9 @@ def as_utf8(chunks: Iterator[bytes], *, encoding: str | None, name: str) -> Iter
         first, encoding = first[len(marked[0]) :], marked[1]
     try:
         codec = codecs.lookup(encoding or "utf-8")
+        "a".encode(codec.name)  # some of Python's codecs are not of texts
+        if codec.name in _NAMES_ONLY:
+            raise LookupError(encoding)
     except LookupError as err:
         raise ConfigError(
             f"{encoding!r} is no encoding that Python knows; utf-8, cp1252 and utf-16 are some"
@@ -238,7 +269,7 @@ def as_utf8(chunks: Iterator[bytes], *, encoding: str | None, name: str) -> Iter
     if codec.name in ("utf-8", "ascii"):
         if marked is None and first[:2000].count(0) > len(first[:2000]) // 4:
             raise SourceError(
-                f"the file {name} is no UTF-8: it is full of zero bytes. Say encoding='utf-16' "
+                f"{called} is no UTF-8: it is full of zero bytes. Say encoding='utf-16' "
                 "(--encoding utf-16) if it is that"
             )
         yield first
@@ -251,7 +282,7 @@ def as_utf8(chunks: Iterator[bytes], *, encoding: str | None, name: str) -> Iter
             yield decoder.decode(chunk).encode("utf-8", "surrogateescape")
         yield decoder.decode(b"", final=True).encode("utf-8", "surrogateescape")
     except UnicodeError as err:
-        raise SourceError(f"the file {name} is no {encoding}: {err}; name its encoding") from err
+        raise SourceError(f"{called} is no {encoding}: {err}; name its encoding") from err
 
 
 def _said(err: BaseException) -> str:

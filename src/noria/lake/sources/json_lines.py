@@ -1,6 +1,7 @@
 """JSON lines: one object a line; a key that is not there is null."""
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from itertools import chain
 from typing import Any
 
@@ -14,6 +15,7 @@ from noria.lake.rows import Broken
 from noria.lake.sources.contract import Piece, broken
 from noria.lake.sources.delimited import checked_names
 from noria.lake.sources.files import SourceFile, as_utf8
+from noria.lake.sources.standing import Numbers, Standing
 from noria.lake.sources.texts import apart
 from noria.lake.sources.values import infer_values, read_values
 
@@ -22,6 +24,8 @@ __all__ = ["JsonRows", "read_objects"]
 MAX_LINE_BYTES = 16 << 20
 MAX_ARRAY_BYTES = 64 << 20
 _DECODER = msgspec.json.Decoder()
+_EXACT_DECODER = msgspec.json.Decoder(float_hook=Decimal)
+_NO_JSON = (b"NaN", b"Infinity")  # what Python's own json writes all the same
 
 
 class JsonRows:
@@ -29,8 +33,13 @@ class JsonRows:
 
     def __init__(self, file: SourceFile, reading: Reading) -> None:
         self._file, self._reading = file, reading
-        self.name = str(file.path)
+        self.name = file.name
         self.size_bytes: int | None = file.size_bytes
+        self._standing = Standing("line")
+
+    def where(self, place: int) -> str | None:
+        """Say on which line of the file, or as which object of its array, something stands that was given."""
+        return self._standing.find(place)
 
     @property
     def bytes_read(self) -> int:
@@ -44,14 +53,29 @@ class JsonRows:
 
     def pieces(self, wanted: pa.Schema | None) -> Iterator[Piece]:
         """Give the rows of each block of lines, then what was none in it."""
-        chunks = as_utf8(self._file.chunks(), encoding=self._reading.encoding, name=self.name)
-        yield from read_objects(_lines(chunks, self.name), wanted, source=self.name, reading=self._reading)
+        chunks = as_utf8(self._file.chunks(), encoding=self._reading.encoding, called=self._file.called)
+        blocks = _lines(chunks, self.name, self._standing)
+        yield from read_objects(
+            blocks, wanted, source=self.name, reading=self._reading, standing=self._standing
+        )
 
 
 def read_objects(
-    blocks: Iterator[list[bytes]], wanted: pa.Schema | None, *, source: str, reading: Reading
+    blocks: Iterator[tuple[list[bytes], Numbers]],
+    wanted: pa.Schema | None,
+    *,
+    source: str,
+    reading: Reading,
+    standing: Standing,
 ) -> Iterator[Piece]:
     """Read blocks of lines, each an object of JSON, as rows.
+
+    Parameters
+    ----------
+    blocks
+        Lines, and the number of each of them.
+    standing
+        Is told the numbers of what is given.
 
     Raises
     ------
@@ -60,8 +84,10 @@ def read_objects(
     """
     schema, begin = wanted, 0
     first = True
-    for lines in blocks:
-        objects, wrong = _decoded(lines)
+    exact = wanted is not None and any(_holds_decimals(each.type) for each in wanted)
+    decoder = _EXACT_DECODER if exact else _DECODER
+    for lines, numbers in blocks:
+        objects, wrong = _decoded(lines, decoder)
         if first and objects:
             if wanted is None:
                 schema = _schema_of(objects, source, reading)
@@ -79,8 +105,11 @@ def read_objects(
             places = np.array([place for place, _ in objects], np.int64)
             batch, misfits = apart(schema.names, columns, places)
             wrong = sorted([*wrong, *foreign, *misfits])
+            standing.give_parted(numbers, [place for place, _ in wrong])
             if batch.num_rows:
                 yield batch
+        else:
+            standing.give(numbers[[place for place, _ in wrong]])
         if wrong:
             yield _kept(lines, wrong, begin)
         begin += len(lines)
@@ -103,14 +132,22 @@ def _kept(lines: Sequence[bytes], wrong: Sequence[tuple[int, str]], begin: int) 
     return [broken(reason, lines[place], begin + place) for place, reason in wrong]
 
 
-def _decoded(lines: Sequence[bytes]) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
+def _holds_decimals(kind: pa.DataType) -> bool:
+    inner = (kind.field(place).type for place in range(kind.num_fields))
+    return bool(pa.types.is_decimal(kind)) or any(map(_holds_decimals, inner))
+
+
+def _decoded(
+    lines: Sequence[bytes], decoder: msgspec.json.Decoder[Any]
+) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
     objects: list[tuple[int, dict[str, Any]]] = []
     wrong: list[tuple[int, str]] = []
     for place, line in enumerate(lines):
         try:
-            value = _DECODER.decode(line)
+            value = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            wrong.append((place, "cannot be read as JSON"))
+            odd = next((each.decode() for each in _NO_JSON if each in line), None)
+            wrong.append((place, f"cannot be read as JSON{f', which has no {odd}' if odd else ''}"))
             continue
         if isinstance(value, dict):
             objects.append((place, value))
@@ -143,22 +180,34 @@ def _refuse_foreign(objects: Sequence[tuple[int, dict[str, Any]]], wanted: pa.Sc
         )
 
 
-def _lines(chunks: Iterator[bytes], source: str) -> Iterator[list[bytes]]:
+def _lines(chunks: Iterator[bytes], source: str, standing: Standing) -> Iterator[tuple[list[bytes], Numbers]]:
     """Cut at line feeds, which JSON never holds within an object; blank lines are left out."""
     first = next(chunks, b"")
     if first.lstrip()[:1] == b"[":
-        yield _elements(chain([first], chunks), source)
+        standing.unit = "row"
+        elements = _elements(chain([first], chunks), source)
+        yield elements, np.arange(1, len(elements) + 1)
         return
-    rest = b""
+    rest, number = b"", 1
     for chunk in chain([first], chunks, [b"\n"]):
         rest += chunk
         cut = rest.rfind(b"\n") + 1
         if not cut and len(rest) < MAX_LINE_BYTES:
             continue
         whole, rest = (rest[:cut], rest[cut:]) if cut else (rest, b"")
-        lines = [each.rstrip(b"\r") for each in whole.split(b"\n") if each.strip()]
+        every = whole.split(b"\n")
+        lines = [each.rstrip(b"\r") for each in every if each.strip()]
         if lines:
-            yield lines
+            said = (place for place, each in enumerate(every, number) if each.strip())
+            yield (
+                lines,
+                (
+                    np.arange(number, number + len(lines))
+                    if len(lines) == len(every) - 1 and not every[-1]
+                    else np.fromiter(said, np.int64)
+                ),
+            )
+        number += len(every) - 1
 
 
 def _elements(chunks: Iterator[bytes], source: str) -> list[bytes]:

@@ -124,10 +124,16 @@ def find_files(several: Iterable[str | Path], *, folder: Path | None = None) -> 
 
 
 def open_file(
-    path: Path, *, format: str | None = None, reading: Reading | None = None, digest: str | None = None
+    path: Path,
+    *,
+    format: str | None = None,
+    reading: Reading | None = None,
+    digest: str | None = None,
+    name: str | None = None,
+    most_bytes: int | None = None,
 ) -> Source:
-    """Open one file, whose digest may be known. Raises like `open_source`."""
-    file = SourceFile(path, digest=digest)
+    """Open one file; see `noria.lake.sources.files.SourceFile`. Raises like `open_source`."""
+    file = SourceFile(path, digest=digest, name=name, most_bytes=most_bytes)
     kind = format or _format_of(file)
     if kind not in _READERS:
         raise ConfigError(f"{kind!r} is no format that noria reads; it reads {', '.join(FORMATS)}")
@@ -157,5 +163,5 @@ def _format_of(file: SourceFile) -> str:
     if file.head.lstrip()[:1] in (b"{", b"["):
         return "jsonl"
     raise SourceError(
-        f"what {file.path} holds cannot be told by its name; say its format (--format): {', '.join(FORMATS)}"
+        f"what {file.name} holds cannot be told by its name; say its format (--format): {', '.join(FORMATS)}"
     )

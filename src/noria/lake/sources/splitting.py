@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from noria.lake.sources.standing import Numbers, count_lines, line_ends
+
 __all__ = ["Block", "Record", "Splitter"]
 
 MAX_RECORD_BYTES = 16 << 20  # a quote that is open for longer was never meant to be
@@ -32,11 +34,14 @@ class Record:
     ----------
     fields
         None where it is none; a field is None where it is empty and was not quoted.
+    begin
+        Its place among the bytes of the block.
     """
 
     raw: bytes
     fields: tuple[bytes | None, ...] | None
     reason: str = ""
+    begin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,10 @@ class Splitter:
             rest += chunk
             if len(rest) == len(chunk) == 0:
                 continue
-            found, rest = self._cut(rest, at_end=False)
+            # a line feed may follow, and both are one end of a line
+            held = b"\r" if rest.endswith(b"\r") else b""
+            found, rest = self._cut(rest.removesuffix(held), at_end=False)
+            rest += held
             if found is not None:
                 yield found
         while rest:
@@ -74,6 +82,28 @@ class Splitter:
         if _QUOTE not in data:
             return [each for each in data.splitlines() if each]
         return [each.raw for each in self._scan(data, at_end=True)[0]]
+
+    def lines_of(self, block: Block, records: int) -> Numbers | None:
+        """Tell on which line of the block, from 0, each of its `records` begins; None if nothing tells."""
+        data = block.data
+        if not block.regular:
+            begins = np.array([each.begin for each in block.records], np.int64)
+            return np.searchsorted(line_ends(data), begins)
+        unended = not data.endswith((b"\n", b"\r"))
+        if _QUOTE not in data and count_lines(data) + unended == records:
+            return np.arange(records)
+        ends = line_ends(data)
+        if len(ends) + unended == records and not _has_blank(data, ends):
+            return np.arange(records)
+        quotes = np.flatnonzero(np.frombuffer(data, np.uint8) == _QUOTE)
+        closing = ends[np.searchsorted(quotes, ends) % 2 == 0]
+        begins = np.concatenate(([0], closing + 1))
+        until = np.append(closing, len(data))
+        empty = until == begins
+        if b"\r" in data:
+            empty |= (until == begins + 1) & (np.frombuffer(data + b"\n", np.uint8)[begins] == _CR)
+        lines = np.searchsorted(ends, begins[~empty])
+        return lines if len(lines) == records else None
 
     def take_first(self, block: Block) -> tuple[Record | None, Block]:
         """Take the first record off a block."""
@@ -125,7 +155,7 @@ class Splitter:
             if match is not None and (at_end or match[0].endswith((b"\n", b"\r"))):
                 raw = match[0].rstrip(b"\r\n")
                 if raw:
-                    found.append(Record(raw, self._fields_of(raw)))
+                    found.append(Record(raw, self._fields_of(raw), begin=place))
                 place = match.end()
                 continue
             is_open = self._unfinished.match(data, place) is not None
@@ -138,7 +168,7 @@ class Splitter:
             reason = "a quote is never closed" if is_open else "its quotes do not pair"
             if match is not None:
                 reason = f"a line is longer than {MAX_RECORD_BYTES >> 20} MiB"
-            found.append(Record(line[0].rstrip(b"\r\n"), None, reason))
+            found.append(Record(line[0].rstrip(b"\r\n"), None, reason, place))
             place = line.end()
         return found, data[place:]
 
@@ -188,3 +218,11 @@ def _last_end(data: bytes, quotes: _Places, line_end: bytes) -> int:
     if end >= 0 and before % 2:
         end = data.rfind(line_end, 0, int(quotes[before - 1]))
     return end + 1
+
+
+def _has_blank(data: bytes, ends: Numbers) -> bool:
+    """Say whether a line is empty; in doubt that one is."""
+    if not len(ends):
+        return False
+    least = 2 if b"\r" in data and data[ends[0]] == _LF else 1  # the carriage return before a line feed
+    return bool(ends[0] < least or (np.diff(ends) <= least).any())

@@ -37,6 +37,10 @@ class SpooledRows:
             for line in file:
                 yield msgspec.json.decode(line, type=list[Broken])
 
+    def where(self, place: int) -> str | None:
+        """What was spooled has no number that people know."""
+        return None
+
 
 @contextmanager
 def spooled(source: Rows, wanted: pa.Schema | None, *, folder: Path) -> Iterator[SpooledRows]:

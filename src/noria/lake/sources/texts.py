@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from noria.lake.schema import INSTANT
+from noria.lake.schema import INSTANT, beyond_calendar
+from noria.lake.sources.scalars import as_nested
 
 __all__ = ["Column", "apart", "clock_reason", "halved", "infer_type", "read_texts", "salvage"]
 
@@ -140,9 +141,9 @@ def _reader(kind: pa.DataType, time_zone: str | None) -> Callable[[pa.Array], pa
     if types.is_integer(kind):
         return lambda values: _whole(values, kind)
     if types.is_nested(kind):
-        decode = msgspec.json.Decoder().decode
+        decode, read = msgspec.json.Decoder().decode, as_nested(kind, time_zone)
         return lambda values: pa.array(
-            [None if each is None else decode(each) for each in values.to_pylist()], kind
+            [None if each is None else read(decode(each)) for each in values.to_pylist()], kind
         )
     return lambda values: values.cast(kind)
 
@@ -269,6 +270,7 @@ def apart(
     tuple of RecordBatch and list
         The rows that fit; place and reasons of each that does not.
     """
+    columns = [_in_calendar(each) for each in columns]
     batch = pa.RecordBatch.from_arrays([each.values for each in columns], names=list(names))
     flags = {place: each.bad for place, each in enumerate(columns) if each.bad is not None and each.bad.any()}
     if not flags:
@@ -287,6 +289,16 @@ def apart(
         for row in np.flatnonzero(bad).tolist()
     ]
     return batch.filter(pa.array(~bad)), wrong
+
+
+def _in_calendar(column: Column) -> Column:
+    """Take instants and days that no calendar has for values that do not fit."""
+    far = beyond_calendar(column.values)
+    if far is None:
+        return column
+    flags = np.asarray(far)
+    why = {**column.why, **dict.fromkeys(np.flatnonzero(flags).tolist(), "is not in the years 1 to 9999")}
+    return Column(column.values, flags if column.bad is None else column.bad | flags, why)
 
 
 def _misfit(name: str, kind: pa.DataType) -> str:

@@ -2,16 +2,25 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time
+from contextlib import suppress
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 
-from noria.lake.schema import INSTANT
-from noria.lake.sources.texts import EXPECTED, Column, clock_reason, halved, infer_type, read_texts
+from noria.lake.schema import DEEPEST, INSTANT, depth
+from noria.lake.sources.scalars import (
+    as_day,
+    as_decimal,
+    as_instant,
+    as_local,
+    as_nested,
+    as_real,
+    as_whole,
+)
+from noria.lake.sources.texts import EXPECTED, UNFIT, Column, clock_reason, halved, infer_type, read_texts
 
 __all__ = ["infer_values", "read_values"]
 
@@ -88,7 +97,20 @@ def infer_values(  # noqa: PLR0911 - one line per type
         scale = max((-int(each.as_tuple().exponent) for each in of_kind if each.is_finite()), default=0)
         return pa.decimal128(38, min(max(scale, 0), _MAX_SCALE))
     plain = next((arrow for python, arrow in _PLAIN if issubclass(kind, python)), None)
-    return plain or _without_nulls(pa.infer_type(of_kind))
+    return plain or _nested_type(of_kind)
+
+
+def _nested_type(values: Sequence[Any]) -> pa.DataType:
+    """Tell the type of lists or objects: that of most of them, where they do not go together."""
+    try:
+        found = pa.infer_type(values)
+    except UNFIT:
+        counted: Counter[pa.DataType] = Counter()
+        for each in values:
+            with suppress(*UNFIT):
+                counted[pa.infer_type([each])] += 1
+        found = counted.most_common(1)[0][0] if counted else pa.string()
+    return _without_nulls(found) if depth(found) <= DEEPEST else pa.string()
 
 
 def _without_nulls(kind: pa.DataType) -> pa.DataType:
@@ -102,18 +124,25 @@ def _without_nulls(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _reader(kind: pa.DataType, time_zone: str | None) -> Callable[[Sequence[Any]], pa.Array]:
+def _reader(  # noqa: PLR0911 - one line per type
+    kind: pa.DataType, time_zone: str | None
+) -> Callable[[Sequence[Any]], pa.Array]:
     types = pa.types
     if types.is_timestamp(kind) and kind.tz is not None:
-        return lambda values: pa.array([_instant(each, time_zone) for each in values], kind)
+        return lambda values: pa.array([as_instant(each, time_zone) for each in values], kind)
     if types.is_timestamp(kind):
-        return lambda values: pa.array([_local(each) for each in values], kind)
+        return lambda values: pa.array([as_local(each) for each in values], kind)
     if types.is_floating(kind):
-        return lambda values: pa.array([_real(each) for each in values], kind)
+        return lambda values: pa.array([as_real(each) for each in values], kind)
     if types.is_integer(kind):
-        return lambda values: pa.array([_whole(each) for each in values], kind)
+        return lambda values: pa.array([as_whole(each) for each in values], kind)
     if types.is_date(kind):
-        return lambda values: pa.array([_day(each) for each in values], kind)
+        return lambda values: pa.array([as_day(each) for each in values], kind)
+    if types.is_decimal(kind):
+        return lambda values: pa.array([as_decimal(each) for each in values], kind)
+    if types.is_struct(kind) or types.is_list(kind):
+        read = as_nested(kind, time_zone)
+        return lambda values: pa.array([read(each) for each in values], kind)
     return lambda values: pa.array(values, kind)
 
 
@@ -139,49 +168,3 @@ def _why(value: Any, kind: pa.DataType, time_zone: str | None) -> str | None:
     if clock and time_zone is not None and pa.types.is_timestamp(kind) and kind.tz is not None:
         return clock_reason(value, time_zone)
     return None
-
-
-def _instant(value: Any, time_zone: str | None) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise TypeError(f"{value!r} is no instant")
-    if value.tzinfo is not None:
-        return value
-    if time_zone is None:
-        raise ValueError(f"{value} names no offset")
-    zone = ZoneInfo(time_zone)
-    early, late = (value.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
-    if early.utcoffset() != late.utcoffset():
-        raise ValueError(f"{value} is twice, or never, in {time_zone}")
-    return early
-
-
-def _local(value: Any) -> datetime | None:
-    if value is None or (isinstance(value, datetime) and value.tzinfo is None):
-        return value
-    raise TypeError(f"{value!r} is no local instant")
-
-
-def _real(value: Any) -> float | None:
-    if value is None or (isinstance(value, float | int) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(f"{value!r} is no number")
-
-
-def _whole(value: Any) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if isinstance(value, float | Decimal) and value == int(value):
-        return int(value)
-    raise TypeError(f"{value!r} is no whole number")
-
-
-def _day(value: Any) -> date | None:
-    if value is None or (isinstance(value, date) and not isinstance(value, datetime)):
-        return value
-    if isinstance(value, datetime) and value.tzinfo is None and value.time() == time():
-        return value.date()
-    raise TypeError(f"{value!r} is no day")
