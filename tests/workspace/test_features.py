@@ -196,3 +196,29 @@ def test_a_value_is_traced_to_its_rows(project: noria.Project) -> None:
         project.features.trace("pair", {"courier": "ada"})
     with pytest.raises(SourceError, match="zone = 'x' is no int64"):
         project.features.trace("pair", {"courier": "ada", "zone": "x"})
+
+
+def test_a_kept_set_loses_the_rows_of_who_is_forgotten(
+    project: noria.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = spine(("ada", 2.5), ("ben", 2.5), ("zoe", 2.5))
+    project.features.training_set(asked, ["courier"], at="asked", name="late")
+    (version,) = project.ledger.list_versions(kind="training_set")
+    looked = project.forget("trips", "courier", ["ada"], dry_run=True)
+    assert [(each.name, each.held) for each in looked.of("training set")] == [("late:1", 1)]
+    assert project.features.read_training_set("late").num_rows == 3
+
+    def killed(sha256: str) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(project.storage, "remove", killed)
+        project.forget("trips", "courier", ["ada"])
+    assert project.storage.get(version.sha256)
+    project.forget("trips", "courier", ["ada"])
+    kept = project.features.read_training_set("late")
+    assert kept.column("courier").to_pylist() == ["ben", "zoe"]
+    assert kept.schema.metadata == {b"noria.version": b"late:1"}
+    with pytest.raises(NotFound):
+        project.storage.get(version.sha256)
+    assert project.ledger.verify().ok

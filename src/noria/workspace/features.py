@@ -131,6 +131,7 @@ class Features:
             If the spine lacks a column, or an instant has no time zone.
         """
         from noria.features.joining import join_features
+        from noria.workspace.kept_sets import encode
 
         project = self._project
         rows, at = self._spine(spine, at)
@@ -145,7 +146,7 @@ class Features:
             for source in read.values():
                 if source is not None:
                     running.add_input(source)
-            data = _encoded(made)
+            data = encode(made)
             sha256 = project.storage.put(data)
             facts = {
                 "rows": made.num_rows,
@@ -161,15 +162,13 @@ class Features:
 
     def read_training_set(self, name: str = "training_set", number: int | None = None) -> pa.Table:
         """Give a training set again, the newest by default. Raises `NotFound`."""
-        import pyarrow as pa
+        from noria.workspace.kept_sets import kept_sets, read_kept
 
-        versions = [each for each in self._project.ledger.list_versions(kind=_KIND, name=name) if each.uri]
-        kept = [each for each in versions if "views" in each.facts]
+        kept = kept_sets(self._project, name)
         found = next((each for each in reversed(kept) if number in (None, each.number)), None)
         if found is None:
             raise NotFound(_KIND, name if number is None else f"{name}:{number}", [each.ref for each in kept])
-        made = pa.ipc.open_file(pa.py_buffer(self._project.storage.get(found.sha256))).read_all()
-        return made.replace_schema_metadata({"noria.version": found.ref})
+        return read_kept(self._project, found).replace_schema_metadata({"noria.version": found.ref})
 
     def statistics(
         self, wanted: str | ArrowFrame, *, label: str | None = None, at: str | None = None
@@ -476,14 +475,3 @@ class _Reading:
 
 def _plain(value: float) -> float | None:
     return None if value != value else float(value)  # noqa: PLR0124 - NaN
-
-
-def _encoded(table: pa.Table) -> bytes:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data

@@ -15,6 +15,7 @@ from noria.pipelines.pruning import refuse_while_at_work
 from noria.workspace.forgetting_left import Left, Vocabularies
 from noria.workspace.forgetting_records import Forgetting, Holding, Store, summed
 from noria.workspace.forgetting_served import Online, Predictions, Routes, TrainingSets
+from noria.workspace.forgetting_sets import KeptSets
 from noria.workspace.forgetting_stores import (
     Asked,
     Blobs,
@@ -79,6 +80,7 @@ def _stores(asked: Asked) -> list[Store]:
     return [
         Samples(asked),
         Results(asked),
+        KeptSets(asked),
         Predictions(asked),
         Derived(asked),
         Events(asked),

@@ -75,6 +75,7 @@ class Left:
         yield from self._strays()
         yield from self._records()
         yield from self._reports()
+        yield from self._statistics()
         yield from self._others()
         yield from self._sources()
 
@@ -119,6 +120,19 @@ class Left:
         for version in self.asked.descent.of("report"):
             told = "it shows what was there; pages that were drawn are files of `.noria/dashboards`, or yours"
             yield Holding(kind="report", name=version.ref, state="left", told=told)
+
+    def _statistics(self) -> Iterator[Holding]:
+        """Find statistics of features that name the subject; else they hold shares and means, no row."""
+        wanted = _texts(self.asked)
+        words = Words(wanted)
+        for version in self.asked.descent.of("feature_statistics") if wanted else ():
+            try:
+                report = self.asked.project.storage.get(version.sha256).decode()
+            except NotFound:
+                continue  # nothing of it is there
+            if words.are_in(report):
+                told = "it names the subject, as one of the most frequent values of a category"
+                yield Holding(kind="statistics", name=version.ref, state="left", held=1, told=told)
 
     def _others(self) -> Iterator[Holding]:
         """Find other datasets that hold rows of the entity: they are data of their own."""
