@@ -24,6 +24,7 @@ from noria.workspace.up_leadership import Leadership
 from noria.workspace.up_queue import Queue
 from noria.workspace.up_records import Job, Notice, NoticeKind, Outcome, Role, Serving, UpState
 from noria.workspace.up_serving import Servers
+from noria.workspace.up_stopping import StopFlag
 from noria.workspace.up_streams import Consumers
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Up:
         )
         self._ended: list[tuple[Job, Outcome]] = []  # and not on record yet
         self._stopped: list[tuple[Job, Outcome]] = []  # they were at work when this process was stopped
-        self._stopping = threading.Event()
+        self._stopping = StopFlag()
         self._away_since: float | None = None
         self._mark_at = self._fresh_at = 0.0
         self._freshness = FreshnessWatch(project, tell=self._tell)
