@@ -20,7 +20,7 @@ import msgspec
 
 from noria.workspace.up_records import Job, Outcome, Working
 
-__all__ = ["Argv", "Runner", "pipeline_argv"]
+__all__ = ["Argv", "Runner", "pipeline_argv", "signal_name"]
 
 Argv = Callable[[Job], Sequence[str]]
 
@@ -76,7 +76,7 @@ class _Child:
         if code < 0:
             return Outcome(
                 outcome="failed",
-                reason=f"its process was ended by {_signal_name(-code)}",
+                reason=f"its process was ended by {signal_name(-code)}",
                 run=run,
                 may_be_repeated=True,
             )
@@ -204,7 +204,8 @@ def _tail(text: bytes) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Name a signal, such as `SIGKILL`."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -4,7 +4,6 @@ A consumer ends when its standard input does, and so with this process however t
 and not landed by then, the next one reads again.
 """
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import IO, Any
 
 import msgspec
 
+from noria.workspace.up_jobs import signal_name
 from noria.workspace.up_leadership import Leadership
 from noria.workspace.up_records import Consuming, Notice, NoticeKind
 
@@ -226,14 +226,5 @@ def _reason(complaints: bytes, code: int) -> str:
     try:
         return str(msgspec.json.decode(last)["error"]["message"])
     except (msgspec.DecodeError, TypeError, KeyError):
-        how = (
-            f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code} and said nothing"
-        )
+        how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with code {code} and said nothing"
         return last or f"its process {how}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

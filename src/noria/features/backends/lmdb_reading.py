@@ -77,33 +77,7 @@ class LmdbFeatureReader:
             raise store_error(self._path, err) from err
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
-        """Give the features of several views as of `at_us`.
-
-        Parameters
-        ----------
-        specs : sequence of ViewSpec
-            Which views.
-        entities : mapping of str to sequence
-            Entity columns by name, all of one length n; `None` is a missing entity.
-        at_us : int
-            The instant, microseconds since 1970; not before what the store already knows.
-
-        Returns
-        -------
-        ndarray of shape (n, k)
-            Columns as `feature_columns` names them.
-
-        Raises
-        ------
-        Conflict
-            If the store holds a view of that name with another definition.
-        NotFound
-            If it does not hold the view.
-        SourceError
-            If an entity column is missing.
-        StoreError
-            If the store is gone or damaged.
-        """
+        """Give the features of several views as `noria.features.reading.FeatureReader.read` says."""
         plans = [self._plan(spec) for spec in specs]
         columns = [entity_column(spec, entities) for spec in specs]
         self._follow_file()
