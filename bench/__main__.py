@@ -19,8 +19,12 @@ BENCHES = (
     "warehouse",
     "scores",
     "features",
+    "feature_sets",
+    "large_sets",
+    "feature_store",
     "offline",
     "online",
+    "following",
     "serving",
     "pipelines_steps",
     "pipelines_deciding",
@@ -44,8 +48,8 @@ def main() -> int:
         print(_row(_cells(line)), flush=True)
     print(
         "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Peers of pipelines"
-        "\nare installed into .bench-peers, each for itself; others (MLflow, Feast, FastAPI, BentoML) are"
-        "\nnot there, and none of their figures is shown."
+        "\nand features are installed into .bench-peers, each for itself; others (MLflow, FastAPI, BentoML)"
+        "\nare not there, and none of their figures is shown."
     )
     return 0
 

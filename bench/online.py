@@ -13,6 +13,7 @@ from noria.clock import to_micros
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.backends.lmdb_files import rows_name
 from noria.features.backends.lmdb_reading import LmdbFeatureReader
+from noria.features.layout import layout_of
 from noria.features.online_format import entity_key
 
 _NOW = datetime(2013, 4, 1, tzinfo=UTC)
@@ -67,7 +68,7 @@ def lines(folder: Path) -> Iterator[Line]:
         for each in requests
     ]
     with lmdb.open(str(folder / "online"), max_dbs=64, map_size=1 << 30, sync=False, metasync=False) as bare:
-        named = {spec.name: bare.open_db(rows_name(spec.name)) for spec in specs}
+        named = {spec.name: bare.open_db(rows_name(layout_of(spec))) for spec in specs}
 
         def get(run: int) -> None:
             for request in keys:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["NotMeasured", "Taken", "environment", "measure"]
+__all__ = ["NotMeasured", "Taken", "environment", "measure", "printed"]
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
@@ -22,6 +22,7 @@ _SILENT = {  # nobody is told that they ran here
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "METAFLOW_DEFAULT_EVENT_LOGGER": "nullSidecarLogger",
     "METAFLOW_DEFAULT_MONITOR": "nullSidecarMonitor",
+    "FEAST_USAGE": "False",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",  # it would report there that it is not to report
 }
@@ -53,10 +54,14 @@ def measure(peer: str, *arguments: str, folder: Path) -> Taken:
     NotMeasured
         If the environment cannot be made, or the program fails.
     """
+    return msgspec.json.decode(printed(peer, *arguments, folder=folder), type=Taken)
+
+
+def printed(peer: str, *arguments: str, folder: Path) -> str:
+    """Give the last line that the program of `peer` printed. Raises as `measure` does."""
     command = [str(_python_of(peer)), "-m", f"bench.peers.run_{peer}", *arguments]
-    home = folder / "-".join((peer, *arguments))
-    printed = _said(command, variables=environment(home))
-    return msgspec.json.decode(printed.splitlines()[-1], type=Taken)
+    home = folder / "-".join((peer, *(each.replace("/", "_") for each in arguments)))
+    return _said(command, variables=environment(home)).splitlines()[-1]
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from noria import agg, check
     from noria.deploy.declarations import Canary, Gate
     from noria.features.declarations import FeatureView
+    from noria.features.fields import category
+    from noria.features.on_demand import on_demand
+    from noria.features.sources import Query, Table
     from noria.lake.declarations import Dataset
     from noria.lake.file_declarations import Files
     from noria.monitoring.declarations import Monitor
     from noria.pipelines.declarations import StepRun, given, pipeline, step
     from noria.replay.declarations import BadBatch, Replay, RollbackDrill, ShuffledLabels
     from noria.streams.declarations import Stream
-    from noria.training.declarations import Label, Spine, category, train
+    from noria.training.declarations import Label, Spine, train
     from noria.training.records import Estimator, TrainingRun, TrainingSet
     from noria.triggers.declarations import Budget, Trigger, decay, every, schedule, stale
     from noria.value.declarations import Objective
     from noria.warehouse.declarations import model
+    from noria.workspace.folder_verbs import training_set
     from noria.workspace.project import Project, open
 
 __all__ = [
@@ -38,12 +42,14 @@ __all__ = [
     "Monitor",
     "Objective",
     "Project",
+    "Query",
     "Replay",
     "RollbackDrill",
     "ShuffledLabels",
     "Spine",
     "StepRun",
     "Stream",
+    "Table",
     "TrainingRun",
     "TrainingSet",
     "Trigger",
@@ -54,12 +60,14 @@ __all__ = [
     "every",
     "given",
     "model",
+    "on_demand",
     "open",
     "pipeline",
     "schedule",
     "stale",
     "step",
     "train",
+    "training_set",
 ]
 
 __version__ = "0.1.0"
@@ -67,17 +75,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "deploy.declarations": ("Canary", "Gate"),
     "features.declarations": ("FeatureView",),
+    "features.fields": ("category",),
+    "features.on_demand": ("on_demand",),
+    "features.sources": ("Query", "Table"),
     "lake.declarations": ("Dataset",),
     "lake.file_declarations": ("Files",),
     "monitoring.declarations": ("Monitor",),
     "pipelines.declarations": ("StepRun", "given", "pipeline", "step"),
     "replay.declarations": ("BadBatch", "Replay", "RollbackDrill", "ShuffledLabels"),
     "streams.declarations": ("Stream",),
-    "training.declarations": ("Label", "Spine", "category", "train"),
+    "training.declarations": ("Label", "Spine", "train"),
     "training.records": ("Estimator", "TrainingRun", "TrainingSet"),
     "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule", "stale"),
     "value.declarations": ("Objective",),
     "warehouse.declarations": ("model",),
+    "workspace.folder_verbs": ("training_set",),
     "workspace.project": ("Project", "open"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

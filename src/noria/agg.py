@@ -8,14 +8,17 @@ from noria.features.agg import (
     decayed_mean,
     decayed_sum,
     distinct,
+    embedding,
     first,
     last,
+    last_text,
     max,
     mean,
     min,
     quantile,
     std,
     sum,
+    top,
 )
 from noria.features.declarations import Aggregation, Grouped
 
@@ -29,12 +32,15 @@ __all__ = [
     "decayed_mean",
     "decayed_sum",
     "distinct",
+    "embedding",
     "first",
     "last",
+    "last_text",
     "max",
     "mean",
     "min",
     "quantile",
     "std",
     "sum",
+    "top",
 ]

@@ -17,6 +17,7 @@ __all__ = [
     "heed_time_zones",
     "parse_duration",
     "parse_instant",
+    "parse_wait",
     "to_micros",
 ]
 
@@ -119,6 +120,22 @@ def parse_duration(text: str) -> timedelta:
     if not total:
         raise ValueError(f"{text!r} is an empty duration; it must be positive")
     return total
+
+
+def parse_wait(text: str) -> timedelta:
+    """Read a duration that may be shorter than a second, such as `200ms`; else as `parse_duration`.
+
+    Examples
+    --------
+    >>> parse_wait("200ms").total_seconds()
+    0.2
+    """
+    number = text.removesuffix("ms")
+    if number == text or not number.isdecimal():
+        return parse_duration(text)
+    if not int(number):
+        raise ValueError(f"{text!r} is an empty duration; it must be positive")
+    return timedelta(milliseconds=int(number))
 
 
 def heed_time_zones() -> None:

@@ -79,6 +79,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lease_s: Annotated[float, msgspec.Meta(ge=1)] = 15.0  # how long a leader that went silent still counts
     runs_at_once: Annotated[int, msgspec.Meta(ge=1)] = 2
     stop_within_s: Annotated[float, msgspec.Meta(ge=0)] = 20.0  # then runs are killed
+    verify_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01  # of what is served; 0: none
+    verify_every_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    features_every_s: Annotated[float, msgspec.Meta(gt=0)] = 0.2  # between two looks at what views count
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -26,7 +26,9 @@ then a note (`BaseException.add_note`), which screens and tracebacks show and re
     ├── StepFailed (RuntimeError)         a step of a pipeline failed for good
     ├── RunCancelled (RuntimeError)       a run was cancelled while it was at work
     └── StoreError (OSError)              a store cannot be read or written
-        └── DiskFull
+        ├── DiskFull
+        ├── StoreDamaged                  what is there is not what was written
+        └── StoreMissing                  there is none where one was to be read
 """
 
 from collections.abc import Iterable
@@ -50,7 +52,9 @@ __all__ = [
     "RunCancelled",
     "SourceError",
     "StepFailed",
+    "StoreDamaged",
     "StoreError",
+    "StoreMissing",
     "TooLarge",
     "Unreadable",
     "Unstorable",
@@ -240,6 +244,14 @@ class DiskFull(StoreError):
     def __init__(self, path: str) -> None:
         super().__init__(f"no space left on the disk of {path}; free some and run the same command again")
         self.path = path
+
+
+class StoreDamaged(StoreError):
+    """What a store holds is not what was written there, or of another format."""
+
+
+class StoreMissing(StoreError):
+    """There is no store where one was to be read."""
 
 
 class QueryStopped(NoriaError, RuntimeError):

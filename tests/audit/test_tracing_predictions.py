@@ -51,7 +51,7 @@ def test_a_trace_names_everything_that_made_the_answer(traced: Trace, shared: Wo
     refit, judged = traced.runs
     assert refit.seed == judged.seed == 7
     assert refit.params["lightgbm.num_leaves"] == 7
-    assert {each.kind for each in judged.inputs} == {"dataset", "training_set"}
+    assert {each.kind for each in judged.inputs} == {"dataset", "feature_view", "training_set"}
     assert traced.route.since is not None
     assert traced.route.since <= traced.prediction.at
     assert [(each.verb, each.environment) for each in traced.verdicts] == [

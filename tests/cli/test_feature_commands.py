@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Said
+from tests.features.feast.rides import write_rides
 
 Say = Callable[..., Said]
 
@@ -115,3 +116,58 @@ def test_without_views_it_says_what_to_write(say: Say, tmp_path: Path) -> None:
     told = say("feature", "materialize", "--project", tmp_path)
     assert told.code == 2
     assert "declares no feature view" in told.err
+
+
+def test_views_are_searched(say: Say, project: Path) -> None:
+    told = say("feature", "list", "--search", "slow", "--project", project)
+    assert (told.code, told.err) == (0, "")
+    assert "pair" not in told.out
+    assert told.out.endswith("courier: slow_7d\n")
+    assert "Did you mean 'courier'" in say("feature", "list", "--search", "curier", "--project", project).out
+    assert json.loads(say("feature", "list", "--tag", "x", "--json", "--project", project).out) == []
+    assert "feature list" in say("feature", "list", "--owner", "nobody", "--project", project).out
+
+
+def test_views_are_put_on_record_and_their_readers_shown(say: Say, project: Path) -> None:
+    told = say("feature", "register", "courier", "--project", project)
+    assert (told.code, told.out) == (0, "courier: on record as courier:1, measured over 2 of 2 entities.\n")
+    say("feature", "materialize", "--project", project)
+    assert say("feature", "get", "courier", "ada", "ben", "--project", project).code == 0
+    told = say("feature", "readers", "courier__n_7d", "--project", project)
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith("Readers of courier__n_7d\n")
+    (read,) = json.loads(say("feature", "readers", "courier", "--json", "--project", project).out)["reads"]
+    assert (read["how"], read["calls"], read["entities"]) == ("get", 1, 2)
+    shown = say("feature", "show", "courier", "--project", project).out
+    assert "Statistics of 2 of 2 entities" in shown
+    assert say("feature", "readers", "nobody", "--project", project).code == 3
+
+
+def test_a_feast_repository_is_imported(say: Say, project: Path) -> None:
+    repository = write_rides(project / "feast_repo")
+    told = say("feature", "import-feast", repository, "--into", "rides_imported.py", "--project", project)
+    assert (told.code, told.err) == (0, "")
+    assert told.out.startswith("3 views, 3 datasets, 1 stream, 1 service written to rides_imported.py; ")
+    assert "views.py:" in told.out
+    assert "noria.FeatureView(" in (project / "rides_imported.py").read_text()
+    again = say("feature", "import-feast", repository, "--into", "rides_imported.py", "--project", project)
+    assert (again.code, "nothing was written" in again.err) == (4, True)
+    found = json.loads(say("feature", "import-feast", repository, "--json", "--project", project).out)
+    assert {each["kind"] for each in found["notes"]} == {"left out", "differs"}
+    assert say("feature", "import-feast", project / "data", "--project", project).code == 3
+
+
+def test_texts_vectors_and_lists_are_printed(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "noria.toml").write_text('[project]\nname = "t"\nmodules = ["feature_kinds_declared"]\n')
+    more = '"zones": agg.top("zone", 6, "7d", values=range(9)), "note": agg.last_text("note")'
+    text = DECLARED.replace('agg.count("7d"), "slow', f'agg.count("7d"), {more}, "slow')
+    text = text.replace('event_at="ended_at"', 'event_at="ended_at", known_at="ended_at"')
+    (tmp_path / "feature_kinds_declared.py").write_text(text)
+    (tmp_path / "data").mkdir()
+    rows = [f"{n},2024-03-0{n}T10:00:00Z,ada,{n},20,false,came by bike" for n in range(1, 7)]
+    (tmp_path / "data" / "1.csv").write_text("\n".join(["id,ended_at,courier,zone,minutes,slow,note", *rows]))
+    assert say("ingest", "trips", "--project", tmp_path).code == 0
+    assert say("feature", "materialize", "courier", "--project", tmp_path).code == 0
+    told = say("feature", "trace", "courier", "ada", "2024-03-06T12:00:00Z", "--project", tmp_path).out
+    assert "came by bike" in told
+    assert "[1, 2, 3, 4, ... 6 in all]" in told

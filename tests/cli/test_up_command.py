@@ -4,15 +4,14 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from tests.workspace.up_harness import Up
+from tests.workspace.up_harness import Up, running
 
 import noria
 from noria.records import RunState
@@ -70,16 +69,6 @@ def site(tmp_path: Path) -> Path:
     )
     (root / "command_declared.py").write_text(DECLARED)
     return root
-
-
-@contextmanager
-def running(root: Path, *options: str) -> Iterator[Up]:
-    up = Up([sys.executable, "-m", "noria", "up", "--json", *options], cwd=root)
-    try:
-        up.wait_for("role")
-        yield up
-    finally:
-        up.kill()
 
 
 def ended(up: Up, pipeline: str) -> dict[str, Any]:

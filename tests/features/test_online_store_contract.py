@@ -14,8 +14,8 @@ __all__ = ["redis_server", "redis_url"]
 
 
 class TestLmdbOnlineStore(OnlineStoreContract):
-    def open_store(self, location: Path, *, readonly: bool = False) -> OnlineStore:
-        return LmdbOnlineStore(location, readonly=readonly, map_size=1 << 20)
+    def open_store(self, location: Path, *, readonly: bool = False, anew: bool = False) -> OnlineStore:
+        return LmdbOnlineStore(location, readonly=readonly, anew=anew, map_size=1 << 20)
 
 
 class TestRedisOnlineStore(OnlineStoreContract):
@@ -23,7 +23,7 @@ class TestRedisOnlineStore(OnlineStoreContract):
     def location(self, redis_url: str) -> Any:
         return redis_url
 
-    def open_store(self, location: str, *, readonly: bool = False) -> OnlineStore:
+    def open_store(self, location: str, *, readonly: bool = False, anew: bool = False) -> OnlineStore:
         from noria.features.backends.redis import RedisOnlineStore
 
-        return RedisOnlineStore(location, readonly=readonly)
+        return RedisOnlineStore(location, readonly=readonly, anew=anew)

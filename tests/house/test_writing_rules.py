@@ -22,6 +22,9 @@ OUTERMOST = {
     ("serving/app.py", "__call__"): "a request: it gets a 500, the others go on",
     ("pipelines/work.py", "perform"): "a step: what goes wrong in it is its answer, the run goes on",
     ("training/statistics.py", "record_statistics"): "what goes wrong in them is an event; the model stands",
+    ("workspace/feature_registering.py", "measure_view"): "what goes wrong is an event; the view is used",
+    ("features/code_bundle.py", "_function"): "code that came with a model: what its import raises is told",
+    ("features/on_demand_values.py", "_fill"): "a user's function: rows for which it fails are missing, told",
     ("cli/replay.py", "_live_through"): "after Ctrl-C whatever an engine made of it is a KeyboardInterrupt",
 }
 # Words of the demo's data. Docstrings and comments may use them as examples; code may not.

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from tests.serving.conftest import INPUTS, NOW, VIEW, Trained, process_is_gone, route, train
+from tests.serving.conftest import INPUTS, NOW, Trained, process_is_gone, route, train
 
 from noria.deploy.supervisor import Supervisor
 from noria.errors import DeploymentError, LeaseHeld, PortInUse
@@ -274,15 +274,6 @@ def test_a_route_that_makes_no_sense_is_refused(
     }
     with pytest.raises(DeploymentError, match=message):
         module_supervisor.swap(wrong[entries])
-
-
-def test_two_definitions_of_a_view_in_one_route_are_refused(
-    module_supervisor: Supervisor, first: Trained, second: Trained
-) -> None:
-    spec = VIEW.spec()
-    other = msgspec.structs.replace(spec, event_at="landed_at")
-    with pytest.raises(DeploymentError, match="different definitions of view 'carrier'"):
-        module_supervisor.swap(route(8, first.served(1), second.served(2, views=[other])))
 
 
 def test_a_stuck_worker_is_ended(supervise: Supervise, first: Trained) -> None:

@@ -57,8 +57,11 @@ def test_lineage_leads_from_the_model_to_the_training_set(bench: Bench, data: Tr
     edges = {(edge.role, edge.version) for edge in bench.ledger.list_edges(run=fitted.run.id)}
     training_set = bench.ledger.get_version("training_set", "late_parcel")
     told = bench.ledger.get_version("feature_statistics", "late_parcel")
+    view = bench.ledger.get_version("feature_view", "depot")
+    assert view.sha256 == declare().features[0].spec().digest
     assert edges == {
         ("input", source.id),
+        ("input", view.id),
         ("input", training_set.id),
         ("output", fitted.version.id),
         ("output", told.id),

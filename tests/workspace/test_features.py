@@ -11,7 +11,7 @@ import pytest
 
 import noria
 from noria.clock import ReplayClock
-from noria.errors import ConfigError, Conflict, NotFound, SourceError
+from noria.errors import ConfigError, NotFound, SourceError
 
 INSTANT = pa.timestamp("us", "UTC")
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -82,7 +82,8 @@ def test_a_training_set_knows_what_was_known_then(project: noria.Project) -> Non
     version = project.ledger.get_version("training_set", "training_set", 1)
     assert version.facts["rows"] == 5
     read = [each for each in project.ledger.list_edges(run=version.run) if each.role == "input"]
-    assert [project.ledger.get_version_by_id(each.version).ref for each in read] == ["trips:1"]
+    refs = [project.ledger.get_version_by_id(each.version).ref for each in read]
+    assert sorted(refs) == ["courier:1", "trips:1"]
     again = project.features.training_set(asked, ["courier"], at="asked")
     assert again.schema.metadata[b"noria.version"] == b"training_set:1"  # the same is no new version
     kept = project.features.read_training_set()
@@ -135,7 +136,7 @@ def test_views_are_named_once(project: noria.Project) -> None:
 
 def test_online_is_loaded_read_and_compared(project: noria.Project) -> None:
     assert [each.online for each in project.features.list()] == ["none", "none"]
-    with pytest.raises(NotFound, match="online feature view"):
+    with pytest.raises(NotFound, match="has none yet"):
         project.features.get(["courier"], {"courier": ["ada"]})
     loaded = project.features.materialize()
     assert [(each.view, each.rows) for each in loaded] == [("courier", 4), ("pair", 4)]
@@ -153,8 +154,9 @@ def test_online_is_loaded_read_and_compared(project: noria.Project) -> None:
     assert project.features.compare("courier").different == 0
 
 
-def test_another_definition_says_so(project: noria.Project) -> None:
+def test_another_definition_says_so_and_is_loaded_beside(project: noria.Project) -> None:
     project.features.materialize(["courier"])
+    before = project.features.view("courier")
     path = next(project.root.glob("features_*.py"))
     path.write_text(path.read_text().replace('agg.count("7d"), "late', 'agg.count("6d"), "late'))
     project.refresh()
@@ -162,8 +164,15 @@ def test_another_definition_says_so(project: noria.Project) -> None:
         "courier": "other",
         "pair": "none",
     }
-    with pytest.raises(Conflict, match="its definition changed; load it again"):
+    with pytest.raises(NotFound, match=r"as it was defined before .*noria feature materialize courier"):
         project.features.get(["courier"], {"courier": ["ada"]})
+    assert project.features.get([before], {"courier": ["ada"]}).num_columns == 6
+    project.features.materialize(["courier"])
+    assert [each.online for each in project.features.list()] == ["current", "none"]
+    with pytest.raises(NotFound, match="materialize"):  # neither declared, nor needed by a deployed release
+        project.features.get([before], {"courier": ["ada"]})
+    (cleared,) = project.ledger.list_events(verb="features.cleared")
+    assert cleared.payload["digest"] == before.spec().digest
 
 
 def test_a_view_is_shown_with_its_rules_and_values(project: noria.Project) -> None:

@@ -91,7 +91,7 @@ def _train_and_serve(project: Project) -> None:
     fitted = fit(training, data, ledger=project.ledger, registry=project.registry,
                  inputs=[project.ledger.get_version("dataset", "orders"), features])  # fmt: skip
     online = open_online_store(project.settings.stores.online, root=project.root)
-    for view in training.features:
+    for view in training.views:
         online.load(view, rows)
     online.close()
     manifest = project.registry.read_manifest(fitted.version)
@@ -100,7 +100,7 @@ def _train_and_serve(project: Project) -> None:
         fitted.version,
         file_digest=manifest.parts["model"].sha256,
         inputs=[Input(name=each.name, kind=each.kind) for each in manifest.signature.inputs],
-        views=[view.spec() for view in training.features],
+        views=[view.spec() for view in training.views],
     )
     with project.supervisor("production", "big_order") as supervisor:
         place = replace(project.deployment("production", "big_order", supervisor=supervisor), gated=False)

@@ -318,6 +318,20 @@ def test_the_same_bad_row_of_a_database_is_one_rejected_row(
     assert last["sightings"] == 4
 
 
+def test_a_source_that_is_declared_gives_the_rows_where_nothing_is_named(project: Project) -> None:
+    rows = pa.table({"id": ["a"], "sold_at": pa.array([datetime(2024, 3, 4, tzinfo=UTC)])})
+    asked: list[Path] = []
+
+    def read(folder: Path) -> pa.Table:
+        asked.append(folder)
+        return rows
+
+    bare = noria.Dataset("bare", key="id", event_at="sold_at", source=read)
+    assert [each.state for _ in range(2) for each in project.ingest(bare)] == ["landed", "already"]
+    assert asked == [project.root] * 2
+    assert project.lake.read("bare")["id"].to_pylist() == ["a"]
+
+
 def test_what_cannot_be_is_told(project: Project) -> None:
     with pytest.raises(ConfigError) as caught:
         project.ingest("sale", "x.csv")

@@ -161,3 +161,14 @@ class Site:
         while len(self.keys(file)) < number:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+@contextmanager
+def running(root: Path, *options: str) -> Iterator[Up]:
+    """Give `noria up` as people run it; it is killed at the end of the block, if it still lives."""
+    up = Up([sys.executable, "-m", "noria", "up", "--json", *options], cwd=root)
+    try:
+        up.wait_for("role")
+        yield up
+    finally:
+        up.kill()

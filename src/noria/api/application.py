@@ -14,7 +14,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from noria.api.answers import answer
+from noria.api.bodies import read_body
 from noria.api.errors import HANDLERS, BadRequest
+from noria.api.features import FeatureRoutes
 from noria.api.guards import LoopbackHosts, is_loopback
 from noria.api.rows import RowRoutes
 from noria.api.schedules import list_schedules
@@ -29,7 +31,6 @@ from noria.workspace.up_requests import request_run
 __all__ = ["application"]
 
 _ACTOR = "api"
-_MAX_BODY_BYTES = 1 << 20
 _RUNS, _MAX_RUNS = 50, 1_000
 
 
@@ -53,6 +54,7 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
         Where it will listen: on a loopback address it answers requests to one only.
     """
     routes = _Routes(project, state)
+    features = FeatureRoutes(project)
     return Starlette(
         routes=[
             Route("/health", routes.health),
@@ -63,6 +65,11 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
             Route("/api/noria/runs/{id}/cancel", routes.cancel, methods=["POST"]),
             Route("/api/noria/pipelines/{name}/runs", routes.request, methods=["POST"]),
             Route("/datasets/{name}/rows", RowRoutes(project).push, methods=["POST"]),
+            Route("/features", features.search),
+            Route("/features/get", features.get, methods=["POST"]),
+            Route("/features/{view}", features.show),
+            Route("/features/{view}/readers", features.readers),
+            Route("/features/{view}/trace", features.trace, methods=["POST"]),
             Route("/streams/{name}", StreamRoutes(project).push, methods=["POST"]),
         ],
         middleware=[Middleware(LoopbackHosts)] if is_loopback(host) else [],
@@ -131,13 +138,13 @@ class _Routes:
 
     async def cancel(self, request: Request) -> Response:
         """Ask for the end of a run."""
-        await _read(request, _CancelRequest)
+        await read_body(request, _CancelRequest)
         run = request.path_params["id"]
         return _accepted(await run_in_threadpool(lambda: self._cancel(run)))
 
     async def request(self, request: Request) -> Response:
         """Ask for a run of a pipeline."""
-        asked = await _read(request, _RunRequest)
+        asked = await read_body(request, _RunRequest)
         name = request.path_params["name"]
         return _accepted(
             await run_in_threadpool(
@@ -169,23 +176,3 @@ def _limit(text: str | None) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MAX_RUNS):
         raise BadRequest(f"limit is {text!r}; it goes from 1 to {_MAX_RUNS}")
     return int(text)
-
-
-async def _read(request: Request, kind: type[Any]) -> Any:
-    """Read the body, which is a JSON object; none is an empty one."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise BadRequest(
-            "the body has to be JSON: send the header `content-type: application/json`",
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        )
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise BadRequest(
-                f"the body is larger than {_MAX_BODY_BYTES} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            )
-    try:
-        return msgspec.json.decode(bytes(body) or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body cannot be read: {error}") from error

@@ -42,7 +42,7 @@ class FoundPrediction:
     """A logged prediction."""
 
     prediction: Prediction
-    features: dict[str, float | None]
+    features: dict[str, float | str | None]
     shadows: tuple[Score, ...]
     elsewhere: tuple[str, ...]
     tables: Tables

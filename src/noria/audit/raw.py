@@ -19,6 +19,7 @@ from noria.errors import DigestMismatch, SourceError, StoreError
 from noria.features.agreeing import agree, tolerances
 from noria.features.declarations import ViewSpec
 from noria.features.offline import point_in_time
+from noria.features.value_columns import flattened
 
 __all__ = ["find_raw_rows"]
 
@@ -59,7 +60,10 @@ class _Reach:
 
 
 def find_raw_rows(
-    specs: Sequence[ViewSpec], prediction: Prediction, used: Mapping[str, float | None], tables: Tables
+    specs: Sequence[ViewSpec],
+    prediction: Prediction,
+    used: Mapping[str, float | str | None],
+    tables: Tables,
 ) -> tuple[tuple[Feature, ...], tuple[RawRows, ...]]:
     """Find the rows that the features were made from, and compute the features again from them.
 
@@ -76,7 +80,7 @@ def find_raw_rows(
     reaches = {spec.name: _Reach.of(spec, prediction.at) for spec in specs}
     features: list[Feature] = []
     raw: dict[str, RawRows] = {}
-    again: dict[str, float | None] = {}
+    again: dict[str, float | str | None] = {}
     broken: set[str] = set()
     tolerance = tolerances(specs)
     for source in dict.fromkeys(spec.source for spec in specs):
@@ -92,10 +96,10 @@ def find_raw_rows(
         except (DigestMismatch, StoreError, SourceError) as error:
             for spec in mine:
                 raw[spec.name] = _unreadable(spec, reaches[spec.name], prediction, table, str(error))
-                broken.update(spec.columns)
-    for name in (name for spec in specs for name in spec.columns):
+                broken.update(spec.model_columns)
+    for name in (name for spec in specs for name in spec.model_columns):
         offline = None if name in broken else again.get(name)
-        equal = None if name in broken else agree(offline, used.get(name), tolerance[name])
+        equal = None if name in broken else agree(offline, used.get(name), tolerance.get(name, 0.0))
         features.append(Feature(name=name, used=used.get(name), offline=offline, equal=equal))
     return tuple(features), tuple(raw[spec.name] for spec in specs)
 
@@ -167,12 +171,13 @@ def _ordered(spec: ViewSpec, found: Found, where: ds.Expression) -> Found:
     return Found(both.drop_columns("__path"), both["__path"])
 
 
-def _compute(spec: ViewSpec, rows: pa.Table, prediction: Prediction) -> dict[str, float | None]:
+def _compute(spec: ViewSpec, rows: pa.Table, prediction: Prediction) -> dict[str, float | str | None]:
     spine = pa.table(
         {name: pa.array([text], pa.string()) for name, text in _entity(spec, prediction).items()}
         | {"at": pa.array([prediction.at], pa.timestamp("us", "UTC"))}
     )
-    (values,) = point_in_time(spec, rows.select(spec.source_columns), spine).to_pylist()
+    features = flattened(point_in_time(spec, rows.select(spec.source_columns), spine), spec)
+    (values,) = features.select(spec.model_columns).to_pylist()
     return plain(values)
 
 

@@ -163,8 +163,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     """One feature: as it was used, and computed again offline from the raw rows at that instant."""
 
     name: str
-    used: float | None
-    offline: float | None
+    used: float | str | None
+    offline: float | str | None
     equal: bool | None  # None: it could not be computed again
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from noria.audit.digests import digest_lines
 from noria.audit.logs import find_outcome, find_prediction
+from noria.audit.on_demand import compute_on_demand
 from noria.audit.provenance import find_provenance, read_content, version_line
 from noria.audit.raw import find_raw_rows
 from noria.audit.records import DigestLine, Money, Outcome, Prediction, SpineRow, Trace
@@ -36,7 +37,8 @@ def trace(
     """Trace a prediction down to its raw rows and up to its money; every digest is computed again.
 
     Features are recomputed from the raw rows with the definitions that the release holds, as of the
-    prediction's instant; rows come from the first version of their dataset after it. No model is loaded.
+    prediction's instant; rows come from the first version of their dataset after it. On-demand features are
+    computed by the code that was kept with the model. No model is loaded.
 
     Parameters
     ----------
@@ -58,6 +60,15 @@ def trace(
     asked, tables = found.prediction, found.tables
     known = find_provenance(ledger, asked)
     features, raw = find_raw_rows(known.content.views, asked, found.features, tables)
+    features += compute_on_demand(
+        known.content.on_demand,
+        asked,
+        found.features,
+        features,
+        views=known.content.views,
+        model=known.model,
+        registry=registry,
+    )
     training = trainings.get(known.model.name)
     outcome = find_outcome(asked, tables)
     objective = None if training is None else training.objective

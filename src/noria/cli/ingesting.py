@@ -76,7 +76,7 @@ def ingest(
     dataset
         The name of a declared dataset.
     what
-        Files, patterns of files, or the URL of a database. Default: the files that the dataset declares.
+        Files, patterns of files, or the URL of a database. Default: the files or the source of the dataset.
     format
         Of files; default: their names tell.
     batch

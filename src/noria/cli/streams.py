@@ -1,17 +1,16 @@
 """`noria stream list`, `consume`, `push`."""
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from noria.cli.options import DEFAULT, Options
+from noria.cli.stopping import follow_stdin, until_told_to_stop
 
 if TYPE_CHECKING:
     from noria.streams.consuming import Told
@@ -82,9 +81,10 @@ def consume(
     from noria.workspace.streaming import consume_stream
 
     stop = threading.Event()
-    with options.open() as project, _until_told_to_stop(stop):
+    at_once = "stopped at once; what has not landed will the next time"
+    with options.open() as project, until_told_to_stop(stop, at_once=at_once):
         if until_stdin_closes:
-            threading.Thread(target=_follow_stdin, args=(stop,), daemon=True).start()
+            follow_stdin(stop)
         run = consume_stream(
             project,
             name,
@@ -206,29 +206,6 @@ class _Teller:
             self._due = time.monotonic() + _TOLD_EVERY_S
             screen.line(f"{self._events:,} events of {self._name} have landed, {told.lag_events:,} wait")
             screen.flush()
-
-
-@contextmanager
-def _until_told_to_stop(stop: threading.Event) -> Iterator[None]:
-    """Stop at the first Ctrl-C, or SIGTERM, after what was read has landed; at the second one at once."""
-
-    def told(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt("stopped at once; what has not landed will the next time")
-        stop.set()
-
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _follow_stdin(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
-        pass
-    stop.set()
 
 
 def _tell_json(told: "Told") -> None:

@@ -29,8 +29,8 @@ def init(
     folder
         Where; made if it is not there.
     template
-        `empty`; `pipeline`: from a file to a report, in steps; or `flights`: the project of the demo, to read
-        and to copy.
+        `empty`; `pipeline`: from a file to a report, in steps; `customers`: features and a model of who buys
+        again; or `flights`: the project of the demo, to read and to copy.
     """
     from noria.cli import screen
     from noria.workspace.creation import create_project
@@ -132,6 +132,13 @@ def _show_datasets(found: "ProjectStatus") -> None:
             screen.line(f"{each.name} is stale: {each.stale}")
         if each.unreadable:
             screen.line(f"{each.name}: whether it is fresh cannot be told: {each.unreadable}")
+    for view in found.features:
+        if view.online == "other":
+            screen.line(f"feature view {view.view} is kept online as it was defined before")
+        if view.is_stale:
+            screen.line(f"feature view {view.view} is stale: {view.told()}")
+    if found.online_error is not None:
+        screen.line(f"the online store cannot be read: {found.online_error}")
 
 
 def _show_pipelines(found: "ProjectStatus") -> None:
@@ -191,6 +198,10 @@ def _show_deployments(found: "ProjectStatus") -> None:
         for each in found.deployments
     ]
     screen.table(["environment", "model", "since", "on trial", "last move"], rows, wrap="last move")
+    for each in found.deployments:
+        if each.verified is not None:
+            told = f"{each.environment}/{each.deployment} at {screen.instant(each.verified.at)}: "
+            screen.line(told + each.verified.found, style="bold" if each.verified.is_broken else "")
 
 
 def _show_monitors(found: "ProjectStatus") -> None:

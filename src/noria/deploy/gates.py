@@ -25,6 +25,7 @@ from noria.deploy.declarations import (
     NoLeakage,
     SamplesReproduced,
 )
+from noria.deploy.origins import corrected_sets
 from noria.errors import GateRefused
 from noria.evaluation.intervals import Interval, Metric, paired_bootstrap
 from noria.features.statistics.records import Suspicion
@@ -327,7 +328,8 @@ def enter(
 ) -> Event:
     """Record what a gate said of `version`: an event `gate.passed` or `gate.refused`.
 
-    The same key again gives the event that is there. The event of a version that passed is its admission:
+    Whatever the gate checks, a version that was made from a corrected training set is refused. The same key
+    again gives the event that is there. The event of a version that passed is its admission:
     `noria.deploy.environments` deploys the digest it names and no other.
 
     Raises
@@ -335,6 +337,7 @@ def enter(
     Conflict
         If the key was used for another version or verdict.
     """
+    result = _with_origin(ledger, version, result)
     verb = "gate.passed" if result.passed else "gate.refused"
     payload = {
         "gate": gate.name or "gate",
@@ -349,6 +352,19 @@ def enter(
         "reason": f"{version.ref} {result.reason} (for {environment})",
     }
     return ledger.append(verb, subject=version.ref, payload=payload, cause=cause, key=key, at=at)
+
+
+def _with_origin(ledger: Ledger, version: Version, result: GateResult) -> GateResult:
+    """Add the check that every gate has: nothing was learned from what was not known then."""
+    sets = corrected_sets(ledger, version)
+    if not sets:
+        return result
+    told = (
+        f"it was made from {', '.join(each.ref for each in sets)}, whose features are corrected: they hold "
+        "what became known later. Train it on a training set without corrected=True"
+    )
+    failed = _failed("known_then", 0.0, told)
+    return msgspec.structs.replace(result, passed=False, checks=(*result.checks, failed))
 
 
 def require_passed(event: Event) -> Event:

@@ -15,6 +15,7 @@ import msgspec
 
 from noria.errors import DigestMismatch
 from noria.features.declarations import ViewSpec
+from noria.features.on_demand import OnDemandSpec
 from noria.ledger.store import Ledger
 from noria.records import EventId, Pointer, Version, VersionId, digest_of
 from noria.serving.records import Input, Route, RouteEntry, Samples, ServedModel
@@ -36,7 +37,7 @@ __all__ = [
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Release(msgspec.Struct, frozen=True, kw_only=True):
+class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that decides an answer: model, columns, feature definitions, threshold, code, runtime."""
 
     model: VersionId
@@ -52,6 +53,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     code_diff: str | None
     runtime: str
+    on_demand: tuple[OnDemandSpec, ...] = ()
+    on_demand_code: str | None = None  # sha256 of the code by which a worker computes them
 
 
 class RouteContent(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,8 @@ def record_release(
     threshold: float | None = None,
     model_format: str = "lightgbm",
     refit_of: Version | None = None,
+    on_demand: Iterable[OnDemandSpec] = (),
+    on_demand_code: str | None = None,
     cause: EventId | None = None,
     at: datetime | None = None,
 ) -> Version:
@@ -102,6 +107,8 @@ def record_release(
         The cut of its decision.
     refit_of
         The version that the gate judged, where `model` is its refit on all rows.
+    on_demand, on_demand_code
+        The on-demand features of the model, and the sha256 of the code that was kept with it for them.
     """
     specs = tuple(views)
     run = ledger.get_run(model.run) if model.run is not None else None
@@ -119,6 +126,8 @@ def record_release(
         code=run.code if run else "none",
         code_diff=run.code_diff if run else None,
         runtime=run.runtime if run else "none",
+        on_demand=tuple(on_demand),
+        on_demand_code=on_demand_code,
     )
     return _record(ledger, "release", model.name, content, cause=cause, at=at)
 
@@ -233,6 +242,9 @@ def _served(
         samples=samples(release),
         threshold=release.threshold,
         format=release.format,
+        on_demand=release.on_demand,
+        code_digest=release.on_demand_code,
+        code=None if release.on_demand_code is None else str(fetch(release.on_demand_code)),
     )
 
 

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from noria.records import new_id
-from noria.serving.log import PredictionFrame, decode_frame
+from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame
 from noria.streams.spool import drop_segments, read_spool
 
 __all__ = ["PREDICTIONS", "Shipped", "prediction_table", "ship_predictions"]
@@ -82,7 +83,9 @@ def prediction_table(frames: Sequence[PredictionFrame]) -> pa.Table:
 
     Columns: `prediction_id`, `at`, `recorded_at`, `environment`, `deployment`, `route`, `route_number`,
     `release`, `model`, `version`, `answered`, `score`, `latency_us`, `inputs` (struct of the request's
-    columns: strings or float64) and `features` (struct of float64 by `<view>__<feature>`, as looked up).
+    columns: strings or float64) and `features` (struct by `<view>__<feature>`, as looked up: float64, strings
+    for texts, and of vectors each element; and of float64
+    by `<name>__<output>`, as the release's code computed them on demand).
     What was missing is null; to the model it was NaN. `inputs` or `features` is left out where no request
     had any.
     """
@@ -116,9 +119,16 @@ def prediction_table(frames: Sequence[PredictionFrame]) -> pa.Table:
         "score": pa.array(_joined([release.score_array() for _, release in scored], np.float64)),
         "latency_us": per_frame([frame.latency_us for frame in frames], pa.int64()),
     }
-    for name, values in (("inputs", _inputs(frames)), ("features", _features(frames))):
-        if values is not None:
-            columns[name] = values.take(rows)
+    inputs, features = _inputs(frames), _features(frames)
+    if inputs is not None:
+        columns["inputs"] = inputs.take(rows)
+    looked_up = {} if features is None else _fields(features.take(rows))
+    computed = _computed([release for _, release in scored])
+    for name in looked_up.keys() & computed.keys():  # a view in one release, on demand in another
+        computed[name] = pc.coalesce(computed[name], looked_up[name])
+    made = looked_up | computed
+    if made:
+        columns["features"] = pa.StructArray.from_arrays(list(made.values()), names=list(made))
     return pa.table(columns)
 
 
@@ -177,17 +187,45 @@ def _inputs(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:
 
 
 def _features(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:
-    names = sorted({name for frame in frames for name in frame.feature_names})
-    if not names:
+    texts = {
+        name: pa.array(
+            [value for frame in frames for value in frame.feature_texts.get(name) or [None] * len(frame.ids)],
+            pa.string(),
+        )
+        for name in sorted({name for frame in frames for name in frame.feature_texts})
+    }
+    names = sorted({name for frame in frames for name in frame.feature_names} - texts.keys())
+    if not names and not texts:
         return None
     matrix = np.full((len(names), sum(len(frame.ids) for frame in frames)), np.nan)
     position = {name: number for number, name in enumerate(names)}
     start = 0
     for frame in frames:
         stop = start + len(frame.ids)
-        matrix[[position[name] for name in frame.feature_names], start:stop] = frame.feature_matrix().T
+        for name, values in zip(frame.feature_names, frame.feature_matrix().T, strict=True):
+            if name in position:
+                matrix[position[name], start:stop] = values
         start = stop
-    return pa.StructArray.from_arrays([_floats(values) for values in matrix], names=names)
+    columns = texts | dict(zip(names, map(_floats, matrix), strict=True))
+    names = sorted(columns)
+    return pa.StructArray.from_arrays([columns[name] for name in names], names=names)
+
+
+def _fields(values: pa.StructArray) -> dict[str, pa.Array]:
+    return {each.name: values.field(place) for place, each in enumerate(values.type)}
+
+
+def _computed(releases: Sequence[ReleaseScores]) -> dict[str, pa.Array]:
+    """Give on-demand features, row by row of the releases that computed them."""
+    names = sorted({name for each in releases for name in each.computed_names})
+    values = {name: np.full(sum(len(each.answered) for each in releases), np.nan) for name in names}
+    start = 0
+    for each in releases:
+        stop = start + len(each.answered)
+        for name, column in zip(each.computed_names, each.computed_matrix().T, strict=True):
+            values[name][start:stop] = column
+        start = stop
+    return {name: _floats(each) for name, each in values.items()}
 
 
 def _floats(values: np.ndarray[Any, Any]) -> pa.Array:

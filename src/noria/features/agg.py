@@ -1,7 +1,8 @@
 """How a feature is made from the rows of an entity: `agg.count`, `agg.mean`, `agg.quantile`, ...
 
 A window `w` at the instant `t` holds the rows with `event_at` from `floor(t - w)` on that are known by `t`;
-floored to the hour for windows up to two days, to the UTC day above. Sums are of integers: a column of
+floored to the minute for windows below an hour, to the hour up to two days, to the UTC day above; and to
+the minute up to three hours where `resolution="minute"` is given. Sums are of integers: a column of
 another type needs `scale`, and counts in units of `1 / scale` (values are rounded to those). Everything is
 divided last, so offline and online agree exactly; what decays agrees to a relative 1e-9. A missing value of
 a column does not count for that column; an entity that was never seen has an empty window (counts and sums
@@ -11,13 +12,22 @@ a column does not count for that column; an entity that was never seen has an em
 `== != < <= > >=`, or `in` and `not in` with several values. What is missing fulfils none.
 """
 
+import builtins
+import reprlib
 from collections.abc import Collection
 from fractions import Fraction
 
-from noria.clock import parse_duration
+import msgspec
+
 from noria.errors import ConfigError
 from noria.features.conditions import Where, conditions_of
-from noria.features.declarations import Aggregation, AggregationKind, Grouped, Plain
+from noria.features.declarations import (
+    Aggregation,
+    AggregationKind,
+    Grouped,
+    Plain,
+)
+from noria.features.windows import Window, seconds_of
 
 __all__ = [
     "age",
@@ -27,20 +37,24 @@ __all__ = [
     "decayed_mean",
     "decayed_sum",
     "distinct",
+    "embedding",
     "first",
     "last",
+    "last_text",
     "max",
     "mean",
     "min",
     "quantile",
     "std",
     "sum",
+    "top",
 ]
 
 _LEAST_BUCKETS, _MAX_BINS = 16, 4_096
+_BEYOND = 2**63
 
 
-def count(window: str, *, where: Where = ()) -> Aggregation:
+def count(window: str, *, where: Where = (), resolution: str | None = None) -> Aggregation:
     """Count the rows of the window.
 
     Examples
@@ -50,40 +64,56 @@ def count(window: str, *, where: Where = ()) -> Aggregation:
     >>> count("1d", where=[("status", "in", ["lost", "late"])]).where[0].value
     ('lost', 'late')
     """
+    span = Window.of(window, resolution)
     return Aggregation(
-        kind=AggregationKind.COUNT, window_s=_seconds(window), where=conditions_of(where, "count")
+        kind=AggregationKind.COUNT,
+        window_s=span.seconds,
+        resolution=span.resolution,
+        where=conditions_of(where, "count"),
     )
 
 
-def sum(column: str, window: str, *, scale: int = 1, where: Where = ()) -> Aggregation:
+def sum(
+    column: str, window: str, *, scale: int = 1, where: Where = (), resolution: str | None = None
+) -> Aggregation:
     """Add the values of `column` in the window."""
-    return _windowed(AggregationKind.SUM, column, window, scale, where)
+    return _windowed(AggregationKind.SUM, column, Window.of(window, resolution), scale, where)
 
 
-def mean(column: str, window: str, *, scale: int = 1, where: Where = ()) -> Aggregation:
+def mean(
+    column: str, window: str, *, scale: int = 1, where: Where = (), resolution: str | None = None
+) -> Aggregation:
     """Average the values of `column` in the window; of a boolean column: the rate."""
-    return _windowed(AggregationKind.MEAN, column, window, scale, where)
+    return _windowed(AggregationKind.MEAN, column, Window.of(window, resolution), scale, where)
 
 
-def std(column: str, window: str, *, scale: int = 1, where: Where = ()) -> Aggregation:
+def std(
+    column: str, window: str, *, scale: int = 1, where: Where = (), resolution: str | None = None
+) -> Aggregation:
     """Take the sample standard deviation (divided by n - 1) of `column` in the window; NaN below two values.
 
     It is made from exact sums of values and squares, so nothing cancels however far from 0 the values lie.
     """
-    return _windowed(AggregationKind.STD, column, window, scale, where)
+    return _windowed(AggregationKind.STD, column, Window.of(window, resolution), scale, where)
 
 
-def min(column: str, window: str, *, scale: int = 1, where: Where = ()) -> Aggregation:
+def min(
+    column: str, window: str, *, scale: int = 1, where: Where = (), resolution: str | None = None
+) -> Aggregation:
     """Take the least value of `column` in the window."""
-    return _windowed(AggregationKind.MIN, column, window, scale, where)
+    return _windowed(AggregationKind.MIN, column, Window.of(window, resolution), scale, where)
 
 
-def max(column: str, window: str, *, scale: int = 1, where: Where = ()) -> Aggregation:
+def max(
+    column: str, window: str, *, scale: int = 1, where: Where = (), resolution: str | None = None
+) -> Aggregation:
     """Take the greatest value of `column` in the window."""
-    return _windowed(AggregationKind.MAX, column, window, scale, where)
+    return _windowed(AggregationKind.MAX, column, Window.of(window, resolution), scale, where)
 
 
-def distinct(column: str, window: str, *, buckets: int = 512, where: Where = ()) -> Aggregation:
+def distinct(
+    column: str, window: str, *, buckets: int = 512, where: Where = (), resolution: str | None = None
+) -> Aggregation:
     """Count the different values of `column` in the window, by linear counting.
 
     Values are spread over `buckets` by a hash, and the count follows from the buckets that stayed empty.
@@ -102,6 +132,8 @@ def distinct(column: str, window: str, *, buckets: int = 512, where: Where = ())
         From 16 to 4,096.
     where : sequence of conditions
         Which rows count.
+    resolution : {"minute"} or None
+        See the module.
 
     Raises
     ------
@@ -123,10 +155,12 @@ def distinct(column: str, window: str, *, buckets: int = 512, where: Where = ())
             f"buckets = {buckets} for {column!r} are not from {_LEAST_BUCKETS} to {_MAX_BINS}; "
             "two or more per value that is expected are good"
         )
+    span = Window.of(window, resolution)
     return Aggregation(
         kind=AggregationKind.DISTINCT,
         column=column,
-        window_s=_seconds(window),
+        window_s=span.seconds,
+        resolution=span.resolution,
         buckets=buckets,
         where=conditions_of(where, column),
     )
@@ -142,6 +176,7 @@ def quantile(
     width: float,
     scale: int = 1,
     where: Where = (),
+    resolution: str | None = None,
 ) -> Aggregation:
     """Take a quantile of `column` in the window from a histogram.
 
@@ -163,6 +198,8 @@ def quantile(
         Units per one.
     where : sequence of conditions
         Which rows count.
+    resolution : {"minute"} or None
+        See the module.
 
     Raises
     ------
@@ -179,13 +216,14 @@ def quantile(
     >>> quantile("delay", 0.9, "7d", low=-60, high=260, width=5).bins
     64
     """
-    base = _windowed(AggregationKind.QUANTILE, column, window, scale, where)
+    base = _windowed(AggregationKind.QUANTILE, column, Window.of(window, resolution), scale, where)
     if not 0 <= q <= 1:
         raise ConfigError(f"q = {q} of column {column!r} is not from 0 to 1")
     made = Aggregation(
         kind=base.kind,
         column=column,
         window_s=base.window_s,
+        resolution=base.resolution,
         scale=scale,
         q_millionths=_whole(q, 1_000_000, "q", column),
         low=_whole(low, scale, "low", column),
@@ -202,7 +240,7 @@ def quantile(
     return made
 
 
-def first(column: str, window: str, *, where: Where = ()) -> Aggregation:
+def first(column: str, window: str, *, where: Where = (), resolution: str | None = None) -> Aggregation:
     """Take `column` of the row of the window that happened first (ties: the least key), NaN if missing there.
 
     Parameters
@@ -213,11 +251,15 @@ def first(column: str, window: str, *, where: Where = ()) -> Aggregation:
         Such as `"7d"`.
     where : sequence of conditions
         Which rows count.
+    resolution : {"minute"} or None
+        See the module.
     """
+    span = Window.of(window, resolution)
     return Aggregation(
         kind=AggregationKind.FIRST,
         column=column,
-        window_s=_seconds(window),
+        window_s=span.seconds,
+        resolution=span.resolution,
         where=conditions_of(where, column),
     )
 
@@ -234,10 +276,119 @@ def last(column: str, max_age: str | None = None, *, where: Where = ()) -> Aggre
     where : sequence of conditions
         Which rows count.
     """
+    return _latest(AggregationKind.LAST, column, max_age, where)
+
+
+def last_text(column: str, max_age: str | None = None, *, where: Where = ()) -> Aggregation:
+    """Take the text `column` of the row that happened last (ties: the greatest key), none if it is missing.
+
+    Parameters
+    ----------
+    column : str
+        A column of texts.
+    max_age : str or None
+        None if that row happened longer ago than this.
+    where : sequence of conditions
+        Which rows count.
+
+    Examples
+    --------
+    >>> last_text("status").type
+    <FeatureType.TEXT: 'text'>
+    """
+    return _latest(AggregationKind.LAST_TEXT, column, max_age, where)
+
+
+def embedding(column: str, dimensions: int, max_age: str | None = None, *, where: Where = ()) -> Aggregation:
+    """Take the vector `column` of the row that happened last (ties: the greatest key), as float32.
+
+    Parameters
+    ----------
+    column : str
+        A column of lists of `dimensions` numbers each.
+    dimensions : int
+        From 1 to 4,096.
+    max_age : str or None
+        None if that row happened longer ago than this.
+    where : sequence of conditions
+        Which rows count.
+
+    Raises
+    ------
+    ConfigError
+        If `dimensions` is not from 1 to 4,096.
+
+    Examples
+    --------
+    >>> embedding("vector", 64).dimensions
+    64
+    """
+    if not 1 <= dimensions <= _MAX_BINS:
+        raise ConfigError(f"dimensions = {dimensions} of column {column!r} are not from 1 to {_MAX_BINS}")
+    return msgspec.structs.replace(
+        _latest(AggregationKind.EMBEDDING, column, max_age, where), dimensions=dimensions
+    )
+
+
+def top(
+    column: str,
+    k: int,
+    window: str,
+    *,
+    values: Collection[str] | Collection[int],
+    where: Where = (),
+    resolution: str | None = None,
+) -> Aggregation:
+    """List the `k` most frequent of `values` in the window, the most frequent first (ties: the lesser value).
+
+    They are counted one by one, without an error. A value that is not in the list does not count, and one
+    that did not come is not listed: fewer than `k` may be, and none is where the window is empty. An entity
+    keeps four bytes per value and tile.
+
+    Parameters
+    ----------
+    column : str
+        Texts or integers, as `values` are.
+    k : int
+        From 1 to the number of values.
+    window : str
+        Such as `"7d"`.
+    values : collection of str or of int
+        Those that are counted, at most 4,096.
+    where : sequence of conditions
+        Which rows count.
+    resolution : {"minute"} or None
+        See the module.
+
+    Raises
+    ------
+    ConfigError
+        If the values are not all texts or all integers, one comes twice, or `k` is not from 1 to their
+        number.
+
+    Examples
+    --------
+    >>> top("airport", 2, "7d", values=["LAX", "EWR", "JFK"]).values
+    ('EWR', 'JFK', 'LAX')
+    """
+    kinds = {type(each) for each in values}
+    if kinds not in ({str}, {int}) or len(set(values)) < len(values) or len(values) > _MAX_BINS:
+        raise ConfigError(
+            f"the values of {column!r} to count are {reprlib.repr(list(values))}; give up to {_MAX_BINS} "
+            "texts, or integers, each once"
+        )
+    if not 1 <= k <= len(values):
+        raise ConfigError(f"k = {k} for {column!r} is not from 1 to {len(values)}, the number of its values")
+    if builtins.max(abs(each) if isinstance(each, int) else 0 for each in values) >= _BEYOND:
+        raise ConfigError(f"a value of {column!r} to count is beyond 64 bits; make the column text")
+    span = Window.of(window, resolution)
     return Aggregation(
-        kind=AggregationKind.LAST,
+        kind=AggregationKind.TOP,
         column=column,
-        max_age_s=None if max_age is None else _seconds(max_age),
+        window_s=span.seconds,
+        resolution=span.resolution,
+        k=k,
+        values=tuple(sorted(values)),
         where=conditions_of(where, column),
     )
 
@@ -246,7 +397,7 @@ def age(max_age: str | None = None, *, where: Where = ()) -> Aggregation:
     """Give the minutes since the row that happened last; NaN if there is none within `max_age`."""
     return Aggregation(
         kind=AggregationKind.AGE,
-        max_age_s=None if max_age is None else _seconds(max_age),
+        max_age_s=None if max_age is None else seconds_of(max_age),
         where=conditions_of(where, "age"),
     )
 
@@ -299,28 +450,31 @@ def _decayed(kind: AggregationKind, column: str | None, half_life: str, where: W
     return Aggregation(
         kind=kind,
         column=column,
-        half_life_s=_seconds(half_life),
+        half_life_s=seconds_of(half_life),
         where=conditions_of(where, column or kind),
     )
 
 
-def _windowed(kind: AggregationKind, column: str, window: str, scale: int, where: Where) -> Aggregation:
+def _latest(kind: AggregationKind, column: str, max_age: str | None, where: Where) -> Aggregation:
+    return Aggregation(
+        kind=kind,
+        column=column,
+        max_age_s=None if max_age is None else seconds_of(max_age),
+        where=conditions_of(where, column),
+    )
+
+
+def _windowed(kind: AggregationKind, column: str, span: Window, scale: int, where: Where) -> Aggregation:
     if scale < 1:
         raise ConfigError(f"scale = {scale} of column {column!r} must be a positive integer")
     return Aggregation(
         kind=kind,
         column=column,
-        window_s=_seconds(window),
+        window_s=span.seconds,
+        resolution=span.resolution,
         scale=scale,
         where=conditions_of(where, column),
     )
-
-
-def _seconds(window: str) -> int:
-    try:
-        return int(parse_duration(window).total_seconds())
-    except ValueError as err:
-        raise ConfigError(str(err)) from err
 
 
 def _whole(value: float, scale: int, what: str, column: str) -> int:

@@ -1,25 +1,32 @@
 """All values and tiles of a view at once, for loading."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import reduce
+from itertools import compress
+from operator import or_
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from noria.features.columns import Ints
-from noria.features.kept_rows import NOTHING, kept_row
+from noria.features.kept_rows import NOTHING
+from noria.features.kept_values import LastValues, encode_values
 from noria.features.layout import TierLayout
 from noria.features.online_format import (
     GREATEST,
     LEAST,
     NARROW,
-    NEWEST,
     VALUE,
     VALUE_MAGIC,
     WIDE,
     firsts_key,
     tile_key,
+    values_key,
 )
+from noria.features.packing import EMPTY, KeyedBytes, joined, kept_rows, lengths, packed, sliced, spread
 from noria.features.prepared import KeptRows, Prepared, TierRows
 
 __all__ = ["entity_values"]
@@ -27,74 +34,73 @@ __all__ = ["entity_values"]
 _HEADER = np.dtype(
     [
         ("magic", "S4"),
+        ("minutes", "<u4"),
         ("hours", "<u4"),
         ("days", "<u4"),
         ("pruned", "<u4"),
         ("lasts", "<u4"),
         ("decayed", "<u4"),
+        ("none", "<u4"),
     ]
 )
 assert _HEADER.itemsize == VALUE.size
 
 
-def entity_values(prepared: Prepared, rows: int) -> list[tuple[bytes, bytes]]:
+def entity_values(prepared: Prepared, rows: int) -> Iterable[tuple[bytes, bytes]]:
     """Give the sorted keys and values that the first `rows` rows make."""
     if not rows:
         return []
     names, codes = prepared.names, prepared.codes[:rows]
     latest_us = int(prepared.known_us[rows - 1])
-    hour = _TierValues.of(prepared.layout.hour, prepared.hour, codes, latest_us=latest_us)
-    day = _TierValues.of(prepared.layout.day, prepared.day, codes, latest_us=latest_us)
+    tiers = [
+        _TierValues.of(layout, added, codes, latest_us=latest_us)
+        for layout, added in zip(prepared.layout.tiers, prepared.tiers, strict=True)
+    ]
     lasts = _newest_rows(prepared, codes, len(names)) if prepared.lasts else None
     decayed = _faded(prepared, codes, len(names)) if prepared.layout.decayed else None
-    apart = [
-        *hour.count_items(names),
-        *day.count_items(names),
-        *hour.first_items(prepared, names),
-        *day.first_items(prepared, names),
-    ]
+    apart = [item for each in tiers for item in each.count_items(names)]
+    apart += [item for each in tiers for item in each.first_items(prepared, names)]
+    apart += _value_items(prepared, codes)
     parts = (
         *([] if lasts is None else [lasts]),
         *([] if decayed is None else [decayed]),
     )
-    is_wide = hour.wide(len(names)) | day.wide(len(names))
-    headers = _headers(is_wide, hour, day, lasts=lasts, decayed=decayed)
-    tiles = [each.packed(is_wide) for each in (hour, day) if each.layout.words]
-    held = _held(hour, day, *parts, size=len(names))
-    joined = zip(names, headers, *parts, *tiles, strict=True)
-    items = [
-        (name, b"".join(values)) for is_held, (name, *values) in zip(held, joined, strict=True) if is_held
-    ]
-    return sorted(apart + items) if apart else items
+    is_wide = reduce(or_, (each.wide(len(names)) for each in tiers))
+    headers = _headers(is_wide, tiers, lasts=lasts, decayed=decayed)
+    tiles = [each.packed(is_wide) for each in tiers if each.layout.words]
+    held = _held(tiers, *parts, size=len(names))
+    values = joined(headers, *parts, *tiles)
+    if not held.all():
+        names, values = list(compress(names, held.tolist())), values.filter(pa.array(held))
+    items = KeyedBytes(names, values)
+    return sorted([*apart, *items]) if apart else items
 
 
 def _headers(
     is_wide: npt.NDArray[np.bool_],
-    hour: "_TierValues",
-    day: "_TierValues",
+    tiers: "list[_TierValues]",
     *,
-    lasts: list[bytes] | None,
-    decayed: list[bytes] | None,
-) -> list[bytes]:
+    lasts: pa.Array | None,
+    decayed: pa.Array | None,
+) -> pa.Array:
     """Encode the header of every entity at once."""
     size = len(is_wide)
     headers = np.zeros(size, dtype=_HEADER)
     headers["magic"] = np.where(is_wide, VALUE_MAGIC[WIDE], VALUE_MAGIC[NARROW])
-    headers["hours"], headers["days"] = hour.tiles_of(size), day.tiles_of(size)
+    for name, tier in zip(("minutes", "hours", "days"), tiers, strict=True):
+        headers[name] = tier.tiles_of(size)
     for name, kept in (("lasts", lasts), ("decayed", decayed)):
         if kept is not None:
-            headers[name] = np.fromiter(map(len, kept), np.uint32, size)
-    raw, step = headers.tobytes(), _HEADER.itemsize
-    return [raw[at : at + step] for at in range(0, len(raw), step)]
+            headers[name] = lengths(kept)
+    return packed(headers)
 
 
-def _held(hour: "_TierValues", day: "_TierValues", *parts: list[bytes], size: int) -> list[bool]:
+def _held(tiers: "list[_TierValues]", *parts: pa.Array, size: int) -> npt.NDArray[np.bool_]:
     """Tell which entities have anything."""
-    held = (hour.tiles_of(size) + day.tiles_of(size)) > 0
+    held = reduce(or_, (each.tiles_of(size) > 0 for each in tiers))
     for kept in parts:
-        held |= np.fromiter(map(bool, kept), np.bool_, size)
-    flags: list[bool] = held.tolist()
-    return flags
+        held |= lengths(kept) > 0
+    return held
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +155,16 @@ class _TierValues:
         """Count each entity's tiles."""
         return np.bincount(self.codes, minlength=entities)
 
-    def packed(self, is_wide: npt.NDArray[np.bool_]) -> list[bytes]:
+    def packed(self, is_wide: npt.NDArray[np.bool_]) -> pa.Array:
         """Give each entity's tiles, in words of either width."""
-        narrow = np.clip(self.words, LEAST[NARROW], GREATEST[NARROW]).astype(np.int32).tobytes()
+        narrow = np.clip(self.words, LEAST[NARROW], GREATEST[NARROW]).astype(np.int32)
         bounds = np.searchsorted(self.codes, np.arange(len(is_wide) + 1))
-        ends = (bounds * (4 * self.layout.words)).tolist()
-        made = [narrow[start:stop] for start, stop in pairwise(ends)]
-        for code in np.flatnonzero(is_wide).tolist():
-            made[code] = self.words[bounds[code] : bounds[code + 1]].tobytes()
-        return made
+        made = sliced(narrow, bounds * (4 * self.layout.words))
+        wide = np.flatnonzero(is_wide)
+        if not len(wide):
+            return made
+        words = [self.words[bounds[code] : bounds[code + 1]].tobytes() for code in wide.tolist()]
+        return pc.replace_with_mask(made, pa.array(is_wide), pa.array(words, pa.large_binary()))
 
     def count_items(self, names: list[bytes]) -> list[tuple[bytes, bytes]]:
         """Give the keys and values of the tiles' counts."""
@@ -180,10 +187,8 @@ class _TierValues:
             for kept in self.firsts
         ]
         buckets = self.words[:, 0].tolist()
-        where = zip(self.codes.tolist(), buckets, *firsts, strict=True)
-        return [
-            (firsts_key(self.layout, names[code], bucket), b"".join(kept)) for code, bucket, *kept in where
-        ]
+        where = zip(self.codes.tolist(), buckets, joined(*firsts).to_pylist(), strict=True)
+        return [(firsts_key(self.layout, names[code], bucket), kept) for code, bucket, kept in where]
 
 
 def _cumulative(totals: Ints, codes: Ints) -> Ints:
@@ -208,51 +213,67 @@ def _counts(layout: TierLayout, positions: Ints, tiles: Ints, codes: Ints) -> np
     return counts.astype(np.uint32)
 
 
-def _newest_rows(prepared: Prepared, codes: Ints, entities: int) -> list[bytes]:
+def _newest_rows(prepared: Prepared, codes: Ints, entities: int) -> pa.Array:
     """Encode each entity's last rows; nothing if it has none."""
     rows = np.flatnonzero(codes >= 0)
     each = [
         _extreme_rows(prepared, kept, rows, codes[rows], entities, is_last=True) for kept in prepared.lasts
     ]
-    if len(each) == 1:
-        return [b"" if one is NOTHING else one for one in each[0]]
-    joined = [b"".join(kept) for kept in zip(*each, strict=True)]
-    none = NOTHING * len(each)
-    return [b"" if kept == none else kept for kept in joined]
+    made = joined(*each)
+    is_nothing = pc.equal(made, pa.scalar(NOTHING * len(each), made.type))
+    return pc.if_else(is_nothing, EMPTY, made) if pc.any(is_nothing).as_py() else made
+
+
+def _value_items(prepared: Prepared, codes: Ints) -> list[tuple[bytes, bytes]]:
+    """Give the keys and values of the entities' texts and vectors."""
+    kept: dict[int, list[LastValues | None]] = {}
+    rows = np.flatnonzero(codes >= 0)
+    for at, each in enumerate(prepared.values):
+        mine = rows[each.counted[rows]]
+        chosen, groups, keys = _extremes(prepared, mine, codes[mine], len(prepared.names), is_last=True)
+        for row, code, key in zip(chosen.tolist(), groups.tolist(), keys, strict=True):
+            held = kept.setdefault(code, [None] * len(prepared.values))
+            held[at] = each.row(row, int(prepared.event_us[row]), key)
+    return [(values_key(prepared.names[code]), encode_values(held)) for code, held in kept.items()]
 
 
 def _extreme_rows(
     prepared: Prepared, kept: KeptRows, rows: Ints, groups: Ints, size: int, *, is_last: bool
-) -> list[bytes]:
+) -> pa.Array:
     """Encode the row of each group that happened first or last, ties by key; `NOTHING` where none is."""
-    found = [NOTHING] * size
     mine = kept.counted[rows]
-    rows, groups = rows[mine], groups[mine]
+    rows, groups, keys = _extremes(prepared, rows[mine], groups[mine], size, is_last=is_last)
+    made = kept_rows(prepared.event_us[rows], keys, kept.values[rows])
+    return spread(made, groups, size, empty=NOTHING)
+
+
+def _extremes(
+    prepared: Prepared, rows: Ints, groups: Ints, size: int, *, is_last: bool
+) -> tuple[Ints, Ints, list[bytes]]:
+    """Give the row of each group that happened first or last, ties by key, its group and its key."""
     if not len(rows):
-        return found
+        return rows, groups, []
     event = prepared.event_us[rows] if is_last else -prepared.event_us[rows]
     newest = np.full(size, np.iinfo(np.int64).min)
     np.maximum.at(newest, groups, event)
     at = np.flatnonzero(event == newest[groups])
+    at = at[np.argsort(groups[at], kind="stable")]
     rows, groups = rows[at], groups[at]
     keys = prepared.keys_of(rows)
-    if len(np.unique(groups)) < len(groups):  # rows that happened at once: keys decide
+    at_once = np.bincount(groups, minlength=size)[groups] > 1
+    if at_once.any():  # keys decide
         better = max if is_last else min
         best: dict[int, int] = {}
-        for place, group in enumerate(groups.tolist()):
+        tied = np.flatnonzero(at_once)
+        for place, group in zip(tied.tolist(), groups[tied].tolist(), strict=True):
             held = best.get(group)
             best[group] = place if held is None else better(held, place, key=keys.__getitem__)
-        chosen = np.fromiter(best.values(), np.int64, len(best))
+        chosen = np.concatenate((np.flatnonzero(~at_once), np.fromiter(best.values(), np.int64, len(best))))
         rows, groups, keys = rows[chosen], groups[chosen], [keys[place] for place in chosen.tolist()]
-    width = 8 * kept.values.shape[1]
-    values = np.ascontiguousarray(kept.values[rows]).tobytes()
-    events = prepared.event_us[rows].tolist()
-    for place, (group, event_us, key) in enumerate(zip(groups.tolist(), events, keys, strict=True)):
-        found[group] = kept_row(event_us, key, values[place * width : (place + 1) * width])
-    return found
+    return rows, groups, keys
 
 
-def _faded(prepared: Prepared, codes: Ints, entities: int) -> list[bytes]:
+def _faded(prepared: Prepared, codes: Ints, entities: int) -> pa.Array:
     """Encode each entity's decaying sums, as of its newest event; nothing if it has none."""
     size = len(codes)
     mine = codes >= 0
@@ -266,7 +287,5 @@ def _faded(prepared: Prepared, codes: Ints, entities: int) -> list[bytes]:
     for at, decayed in enumerate(prepared.layout.decayed):
         left = prepared.weights[:size, at][mine] * np.exp2(-age / (decayed.half_life_s * 1e6))
         np.add.at(sums[:, at], codes[mine], left)
-    return [
-        NEWEST.pack(at_us) + sums[code].tobytes() if there else b""
-        for code, (at_us, there) in enumerate(zip(newest.tolist(), has_any.tolist(), strict=True))
-    ]
+    made = joined(packed(newest), packed(sums))
+    return pc.if_else(pa.array(has_any), made, EMPTY)

@@ -20,6 +20,8 @@ __all__ = [
     "instants",
     "key_bytes",
     "spec_of",
+    "texts",
+    "vectors",
 ]
 
 Ints = npt.NDArray[np.int64]
@@ -69,9 +71,46 @@ def floats(rows: pa.Table, name: str) -> Floats:
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        raise SourceError(f"column {name!r} is {kind}; features need a numeric column")
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        hint = "; of texts there is `agg.last_text`" if is_text else ""
+        raise SourceError(f"column {name!r} is {kind}; features need a numeric column{hint}")
     values: Floats = np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     return values
+
+
+def texts(rows: pa.Table, name: str) -> pa.Array:
+    """Give a column of texts."""
+    column = column_of(rows, name)
+    kind = column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (is_text or pa.types.is_null(kind)):
+        raise SourceError(f"column {name!r} is {kind}; `agg.last_text` needs a column of texts")
+    return column.cast(pa.string())
+
+
+def vectors(rows: pa.Table, name: str, dimensions: int) -> pa.Array:
+    """Give a column of vectors as lists of `dimensions` float32, NaN where an element is missing."""
+    column = column_of(rows, name)
+    kind = column.type
+    wanted = pa.list_(pa.float32(), dimensions)
+    if pa.types.is_null(kind):
+        return pa.nulls(len(column), wanted)
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    inner = kind.value_type if is_list else kind
+    if not is_list or not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
+        raise SourceError(f"column {name!r} is {kind}; `agg.embedding` needs lists of {dimensions} numbers")
+    there = np.asarray(column.is_valid(), dtype=np.bool_)
+    sizes = pc.list_value_length(column).fill_null(dimensions)
+    if wrong := pc.sum(pc.not_equal(sizes, dimensions)).as_py():
+        raise SourceError(
+            f"{wrong} vectors of column {name!r} have not {dimensions} elements; give their number as "
+            "`dimensions`, or repair the source"
+        )
+    flat = pc.list_flatten(column).cast(pa.float32(), safe=False).fill_null(float("nan"))
+    numbers = np.zeros((len(column), dimensions), dtype=np.float32)
+    numbers[there] = np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(-1, dimensions)
+    mask = pa.array(~there)
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), type=wanted, mask=mask)
 
 
 def entity_texts(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
@@ -162,7 +201,7 @@ def _comparable(rows: pa.Table, name: str, *, is_last: bool) -> list[bytes]:
         biased = _numpy(whole.cast(pa.int64())).astype(np.uint64) ^ np.uint64(1 << 63)
         raw = biased.astype(">u8").tobytes()
         return [raw[at : at + 8] for at in range(0, len(raw), 8)]
-    texts = [text.encode() for text in _text(rows, name).to_pylist()]
+    texts = _text(rows, name).cast(pa.binary()).to_pylist()
     # A zero byte ends a text that is followed by another part; one inside it is told apart by a 255.
     return texts if is_last else [text.replace(b"\0", b"\0\xff") + b"\0\0" for text in texts]
 

@@ -1,6 +1,6 @@
 """Rows joined with features as of their instants: what a training set is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -9,6 +9,7 @@ from noria.features.columns import instants, spec_of
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.materialize import SourceReader, read_sources
 from noria.features.offline import point_in_time
+from noria.features.value_columns import empty_columns
 
 __all__ = ["join_features"]
 
@@ -19,6 +20,8 @@ def join_features(
     *,
     read: SourceReader,
     at: str = "at",
+    schema_of: Callable[[str], pa.Schema] | None = None,
+    by_entity: bool = False,
 ) -> pa.Table:
     """Give the rows of `spine`, in their order, with the features of the views as of each row's instant.
 
@@ -29,9 +32,12 @@ def join_features(
     views : sequence of FeatureView
         Which features.
     read : callable
-        Reads rows of a source, as `Lake.read` does.
+        Reads rows of a source, as `Lake.history` does.
     at : str
         The column of instants.
+    schema_of : callable, optional
+        Gives the columns of a source. With it only rows of the spine's entities are read where a view looks
+        back without end, and of all views with `by_entity`: for a spine that is one piece of many.
 
     Raises
     ------
@@ -48,9 +54,9 @@ def join_features(
     asked = spine if at == "at" else spine.append_column("at", spine.column(at))
     made = dict(zip(spine.column_names, spine.columns, strict=True))
     if not spine.num_rows:
-        made |= {name: pa.chunked_array([], pa.float64()) for spec in specs for name in spec.columns}
+        made |= empty_columns(specs)
         return pa.table(made)
-    sources = read_sources(specs, asked, read)
+    sources = read_sources(specs, asked, read, schema_of=schema_of, by_entity=by_entity)
     for spec in specs:
         features = point_in_time(spec, sources[spec.source], asked)
         made |= dict(zip(features.column_names, features.columns, strict=True))

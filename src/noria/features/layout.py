@@ -5,7 +5,8 @@ extrema. A tile's histograms lie apart, as unsigned 32-bit counts, because only 
 and only the newest are written. Counters and histograms are cumulative over the tiles of an entity (and
 histograms also over their bins), so a window is the difference of two tiles and a quantile a binary search.
 The row of a tile that happened first lies apart too: of a window, only one is read. Of an entity as a whole
-there are the row that happened last and what decays, one of each for every set of conditions.
+there are the row that happened last and what decays, one of each for every set of conditions. Texts and
+vectors of rows that happened last lie apart once more, so that who reads numbers does not meet them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from noria.features.declarations import Aggregation, AggregationKind, Conditions, Tier, ViewSpec
+from noria.features.declarations import (
+    Aggregation,
+    AggregationKind,
+    Conditions,
+    FeatureType,
+    Plain,
+    Tier,
+    ViewSpec,
+)
 
-__all__ = ["Decayed", "Histogram", "Kept", "Layout", "Measure", "Sums", "TierLayout", "layout_of"]
+__all__ = [
+    "Decayed",
+    "Histogram",
+    "Kept",
+    "KeptValues",
+    "Layout",
+    "Measure",
+    "Sums",
+    "TierLayout",
+    "layout_of",
+]
 
 _T = TypeVar("_T")
 
@@ -24,12 +43,16 @@ ROWS = ""  # the column of the counter of rows
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A column in integer units of `1 / scale`, or as one of `buckets`, of the rows that fulfil `where`."""
+    """A column in integers, of the rows that fulfil `where`.
+
+    In units of `1 / scale`, as one of `buckets`, or as places in `values`.
+    """
 
     column: str
     scale: int
     where: Conditions = ()
     buckets: int = 0
+    values: tuple[Plain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +66,9 @@ class Histogram:
 
     @classmethod
     def of(cls, aggregation: Aggregation) -> "Histogram":
-        """Give the histogram that a quantile or a distinct count reads."""
-        if aggregation.buckets is not None:
-            return cls(_measure(aggregation), 0, 1, aggregation.buckets)
+        """Give the histogram that a quantile, a distinct count or the most frequent values read."""
+        if aggregation.buckets is not None or aggregation.values:
+            return cls(_measure(aggregation), 0, 1, aggregation.bins)
         assert aggregation.low is not None and aggregation.width is not None
         return cls(_measure(aggregation), aggregation.low, aggregation.width, aggregation.bins)
 
@@ -64,6 +87,17 @@ class Kept:
 
     where: Conditions
     columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptValues:
+    """Texts and vectors kept of the row that happened last of those that fulfil `where`.
+
+    `columns` are names with the dimensions of vectors, 0 of texts.
+    """
+
+    where: Conditions
+    columns: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +170,15 @@ class Layout:
     def __init__(self, spec: ViewSpec) -> None:
         aggregations = [feature.aggregation for feature in spec.features]
         self.spec = spec
+        self.minute = TierLayout(Tier.MINUTE, aggregations)
         self.hour = TierLayout(Tier.HOUR, aggregations)
         self.day = TierLayout(Tier.DAY, aggregations)
+        self.tiers = (self.minute, self.hour, self.day)  # in the order of the tiles of a value
+        self.values = _kept_values(aggregations)
         self.lasts = _kept(each for each in aggregations if each.kind in _LASTS)
         self.decayed = _in_order({need for each in aggregations for need in decayed_of(each)})
-        self.keeps_rows = bool(self.lasts or self.hour.firsts or self.day.firsts)  # ties are broken by keys
+        firsts = any(each.firsts for each in self.tiers)
+        self.keeps_rows = bool(self.lasts or self.values or firsts)  # ties are broken by keys
 
     @cached_property
     def digest(self) -> str:
@@ -171,7 +209,7 @@ def decayed_of(aggregation: Aggregation) -> tuple[Decayed, ...]:
     return total, Decayed("seen", _measure(aggregation), half_life)
 
 
-_HISTOGRAMS = (AggregationKind.QUANTILE, AggregationKind.DISTINCT)
+_HISTOGRAMS = (AggregationKind.QUANTILE, AggregationKind.DISTINCT, AggregationKind.TOP)
 _LASTS = (AggregationKind.LAST, AggregationKind.AGE)
 _COUNTERS = {
     AggregationKind.COUNT: ("rows",),
@@ -191,7 +229,13 @@ def _rows(aggregation: Aggregation) -> Measure:
 
 def _measure(aggregation: Aggregation) -> Measure:
     assert aggregation.column is not None
-    return Measure(aggregation.column, aggregation.scale, aggregation.where, aggregation.buckets or 0)
+    return Measure(
+        aggregation.column,
+        aggregation.scale,
+        aggregation.where,
+        aggregation.buckets or 0,
+        aggregation.values,
+    )
 
 
 def _needs(aggregation: Aggregation) -> Iterator[Sums]:
@@ -204,6 +248,14 @@ def _kept(aggregations: Iterable[Aggregation]) -> tuple[Kept, ...]:
     for each in aggregations:
         columns.setdefault(each.where, set()).update({each.column} if each.column else ())
     return _in_order({Kept(where, tuple(sorted(names))) for where, names in columns.items()})
+
+
+def _kept_values(aggregations: Iterable[Aggregation]) -> tuple[KeptValues, ...]:
+    columns: dict[Conditions, set[tuple[str, int]]] = {}
+    for each in aggregations:
+        if each.type in (FeatureType.TEXT, FeatureType.VECTOR):
+            columns.setdefault(each.where, set()).add((each.column or "", each.dimensions or 0))
+    return _in_order({KeptValues(where, tuple(sorted(names))) for where, names in columns.items()})
 
 
 def _in_order(things: set[_T]) -> tuple[_T, ...]:

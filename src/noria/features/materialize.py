@@ -1,7 +1,9 @@
 """Offline feature rows of a spine, kept in the lake: new days are added, old ones are not computed again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Protocol
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from noria.errors import SourceError
 from noria.features.columns import instants, spec_of
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.offline import point_in_time
+from noria.features.on_demand import OnDemand, views_of
+from noria.features.value_columns import empty_columns, flattened
 from noria.lake.store import Lake
 
 __all__ = ["FeatureRequest", "SourceReader", "SpineColumns", "materialize", "read_sources"]
@@ -41,13 +45,13 @@ class FeatureRequest(Protocol):
         ...
 
     @property
-    def features(self) -> Sequence[FeatureView]:
-        """The views."""
+    def features(self) -> Sequence[FeatureView | OnDemand]:
+        """The views, and on-demand features, whose views are wanted too."""
         ...
 
 
 class SourceReader(Protocol):
-    """Reads rows of a dataset, as `Lake.read` does."""
+    """Reads rows of a dataset, as `Lake.history` does: what was replaced with the instant when it was."""
 
     def __call__(self, name: str, /, *, columns: Sequence[str], where: ds.Expression) -> pa.Table:
         """Give the rows for which `where` holds."""
@@ -84,32 +88,37 @@ def materialize(
     app_id : str
         Whose batches these are.
     read : SourceReader or None
-        Where source rows come from; `lake.read` without.
+        Where source rows come from; `lake.history` without.
 
     Returns
     -------
     Table
-        What the batch holds: `id`, `at`, the other columns of `rows`, then `<view>__<feature>` as float64;
-        sorted by `at` and `id`.
+        What the batch holds: `id`, `at`, the other columns of `rows`, then `<view>__<feature>`, of a vector
+        `<view>__<feature>_<element>`; sorted by `at` and `id`.
     """
-    made = with_features(rows, request, read=lake.read if read is None else read)
+    made = with_features(rows, request, read=lake.history if read is None else read)
     if made.num_rows:
         lake.append(table, made, batch=batch, app_id=app_id)
     return made
 
 
 def with_features(rows: pa.Table, request: FeatureRequest, *, read: SourceReader) -> pa.Table:
-    """Give the rows of a spine, sorted by `at` and `id`, with the features of the views."""
+    """Give the rows of a spine, sorted by `at` and `id`, with the features of the views.
+
+    On-demand features are not among them: they are computed from these when they are used, by the code of
+    that time.
+    """
     spine = _sorted_spine(rows, request.spine)
-    specs = [spec_of(view) for view in request.features]
+    specs = [spec_of(view) for view in views_of(request.features)]
     sources = read_sources(specs, spine, read) if spine.num_rows else {}
     columns = {name: spine.column(name) for name in spine.column_names}
     for spec in specs:
         if spine.num_rows:
             features = point_in_time(spec, sources[spec.source], spine)
-            columns |= {name: features.column(name) for name in features.column_names}
         else:
-            columns |= {name: pa.chunked_array([], pa.float64()) for name in spec.columns}
+            features = pa.table(empty_columns([spec]))
+        features = flattened(features, spec)
+        columns |= {name: features.column(name) for name in features.column_names}
     return pa.table(columns)
 
 
@@ -127,8 +136,19 @@ def _sorted_spine(rows: pa.Table, spine: SpineColumns) -> pa.Table:
     return table.take(pc.sort_indices(table, sort_keys=[("at", "ascending"), ("id", "ascending")]))
 
 
-def read_sources(specs: Sequence[ViewSpec], spine: pa.Table, read: SourceReader) -> Mapping[str, pa.Table]:
-    """Read each dataset once: the columns that its views need, and the rows that their windows may hold."""
+def read_sources(
+    specs: Sequence[ViewSpec],
+    spine: pa.Table,
+    read: SourceReader,
+    *,
+    schema_of: Callable[[str], pa.Schema] | None = None,
+    by_entity: bool = False,
+) -> Mapping[str, pa.Table]:
+    """Read each source once: the columns that its views need, and the rows that their windows may hold.
+
+    With `schema_of`, and where a view looks back without end or `by_entity` is asked for, only rows of the
+    spine's entities.
+    """
     at = instants(spine, "at")
     first, last = from_micros(int(at.min())), from_micros(int(at.max()))
     tables = {}
@@ -142,8 +162,31 @@ def read_sources(specs: Sequence[ViewSpec], spine: pa.Table, read: SourceReader)
             # A day more than the longest window: that begins with a whole tile.
             since = first - timedelta(seconds=max(reach), days=1)
             where &= ds.field(mine[0].event_at) >= _scalar(since)
+        if schema_of is not None and (by_entity or len(reach) < len(windows)):
+            asked = _of_entities(mine, spine, schema_of(name))
+            where = where if asked is None else where & asked
         tables[name] = read(name, columns=columns, where=where)
     return tables
+
+
+def _of_entities(specs: Sequence[ViewSpec], spine: pa.Table, schema: pa.Schema) -> ds.Expression | None:
+    """Say which rows are of an entity of the spine, by its first column; None if that cannot be said."""
+    terms: dict[str, ds.Expression] = {}
+    for spec in specs:
+        column = spec.entity[0]
+        kind = schema.field(column).type if column in schema.names else pa.null()
+        asked = spine.column(column)
+        if any(not _is_plain(each) for each in (kind, asked.type)):
+            return None
+        try:
+            terms[column] = ds.field(column).isin(asked.cast(kind).unique().drop_null())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return None  # a value that no row has, or a spelling of it: entities are compared as texts
+    return reduce(or_, terms.values())
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _scalar(instant: object) -> pa.Scalar:

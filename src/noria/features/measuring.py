@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from noria.errors import SourceError
-from noria.features.columns import Bools, Floats, Ints, column_of, floats
+from noria.features.columns import Bools, Floats, Ints, column_of, floats, texts, vectors
 from noria.features.declarations import Comparison, Condition, Conditions
 from noria.features.layout import ROWS, Decayed, Measure, Sums
 
@@ -49,12 +49,20 @@ class Measures:
         self._measured: dict[Measure, Measured] = {}
         self._squares: dict[Measure, tuple[Ints, Ints]] = {}
         self._floats: dict[str, Floats] = {}
+        self._values: dict[tuple[str, int], pa.Array] = {}
 
     def floats(self, name: str) -> Floats:
         """Give a numeric column as float64, NaN where missing."""
         if name not in self._floats:
             self._floats[name] = floats(self._rows, name)
         return self._floats[name]
+
+    def values(self, name: str, dimensions: int) -> pa.Array:
+        """Give a column of texts, or of vectors of so many dimensions: lists of float32 of that size."""
+        if (name, dimensions) not in self._values:
+            made = vectors(self._rows, name, dimensions) if dimensions else texts(self._rows, name)
+            self._values[name, dimensions] = made
+        return self._values[name, dimensions]
 
     def counted(self, where: Conditions) -> Bools:
         """Tell which rows fulfil all conditions.
@@ -80,7 +88,7 @@ class Measures:
             If the column is not numeric, is fractional and has no `scale`, or a value is too large.
         """
         if measure not in self._measured:
-            whole = _hashed if measure.buckets else _in_units
+            whole = _hashed if measure.buckets else _listed if measure.values else _in_units
             made = whole(self._rows, measure)
             if measure.where:
                 seen = made.seen & self.counted(measure.where)
@@ -205,6 +213,31 @@ def _hashed(rows: pa.Table, measure: Measure) -> Measured:
     at = _int64(encoded.indices.fill_null(0).cast(pa.int64()))
     values = np.where(seen, buckets[at], 0) if len(buckets) else np.zeros(len(column), dtype=np.int64)
     return Measured(values, seen)
+
+
+def _listed(rows: pa.Table, measure: Measure) -> Measured:
+    """Give the place of each value among those that are counted."""
+    column = column_of(rows, measure.column)
+    kind = column.type
+    is_text = isinstance(measure.values[0], str)
+    fits = (
+        (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+        if (is_text)
+        else pa.types.is_integer(kind)
+    )
+    if not (fits or pa.types.is_null(kind)):
+        raise SourceError(
+            f"column {measure.column!r} is {kind}; the values to count are "
+            f"{'texts' if is_text else 'integers'}, as {measure.values[0]!r}: give such as the column holds"
+        )
+    if is_text:
+        found = pc.index_in(column.cast(pa.string()), value_set=pa.array(measure.values, pa.string()))
+    elif pa.types.is_uint64(kind):  # a value beyond int64 is none of those counted
+        found = pc.index_in(column, value_set=pa.array([max(each, 0) for each in measure.values], kind))
+    else:
+        found = pc.index_in(column.cast(pa.int64()), value_set=pa.array(measure.values, pa.int64()))
+    seen = np.asarray(found.is_valid(), dtype=np.bool_)
+    return Measured(_int64(found.fill_null(0).cast(pa.int64())), seen)
 
 
 def _bucket(value: str | bytes, buckets: int) -> int:

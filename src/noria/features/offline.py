@@ -28,13 +28,18 @@ from noria.features.declarations import (
     Aggregation,
     AggregationKind,
     Conditions,
+    FeatureSpec,
+    FeatureType,
     FeatureView,
     ViewSpec,
 )
+from noria.features.fading import Fading, faded_between
 from noria.features.finishing import deviations, estimates
 from noria.features.layout import Decayed, Histogram, Sums, decayed_of, sums_of
 from noria.features.measuring import Measures
+from noria.features.replaced import replaced_from
 from noria.features.spine import SortedSpine, sort_together
+from noria.features.value_columns import feature_type, or_default
 
 __all__ = ["point_in_time"]
 
@@ -56,7 +61,8 @@ def point_in_time(view: FeatureView | ViewSpec, rows: pa.Table, spine: pa.Table)
     Returns
     -------
     Table
-        One float64 column `<view>__<feature>` per feature, as long as the spine and in its order.
+        One column `<view>__<feature>` per feature, as long as the spine and in its order: float64, text,
+        lists of so many float32, or lists of texts or whole numbers.
 
     Raises
     ------
@@ -65,10 +71,10 @@ def point_in_time(view: FeatureView | ViewSpec, rows: pa.Table, spine: pa.Table)
     """
     spec = spec_of(view)
     kernel = _Kernel(spec, rows, spine)
-    wanted = zip(spec.columns, (each.aggregation for each in spec.features), strict=True)
+    wanted = zip(spec.columns, spec.features, strict=True)
     # Window by window: what one needs of every row is a few times the column.
-    by_window = sorted(wanted, key=lambda each: each[1].window_s or 0)
-    made = {name: pa.array(kernel.compute(aggregation)) for name, aggregation in by_window}
+    by_window = sorted(wanted, key=lambda each: _order_of(each[1].aggregation))
+    made = {name: kernel.column(feature) for name, feature in by_window}
     return pa.table({name: made[name] for name in spec.columns})
 
 
@@ -107,21 +113,59 @@ class _Kernel:
         if self.used is not None:
             measured, codes = measured.filter(pa.array(asked)), codes[asked]
             event_at, known_at = event_at[asked], known_at[asked]
-        self.row_codes, self.event_at = codes, event_at
+        self.row_codes, self.event_at, self.known_at = codes, event_at, known_at
         # Past its entity's last position a row begins at another's, and ceases there at once.
         self.start = self.spine.positions_at(codes, known_at)
         self.end = self.spine.bounds[codes + 1]
+        until = replaced_from(rows, codes, self.spine, used=self.used)
+        self.replaced = None if until is None else until[1]  # whether another row took the place of each
+        if until is not None:
+            self.end = np.maximum(np.minimum(self.end, until[0]), self.start)
         self.measures = Measures(measured, len(codes))
         self._tiles: dict[int, Ints] = {}
-        self._window: tuple[int, _Intervals] | None = None
+        self._window: tuple[tuple[int, int], _Intervals] | None = None
         self._begun: dict[Sums, Ints] = {}
-        self._totals: dict[tuple[Sums, int], Ints] = {}
+        self._totals: dict[tuple[Sums, tuple[int, int]], Ints] = {}
         self._decayed: dict[Decayed, Floats] = {}
         self._lasts: dict[Conditions, Ints] = {}
         self._ranked: tuple[Ints, Ints] | None = None
+        self._fading: Fading | None = None
+
+    def column(self, feature: FeatureSpec) -> pa.Array:
+        """Compute one feature, in the order of the given spine."""
+        aggregation = feature.aggregation
+        if aggregation.type == FeatureType.NUMBER:
+            numbers = self.compute(aggregation)
+            if feature.default is not None:
+                numbers[np.isnan(numbers)] = feature.default
+            return pa.array(numbers)
+        if aggregation.type == FeatureType.LIST:
+            return self._most_frequent(feature)
+        row, present = self._last_row(aggregation)
+        row = np.where(present & (self.spine.codes >= 0), row, -1)
+        given = np.empty(self.size, dtype=np.int64)
+        given[self.spine.order] = row
+        values = self.measures.values(cast("str", aggregation.column), aggregation.dimensions or 0)
+        return or_default(values.take(pa.array(given, mask=given < 0)), feature)
+
+    def _most_frequent(self, feature: FeatureSpec) -> pa.Array:
+        """List the most frequent values at each position."""
+        aggregation = feature.aggregation
+        assert aggregation.k is not None
+        search = _MostFrequent(aggregation.k)
+        in_order = self._searched(aggregation, Histogram.of(aggregation), search)
+        in_order[self.spine.codes < 0] = -1
+        places = np.empty_like(in_order)
+        places[self.spine.order] = in_order
+        listed = places >= 0  # the first so many of each row
+        ends = np.concatenate(([0], np.cumsum(listed.sum(axis=1))))
+        kind = feature_type(feature)
+        flat = pa.array(aggregation.values, kind.value_type).take(pa.array(places[listed]))
+        offsets = pa.array(ends.astype(np.int32), mask=np.append(~listed.any(axis=1), False))
+        return or_default(pa.ListArray.from_arrays(offsets, flat).cast(kind), feature)
 
     def compute(self, aggregation: Aggregation) -> Floats:
-        """Compute one feature, in the order of the given spine."""
+        """Compute a number, in the order of the given spine."""
         in_order = self._sorted_values(aggregation)
         in_order[self.spine.codes < 0] = np.nan
         result = np.empty(self.size, dtype=np.float64)
@@ -168,14 +212,18 @@ class _Kernel:
                 values, weights = (self._faded(each) for each in decayed_of(aggregation))
                 with np.errstate(divide="ignore", invalid="ignore"):
                     return np.where(weights > 0, values / weights, np.nan)
+            case kind:
+                raise AssertionError(f"{kind} gives no number")
 
     def _interval(self, window_s: int, width_us: int) -> _Intervals:
-        if self._window is None or self._window[0] != window_s:
+        if self._window is None or self._window[0] != (window_s, width_us):
             if width_us not in self._tiles:
                 self._tiles[width_us] = tiles_of(self.event_at, width_us)
             first = first_tiles(self.spine.at, window_s * 1_000_000, width_us)
             stop = self.spine.positions_left(self.row_codes, self._tiles[width_us], first)
-            self._window = window_s, _Intervals(self.start, np.maximum(stop, self.start))
+            if self.replaced is not None:
+                stop = np.minimum(stop, self.end)
+            self._window = (window_s, width_us), _Intervals(self.start, np.maximum(stop, self.start))
         return self._window[1]
 
     def _seen(self, aggregation: Aggregation) -> Ints:
@@ -184,7 +232,7 @@ class _Kernel:
     def _total(self, aggregation: Aggregation, kind: str) -> Ints:
         """Sum up along the spine what begins to count, less what has ceased to."""
         sums, window = sums_of(aggregation, kind), _window(aggregation)
-        slot = (sums, window[0])
+        slot = (sums, window)
         if slot not in self._totals:
             amounts = self.measures.amounts(sums)
             if not amounts.any():
@@ -230,28 +278,36 @@ class _Kernel:
         column = self.measures.floats(cast("str", aggregation.column))
         if not len(column):
             return np.full(self.size, np.nan)
-        if self._ranked is None:
-            order = self._in_order(np.arange(len(column)))
-            rank = np.empty(len(order), dtype=np.int64)
-            rank[order] = np.arange(len(order))
-            self._ranked = order, rank
-        order, rank = self._ranked
+        order, rank = self._ranks()
         counted = self.measures.counted(aggregation.where)
         earliest = _paint(self._interval(*_window(aggregation)), -rank, counted, self.size)
         return np.where(earliest == _NOTHING, np.nan, column[order[-np.maximum(earliest, 1 - len(order))]])
 
+    def _ranks(self) -> tuple[Ints, Ints]:
+        """Give the rows by entity, event and key, and the place of each among them."""
+        if self._ranked is None:
+            order = self._in_order(np.arange(len(self.row_codes)))
+            rank = np.empty(len(order), dtype=np.int64)
+            rank[order] = np.arange(len(order))
+            self._ranked = order, rank
+        return self._ranked
+
     def _faded(self, decayed: Decayed) -> Floats:
-        """Sum what decays along the spine: each position's rows, and what is left of those before."""
+        """Sum what decays at each position."""
         if decayed not in self._decayed:
-            held = np.flatnonzero(self.start < self.end)
-            at, half_life_us = self.start[held], decayed.half_life_s * 1e6
-            age = self.spine.at[at] - self.event_at[held]
-            fresh = np.zeros(self.size)
-            np.add.at(fresh, at, self.measures.weights(decayed)[held] * np.exp2(-age / half_life_us))
-            kept = np.zeros(self.size)
-            same = self.spine.codes[1:] == self.spine.codes[:-1]
-            kept[1:][same] = np.exp2(-(np.diff(self.spine.at)[same]) / half_life_us)
-            self._decayed[decayed] = _recurrence(kept, fresh)
+            weights, half_life_us = self.measures.weights(decayed), decayed.half_life_s * 1e6
+            if self._fading is None:
+                stands = self.start < self.end  # anywhere at all
+                stands &= True if self.replaced is None else ~self.replaced
+                self._fading = Fading(self.spine, np.flatnonzero(stands), codes=self.row_codes,
+                                      start=self.start, known=self.known_at, event=self.event_at)  # fmt: skip
+            total = self._fading.sums(weights, half_life_us)
+            if self.replaced is not None:
+                brief = np.flatnonzero(self.replaced & (self.start < self.end))
+                start, end, since = (each[brief] for each in (self.start, self.end, self.event_at))
+                faded_between(total, start, end, since=since, weights=weights[brief], at=self.spine.at,
+                              half_life_us=half_life_us)  # fmt: skip
+            self._decayed[decayed] = total
         return self._decayed[decayed]
 
     def _last_row(self, aggregation: Aggregation) -> tuple[Ints, Bools]:
@@ -269,6 +325,11 @@ class _Kernel:
 
     def _latest(self, where: Conditions) -> Ints:
         """Find the row that happened last at each position, of its own or an earlier entity; -1: none."""
+        if self.replaced is not None:
+            order, rank = self._ranks()
+            which = _Intervals(self.start, self.end)
+            greatest = _paint(which, rank, self.measures.counted(where), self.size)
+            return np.where(greatest == _NOTHING, -1, order[np.maximum(greatest, 0)])
         counted = self.start < self.end
         if where:
             counted &= self.measures.counted(where)
@@ -354,17 +415,6 @@ def _paint(which: _Intervals, values: Ints, counted: Bools, size: int) -> Ints:
     return upper
 
 
-def _recurrence(kept: Floats, fresh: Floats) -> Floats:
-    """Give `d[i] = kept[i] * d[i - 1] + fresh[i]`, by doubling the stretch that each position has summed."""
-    factor, total = kept.copy(), fresh.copy()
-    step = 1
-    while step < len(total) and factor[step:].any():
-        total[step:] += factor[step:] * total[:-step]
-        factor[step:] *= factor[:-step].copy()
-        step *= 2
-    return total
-
-
 def _along_histograms(
     start: Ints, stop: Ints, bins: Ints, *, size: int, width: int, search: Callable[[Ints], Ints]
 ) -> Ints:
@@ -372,7 +422,8 @@ def _along_histograms(
 
     It is given an array (positions, bins) of cumulative counts.
     """
-    result = np.empty(size, dtype=np.int64)
+    shape = search(np.zeros((0, width), dtype=np.int64)).shape[1:]
+    result = np.empty((size, *shape), dtype=np.int64)
     by_start, by_stop = np.argsort(start, kind="stable"), np.argsort(stop, kind="stable")
     starts, stops = start[by_start], stop[by_stop]
     carried = np.zeros(width, dtype=np.int64)
@@ -401,6 +452,22 @@ class _QuantileBins:
         return np.asarray(np.count_nonzero(cumulative < rank[:, None], axis=1), dtype=np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class _MostFrequent:
+    """Finds the `k` bins that hold most, of equals the first; -1 for those that hold nothing."""
+
+    k: int
+
+    def __call__(self, cumulative: Ints) -> Ints:
+        width = cumulative.shape[1]
+        ranked = np.diff(cumulative, axis=1, prepend=0)  # count and place in one number: of equals the first
+        ranked *= width
+        ranked += np.arange(width - 1, -1, -1)
+        ranked.partition(width - self.k, axis=1)
+        most = np.sort(ranked[:, width - self.k :], axis=1)[:, ::-1]
+        return np.where(most >= width, width - 1 - most % width, -1)
+
+
 def _held_bins(cumulative: Ints) -> Ints:
     """Count the bins that hold anything."""
     held = np.count_nonzero(np.diff(cumulative, axis=1), axis=1) + (cumulative[:, 0] != 0)
@@ -411,6 +478,10 @@ def _cells(positions: Ints, order: Ints, bins: Ints, *, low: int, high: int, wid
     first, last = np.searchsorted(positions, (low, high))
     flat = (positions[first:last] - low) * width + bins[order[first:last]]
     return np.bincount(flat, minlength=(high - low) * width).astype(np.int64, copy=False).reshape(-1, width)
+
+
+def _order_of(aggregation: Aggregation) -> tuple[int, int]:
+    return (0, 0) if aggregation.tier is None else _window(aggregation)
 
 
 def _window(aggregation: Aggregation) -> tuple[int, int]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -12,6 +13,8 @@ from noria.features.columns import Floats
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.prepared import Prepared
 from noria.features.reading import no_backend, no_library
+from noria.features.standing import Standing
+from noria.features.view_plan import FeatureValues
 
 __all__ = ["Change", "OnlineStore", "open_online_store"]
 
@@ -26,7 +29,8 @@ class OnlineStore(Protocol):
     One process writes, any number read; a reading sees what was committed before it began, whole changes
     only. It holds what became known up to now, so reading as of an instant before the newest applied row
     was known gives no past value. Raises `LeaseHeld` when opened by a second writer, `StoreError` when it is
-    damaged, `Conflict` when a view's definition is not the one that was loaded.
+    damaged (`StoreDamaged`) or away. Views are kept by name and definition: one that changed is loaded
+    beside the one that it was, which is read on by whoever still asks for that.
     """
 
     def prepare(self, view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
@@ -40,16 +44,29 @@ class OnlineStore(Protocol):
         *,
         before: datetime | None = None,
         position: int | None = None,
+        standing: Standing | None = None,
     ) -> None:
-        """Replace the view, all or none, by the rows known before `before` (all rows without)."""
+        """Replace the view, all or none, by the rows known before `before` (all rows without).
+
+        `standing` says how far that is; it is kept in the same change.
+        """
         ...
 
     def clear(self, view: FeatureView | ViewSpec) -> None:
-        """Forget the view."""
+        """Forget this definition of the view."""
         ...
 
-    def apply(self, changes: Iterable[Change], *, position: int | None = None) -> None:
-        """Count rows once each, all changes or none; a view that is not there begins empty."""
+    def apply(
+        self,
+        changes: Iterable[Change],
+        *,
+        position: int | None = None,
+        standings: Sequence[tuple[ViewSpec, Standing]] = (),
+    ) -> None:
+        """Count rows once each, all changes or none; a view that is not there begins empty.
+
+        `standings` say how far views are then; a view that is counted without one loses what it had.
+        """
         ...
 
     def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
@@ -68,14 +85,28 @@ class OnlineStore(Protocol):
         """List the views that were loaded or begun."""
         ...
 
-    def definitions(self) -> Mapping[str, str]:
-        """Give the digest of the definition of each view."""
+    def definitions(self) -> Mapping[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view."""
+        ...
+
+    def specs(self) -> list[ViewSpec]:
+        """Give the definitions themselves, all of every view."""
+        ...
+
+    def standing(self, view: FeatureView | ViewSpec) -> Standing | None:
+        """Tell how far a view is; None if it is not kept, or was loaded without saying so."""
         ...
 
     def read(
         self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[str | int | None]], at_us: int
     ) -> Floats:
-        """Give an array (n, k) of features as of an instant. Raises `NotFound` if it lacks a view."""
+        """Give an array (n, k) of numbers as of an instant. Raises `NotFound` if it lacks a view."""
+        ...
+
+    def read_values(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[str | int | None]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give all features by column, as `FeatureReader.read_values` does."""
         ...
 
     def close(self) -> None:
@@ -83,7 +114,7 @@ class OnlineStore(Protocol):
         ...
 
 
-def open_online_store(url: str, *, root: Path, readonly: bool = False) -> OnlineStore:
+def open_online_store(url: str, *, root: Path, readonly: bool = False, anew: bool = False) -> OnlineStore:
     """Open the store that a URL such as `lmdb:.noria/online` or `redis://cache:6379/0` names.
 
     Parameters
@@ -94,6 +125,8 @@ def open_online_store(url: str, *, root: Path, readonly: bool = False) -> Online
         The project's folder.
     readonly : bool
         Only read.
+    anew : bool
+        Throw away first what is there, as one does with what is damaged.
 
     Raises
     ------
@@ -101,11 +134,20 @@ def open_online_store(url: str, *, root: Path, readonly: bool = False) -> Online
         If there is no such backend, or its library is not installed.
     """
     backend, _, where = url.partition(":")
-    found = entry_points(group=_GROUP, name=backend)
-    if not found or not where.strip("/"):
+    found = _entry_point(backend)
+    if found is None or not where.strip("/"):
+        _entry_point.cache_clear()
         raise no_backend(url, _GROUP)
     try:
-        opener = next(iter(found)).load()
+        opener = found.load()
     except ModuleNotFoundError as err:
         raise no_library(url, err) from err
+    if anew:
+        return cast("OnlineStore", opener(url, root=root, anew=True))
     return cast("OnlineStore", opener(url, root=root, readonly=readonly))
+
+
+@cache
+def _entry_point(backend: str) -> EntryPoint | None:
+    """Find a backend among all that is installed, once: that takes milliseconds."""
+    return next(iter(entry_points(group=_GROUP, name=backend)), None)

@@ -2,30 +2,34 @@
 
 - the head: magic, format, generation, position; the generation changes whenever a view's definition, or
   where its rows are, may have.
-- a view's rows: `=<entity>` -> a header (magic with the width of words, hour tiles, day tiles, pruned, bytes
-  of the last rows, bytes of what decays), the last rows (each event_us, bytes of the key, the key, float64
-  columns), what decays (the newest event_us, float64 sums as of it) and the tiles, oldest first, in words of
-  32 bit, or of 64 once one did not fit;
-  `=<entity> 255 h|d <bucket>` -> counts of 32 bit of that tile's histograms;
-  `=<entity> 255 H|D <bucket>` -> that tile's first rows.
+- a view's rows: `=<entity>` -> a header (magic with the width of words, minute tiles, hour tiles, day tiles,
+  pruned, bytes of the last rows, bytes of what decays), the last rows (each event_us, bytes of the key, the
+  key, float64 columns), what decays (the newest event_us, float64 sums as of it) and the tiles, oldest first,
+  in words of 32 bit, or of 64 once one did not fit;
+  `=<entity> 255 m|h|d <bucket>` -> counts of 32 bit of that tile's histograms;
+  `=<entity> 255 M|H|D <bucket>` -> that tile's first rows;
+  `=<entity> 255 v` -> texts and vectors of last rows, see `noria.features.kept_values`;
+  `255 definition` and `255 standing`: see `noria.features.standing`.
 """
 
 import hashlib
 import struct
 from typing import Any
 
-from noria.errors import Conflict, StoreError
-from noria.features.layout import Layout, TierLayout
+from noria.errors import StoreDamaged
+from noria.features.layout import TierLayout
 
-__all__ = ["check_digest", "entity_key", "firsts_key", "is_entity", "pack_head", "tile_key", "unpack_head"]
+__all__ = ["entity_key", "firsts_key", "is_entity", "pack_head", "tile_key", "unpack_head", "values_key"]
 
-FORMAT = 2
+FORMAT = 3
 HEAD = struct.Struct("<8sqqq")  # magic, format, generation, position
 HEAD_MAGIC = b"noriaonl"
-VALUE = struct.Struct("<4s5I")  # magic, hour tiles, day tiles, pruned, bytes of last rows and of decayed
+# magic, minute tiles, hour tiles, day tiles, pruned, bytes of last rows and of decayed
+VALUE = struct.Struct("<4s6I4x")
 NARROW, WIDE = "i", "q"  # words of a value: 32 or 64 bits
 VALUE_MAGIC = {NARROW: b"nv32", WIDE: b"nv64"}
-HOUR_PRUNED, DAY_PRUNED = 1, 2  # bits: the oldest tile also holds what older, dropped ones held
+# Bits: the oldest tile also holds what older, dropped ones held.
+MINUTE_PRUNED, HOUR_PRUNED, DAY_PRUNED = 1, 2, 4
 LAST = struct.Struct("<qq")  # event_us, bytes of the key
 NEWEST = struct.Struct("<q")  # event_us
 LEAST_POSITION = -(2**63)
@@ -61,6 +65,11 @@ def firsts_key(tier: TierLayout, entity: bytes, bucket: int) -> bytes:
     return b"%b\xff%c%b" % (entity, tier.tier[0].upper().encode(), (2**63 - 1 - bucket).to_bytes(8, "big"))
 
 
+def values_key(entity: bytes) -> bytes:
+    """Give the key of an entity's texts and vectors."""
+    return entity + b"\xffv"
+
+
 def is_entity(key: bytes) -> bool:
     """Tell whether a key of a view is that of an entity's value, not of what lies beside it."""
     return len(key) == _DIGEST_KEY if key[:1] == b"#" else b"\xff" not in key
@@ -72,19 +81,12 @@ def pack_head(generation: int, position: int | None) -> bytes:
 
 
 def unpack_head(raw: Any, place: object, *, again: str) -> tuple[int, int | None]:
-    """Give the generation and the position. Raises `StoreError` if this is no store of ours."""
+    """Give the generation and the position. Raises `StoreDamaged` if this is no store of ours."""
     if len(raw) != HEAD.size:
-        raise StoreError(f"the online store {place} is damaged; {again}")
+        raise StoreDamaged(f"the online store {place} is damaged; {again}")
     magic, version, generation, position = HEAD.unpack(raw)
     if magic != HEAD_MAGIC or version != FORMAT:
-        raise StoreError(f"the online store {place} has format {version}, this noria reads {FORMAT}; {again}")
-    return generation, None if position == LEAST_POSITION else position
-
-
-def check_digest(layout: Layout, loaded: str) -> None:
-    """Raise `Conflict` if a view was loaded with another definition."""
-    if loaded != layout.digest:
-        raise Conflict(
-            f"feature view {layout.spec.name!r} was loaded as {loaded[:12]}, now it is "
-            f"{layout.digest[:12]}: its definition changed; load it again"
+        raise StoreDamaged(
+            f"the online store {place} has format {version}, this noria reads {FORMAT}; {again}"
         )
+    return generation, None if position == LEAST_POSITION else position

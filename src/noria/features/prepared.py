@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,12 @@ from noria.features.columns import (
 )
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.entity_keys import entity_keys
-from noria.features.layout import Histogram, Kept, Layout, TierLayout, layout_of
+from noria.features.kept_values import LastValues
+from noria.features.layout import Histogram, Kept, KeptValues, Layout, TierLayout, layout_of
 from noria.features.measuring import Measures
 from noria.features.offline import bins_of, refuse_early_knowledge
 
-__all__ = ["KeptRows", "Prepared", "TierRows", "prepare"]
+__all__ = ["KeptRows", "Prepared", "TierRows", "ValueRows", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,27 @@ class KeptRows:
 
     counted: Bools
     values: Floats  # (rows, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRows:
+    """Texts and vectors that would be kept of each row, and which rows may be."""
+
+    counted: Bools
+    columns: tuple[pa.Array, ...]
+
+    def row(self, at: int, event_us: int, key: bytes) -> LastValues:
+        """Give a row as it is kept."""
+        kept: list[Any] = []
+        for column in self.columns:
+            value = column[at]
+            if not value.is_valid:
+                kept.append(None)
+            elif pa.types.is_string(column.type):
+                kept.append(value.as_py())
+            else:
+                kept.append(np.asarray(value.values, dtype="<f4").tobytes())
+        return event_us, key, kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +92,9 @@ class Prepared:
     event_us: Ints
     key_columns: pa.Table
     lasts: tuple[KeptRows, ...]
+    values: tuple[ValueRows, ...]
     weights: Floats  # (rows, decaying sums)
-    hour: TierRows
-    day: TierRows
+    tiers: tuple[TierRows, ...]  # as the layout has them
 
     def __len__(self) -> int:
         return len(self.known_us)
@@ -126,16 +149,25 @@ def prepare(view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
         key_columns=rows.select(spec.key),
         lasts=tuple(_kept_rows(measures, each, len(order)) for each in layout.lasts),
         weights=_columns([measures.weights(each) for each in layout.decayed], len(order)),
-        hour=_tier_rows(measures, layout.hour, event, known[order]),
-        day=_tier_rows(measures, layout.day, event, known[order]),
+        values=tuple(_value_rows(measures, each) for each in layout.values),
+        tiers=tuple(_tier_rows(measures, each, event, known[order]) for each in layout.tiers),
     )
 
 
 def _order(rows: pa.Table, spec: ViewSpec, known: Ints) -> Ints:
-    keys = [rows.column(name).combine_chunks() for name in spec.key]
-    table = pa.table([pa.array(known), *keys], names=[str(at) for at in range(len(keys) + 1)])
+    """Sort by the instant from which rows are known, those of one instant by their keys."""
+    order = np.argsort(known, kind="stable")
+    at = known[order]
+    follows = at[1:] == at[:-1]
+    places = np.flatnonzero(np.append(follows, False) | np.append(False, follows))
+    if not len(places):
+        return order
+    tied = order[places]
+    keys = [rows.column(name).take(pa.array(tied)).combine_chunks() for name in spec.key]
+    table = pa.table([pa.array(known[tied]), *keys], names=[str(at) for at in range(len(keys) + 1)])
     by = [(name, "ascending") for name in table.column_names]
-    return np.asarray(pa.compute.sort_indices(table, sort_keys=by), dtype=np.int64)
+    order[places] = tied[np.asarray(pa.compute.sort_indices(table, sort_keys=by), dtype=np.int64)]
+    return order
 
 
 def _entities(rows: pa.Table, spec: ViewSpec) -> tuple[list[bytes], Ints]:
@@ -154,7 +186,15 @@ def _kept_rows(measures: Measures, kept: Kept, size: int) -> KeptRows:
     return KeptRows(measures.counted(kept.where), values)
 
 
+def _value_rows(measures: Measures, kept: KeptValues) -> ValueRows:
+    columns = tuple(measures.values(name, dimensions) for name, dimensions in kept.columns)
+    return ValueRows(measures.counted(kept.where), columns)
+
+
 def _tier_rows(measures: Measures, tier: TierLayout, event: Ints, known: Ints) -> TierRows:
+    if not tier.words:  # no window wants it
+        none = np.empty((len(event), 0), dtype=np.int64)
+        return TierRows(none.ravel(), none.ravel(), none, none, none, ())
     return TierRows(
         buckets=event // tier.width_us,
         floors=(known - tier.window_s * 1_000_000) // tier.width_us,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from noria.errors import ConfigError, SourceError
 from noria.features.declarations import ViewSpec
 from noria.features.online_format import entity_key
+from noria.features.view_plan import FeatureValues
 
 __all__ = ["FeatureReader", "feature_columns", "located", "open_feature_reader"]
 
@@ -47,14 +48,27 @@ class FeatureReader(Protocol):
 
         Raises
         ------
-        Conflict
-            If the store holds a view of that name with another definition.
         NotFound
-            If it does not hold the view.
+            If it does not hold the view, or not this definition of it.
         SourceError
             If an entity column is missing.
         StoreError
             If the store is gone, damaged or does not answer.
+        """
+        ...
+
+    def read_values(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give all features of several views by column, also those that are no numbers.
+
+        Parameters and errors are those of `read`, which gives numbers only, and is quicker.
+
+        Returns
+        -------
+        list of dict
+            Of each view by `<view>__<feature>`, an entity each: an array of float64, or a list of texts, of
+            float32 vectors, or of lists; None where there is no value.
         """
         ...
 
@@ -66,8 +80,8 @@ class FeatureReader(Protocol):
         """List the views that the store holds."""
         ...
 
-    def definitions(self) -> dict[str, str]:
-        """Give the digest of the definition of each view that the store holds."""
+    def definitions(self) -> dict[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view that the store holds."""
         ...
 
     def close(self) -> None:
@@ -135,8 +149,8 @@ def no_library(url: str, err: ModuleNotFoundError) -> ConfigError:
 
 
 def feature_columns(specs: Sequence[ViewSpec]) -> tuple[str, ...]:
-    """Name the columns that `FeatureReader.read` gives."""
-    return tuple(name for spec in specs for name in spec.columns)
+    """Name the columns that `FeatureReader.read` gives: the features that are numbers."""
+    return tuple(name for spec in specs for name in spec.number_columns)
 
 
 def entity_column(spec: ViewSpec, entities: Mapping[str, Sequence[Entity]]) -> list[bytes | None]:

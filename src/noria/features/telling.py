@@ -1,6 +1,6 @@
 """Features in words, as they were written."""
 
-from noria.features.declarations import Aggregation
+from noria.features.declarations import HOUR_S, Aggregation
 
 __all__ = ["rule_of"]
 
@@ -17,10 +17,15 @@ def rule_of(aggregation: Aggregation) -> str:
     parts = [] if aggregation.column is None else [aggregation.column]
     if aggregation.q_millionths is not None:
         parts.append(f"{aggregation.q_millionths / 1e6:g}")
+    parts += [str(each) for each in (aggregation.dimensions, aggregation.k) if each is not None]
     for seconds in (aggregation.window_s, aggregation.half_life_s, aggregation.max_age_s):
         if seconds is not None:
             parts.append(_duration(seconds))
+    if aggregation.resolution is not None and (aggregation.window_s or 0) >= HOUR_S:
+        parts.append(f"by {aggregation.resolution.value}")
     made = f"{aggregation.kind.value}({', '.join(parts)})"
+    if aggregation.values:
+        made += f" of {len(aggregation.values)} values"
     if aggregation.where:
         terms = (f"{each.column} {each.comparison.value} {each.value!r}" for each in aggregation.where)
         made += f" where {' and '.join(terms)}"

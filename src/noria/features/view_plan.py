@@ -12,32 +12,37 @@ from operator import sub
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from noria.errors import StoreError
-from noria.features.declarations import Aggregation, AggregationKind, ViewSpec
+from noria.errors import StoreDamaged
+from noria.features.apart import PENDING, Apart, opened
+from noria.features.declarations import Aggregation, AggregationKind, FeatureType, Tier, ViewSpec
 from noria.features.finishing import deviation, different_values
 from noria.features.kept_rows import split_rows
+from noria.features.last_plan import LastPlan
 from noria.features.layout import Histogram, TierLayout, decayed_of, layout_of, sums_of
 from noria.features.online_format import (
     DAY_PRUNED,
     GREATEST,
     HOUR_PRUNED,
-    LAST,
     LEAST,
+    MINUTE_PRUNED,
     NARROW,
     NEWEST,
     VALUE,
     VALUE_MAGIC,
     WIDE,
-    firsts_key,
-    tile_key,
+    values_key,
 )
+from noria.features.value_plan import Value, ValuePlan
 
-__all__ = ["PENDING", "ViewPlan"]
+__all__ = ["PENDING", "FeatureValues", "ViewPlan"]
 
-PENDING = object()  # what `get` gives for a key it has to fetch first: reading goes on with blanks
+
+FeatureValues = npt.NDArray[np.float64] | list[Value]
 
 _NAN = float("nan")
+_MANY = 8  # entities, from which on arrays are quicker than lists
 _ZERO_WHEN_EMPTY = (
     AggregationKind.COUNT,
     AggregationKind.SUM,
@@ -54,28 +59,40 @@ class ViewPlan:
     def __init__(self, spec: ViewSpec, place: str) -> None:
         self.spec, self.name, self.place = spec, spec.name, place
         self.layout = layout_of(spec)
-        self.width = len(spec.features)
+        numbers = [feature for feature in spec.features if feature.type == FeatureType.NUMBER]
+        self.width = len(numbers)
         self.is_checked = False
-        kinds = [feature.aggregation.kind for feature in spec.features]
+        # (feature, what stands where it would be NaN)
+        self._defaults = [
+            (at, float(each.default)) for at, each in enumerate(numbers) if isinstance(each.default, float)
+        ]
+        kinds = [feature.aggregation.kind for feature in numbers]
         self._empty = [0.0 if kind in _ZERO_WHEN_EMPTY else _NAN for kind in kinds]
-        self._missing = [_NAN] * self.width
+        self._missing = self._completed([_NAN] * self.width)
+        self._none = self._completed(self._empty.copy())
+        self._minute = _TierPlan(self.layout.minute)
+        self._counts_minutes = self.layout.minute.words > 0
         self._hour, self._day = _TierPlan(self.layout.hour), _TierPlan(self.layout.day)
+        self._values = ValuePlan(self.spec, self.layout, opened=self.open, damaged=self.damaged)
         self._last_widths = [len(each.columns) for each in self.layout.lasts]
         # (feature, group, column or -1 for the age, max_age_us)
         self._lasts: list[tuple[int, int, int, int | None]] = []
         # (feature, sum, weight or -1, half-life of each in microseconds)
         self._decayed: list[tuple[int, int, int, float]] = []
-        for at, feature in enumerate(spec.features):
+        tiers = dict(zip(Tier, (self._minute, self._hour, self._day), strict=True))
+        for at, feature in enumerate(numbers):
             aggregation = feature.aggregation
             if aggregation.tier is not None:
-                tier = self._hour if aggregation.tier is self.layout.hour.tier else self._day
-                tier.plan(at, aggregation)
+                tiers[aggregation.tier].plan(at, aggregation)
             elif aggregation.half_life_s is not None:
                 total, *weight = (self.layout.decayed.index(each) for each in decayed_of(aggregation))
                 half_life_us = aggregation.half_life_s * 1e6
                 self._decayed.append((at, total, weight[0] if weight else -1, half_life_us))
             else:
                 self._lasts.append((at, *self._of_last(aggregation)))
+        self._many: LastPlan | None = None  # reads many entities at once
+        if LastPlan.fits(self.layout, self.width, len(self._lasts)):
+            self._many = LastPlan(self.layout, self._lasts, self._defaults, self.damaged)
 
     def _of_last(self, aggregation: Aggregation) -> tuple[int, int, int | None]:
         group, kept = next(
@@ -87,14 +104,17 @@ class ViewPlan:
 
     def read(
         self, get: Callable[[bytes], Any], column: Sequence[bytes | None], at_us: int
-    ) -> list[list[float]]:
+    ) -> list[list[float]] | npt.NDArray[np.float64]:
         """Give a row of features per entity of `column`; each entity is looked up once.
 
         `get` gives the value of a key as a memoryview, `None` where there is none, and `PENDING` where it
         does not know yet what lies beside an entity's own value: the rows are of no use then, but all that
         they need has been asked for.
         """
+        if self._many is not None and len(column) >= _MANY:
+            return self._many.read(get, column, at_us)
         hour_starts, day_starts = self._hour.starts(at_us), self._day.starts(at_us)
+        minute_starts = self._minute.starts(at_us) if self._counts_minutes else []
         known: dict[bytes | None, list[float]] = {None: self._missing}
         for entity in column:
             if entity in known:
@@ -102,11 +122,13 @@ class ViewPlan:
             assert entity is not None
             raw: Any = get(entity)
             if raw is None:
-                known[entity] = self._empty
+                known[entity] = self._none
                 continue
             known[entity] = features = self._empty.copy()
-            last, decayed, hours, days, pruned = self._open(raw)
-            apart = _Apart(self, get, entity)
+            last, decayed, minutes, hours, days, pruned = self.open(raw)
+            apart = Apart(self.damaged, get, entity)
+            if minutes:
+                self._minute.read(features, minutes, pruned & MINUTE_PRUNED, minute_starts, apart)
             if hours:
                 self._hour.read(features, hours, pruned & HOUR_PRUNED, hour_starts, apart)
             if days:
@@ -115,34 +137,67 @@ class ViewPlan:
                 self._read_lasts(features, last, at_us)
             if decayed:
                 self._read_decayed(features, decayed, at_us)
+            if self._defaults:
+                self._completed(features)
         return [known[entity] for entity in column]
 
-    def _open(self, raw: Any) -> tuple[Any, Any, Any, Any, int]:
-        """Give the last rows, what decays, the words of both tiers' tiles, and which tiers were pruned."""
+    def keys_of(self, entity: bytes) -> tuple[bytes, ...]:
+        """Give the keys that `read_values` is sure to ask for."""
+        return (entity, values_key(entity)) if self.layout.values else (entity,)
+
+    def read_values(
+        self, get: Callable[[bytes], Any], column: Sequence[bytes | None], at_us: int
+    ) -> dict[str, FeatureValues]:
+        """Give all features by column, of an entity each: numbers as an array, the others as lists."""
+        numbers = np.array(self.read(get, column, at_us), dtype=np.float64).reshape(len(column), self.width)
+        values = self._values.read(get, column, at_us)
+        made: dict[str, FeatureValues] = {}
+        at_number = at_value = 0
+        for name, feature in zip(self.spec.columns, self.spec.features, strict=True):
+            if feature.type == FeatureType.NUMBER:
+                made[name] = numbers[:, at_number]
+                at_number += 1
+            else:
+                made[name] = [row[at_value] for row in values]
+                at_value += 1
+        return made
+
+    def _completed(self, features: list[float]) -> list[float]:
+        for at, default in self._defaults:
+            if features[at] != features[at]:  # NaN
+                features[at] = default
+        return features
+
+    def open(self, raw: Any) -> tuple[Any, Any, Any, Any, Any, int]:
+        """Give the last rows, what decays, the words of each tier's tiles, and which tiers were pruned."""
         if len(raw) < VALUE.size:
             raise self.damaged()
-        magic, hours, days, pruned, last_bytes, decayed_bytes = VALUE.unpack_from(raw)
+        magic, minutes, hours, days, pruned, last_bytes, decayed_bytes = VALUE.unpack_from(raw)
         width = NARROW if magic == VALUE_MAGIC[NARROW] else WIDE
         size = 4 if width == NARROW else 8
         decayed_at = VALUE.size + last_bytes
-        hour_at = decayed_at + decayed_bytes
+        hour_at = minute_at = decayed_at + decayed_bytes
+        if minutes:
+            hour_at += size * minutes * self.layout.minute.words
         day_at = hour_at + size * hours * self.layout.hour.words
         end = day_at + size * days * self.layout.day.words
         if len(raw) != end or (width == WIDE and magic != VALUE_MAGIC[WIDE]):
             raise self.damaged()
         last = raw[VALUE.size : decayed_at] if last_bytes else None
-        decayed = raw[decayed_at:hour_at] if decayed_bytes else None
+        decayed = raw[decayed_at:minute_at] if decayed_bytes else None
+        minute_words = raw[minute_at:hour_at].cast(width) if minutes else None
         hour_words = raw[hour_at:day_at].cast(width) if hours else None
-        return last, decayed, hour_words, raw[day_at:end].cast(width) if days else None, pruned
+        day_words = raw[day_at:end].cast(width) if days else None
+        return last, decayed, minute_words, hour_words, day_words, pruned
 
-    def damaged(self) -> StoreError:
+    def damaged(self) -> StoreDamaged:
         """Give the error that something of the view cannot be read."""
-        return StoreError(
+        return StoreDamaged(
             f"the online store {self.place} holds a damaged value in view {self.name!r}; load the view again"
         )
 
     def _read_lasts(self, features: list[float], raw: Any, at_us: int) -> None:
-        rows = [_opened(each) for each in split_rows(raw, self._last_widths)]
+        rows = [opened(each) for each in split_rows(raw, self._last_widths)]
         for at, group, column, max_age_us in self._lasts:
             row = rows[group]
             if row is not None and (max_age_us is None or row[0] >= at_us - max_age_us):
@@ -156,45 +211,6 @@ class ViewPlan:
                 features[at] = sums[total] * exp2(age_us / half_life_us)
             elif sums[weight] > 0:
                 features[at] = sums[total] / sums[weight]
-
-
-class _Apart:
-    """What lies beside the words of an entity's tiles."""
-
-    __slots__ = ("_entity", "_get", "_plan")
-
-    def __init__(self, plan: ViewPlan, get: Callable[[bytes], Any], entity: bytes) -> None:
-        self._plan, self._get, self._entity = plan, get, entity
-
-    def damaged(self) -> StoreError:
-        """Give the error that something cannot be read."""
-        return self._plan.damaged()
-
-    def counts(self, tier: TierLayout, bucket: int) -> Any:
-        """Give the counts of a tile."""
-        raw: Any = self._get(tile_key(tier, self._entity, bucket))
-        if raw is PENDING:
-            return memoryview(bytes(4 * tier.counts)).cast("I")
-        if raw is None or len(raw) != 4 * tier.counts:
-            raise self._plan.damaged()
-        return raw.cast("I")
-
-    def firsts(self, tier: TierLayout, bucket: int) -> list[tuple[int, Any] | None]:
-        """Give the first rows of a tile."""
-        raw = self._get(firsts_key(tier, self._entity, bucket))
-        if raw is PENDING:
-            return [(0, (_NAN,) * len(each.columns)) for each in tier.firsts]
-        if raw is None:
-            raise self._plan.damaged()
-        return [_opened(each) for each in split_rows(raw, [len(each.columns) for each in tier.firsts])]
-
-
-def _opened(row: Any) -> tuple[int, Any] | None:
-    """Give the instant and the columns of a kept row, `None` if there is none."""
-    event_us, key_bytes = LAST.unpack_from(row)
-    if key_bytes < 0:
-        return None
-    return event_us, row[LAST.size + key_bytes + -key_bytes % 8 :].cast("d")
 
 
 @dataclass(slots=True)
@@ -275,7 +291,7 @@ class _TierPlan:
         words: Any,
         pruned: int,
         starts: list[int],
-        apart: _Apart,
+        apart: Apart,
     ) -> None:
         """Fill in the features of the windows that hold any of the tiles in `words`."""
         step, totals = self._layout.words, self._totals
@@ -320,7 +336,7 @@ class _Tiles:
     first: int
 
 
-def _read_apart(features: list[float], window: _WindowPlan, tiles: _Tiles, apart: _Apart) -> None:
+def _read_apart(features: list[float], window: _WindowPlan, tiles: _Tiles, apart: Apart) -> None:
     """Fill in the features of what lies beside the words."""
     layout, buckets, first = tiles.layout, tiles.buckets, tiles.first
     for at, rows, group, column in window.firsts:  # the oldest tile of the window that counted a row has it

@@ -5,17 +5,20 @@ from collections.abc import Callable, Iterable, Sequence
 from math import exp2
 from typing import Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from noria.errors import StoreError
+from noria.errors import StoreDamaged
 from noria.features.kept_rows import NOTHING, happened_earlier, happened_later, kept_row, split_rows
+from noria.features.kept_values import LastValues, decode_values, encode_values, happened_after
 from noria.features.layout import Layout, TierLayout
 from noria.features.online_format import (
     DAY_PRUNED,
     GREATEST,
     HOUR_PRUNED,
     LEAST,
+    MINUTE_PRUNED,
     NARROW,
     NEWEST,
     VALUE,
@@ -23,21 +26,16 @@ from noria.features.online_format import (
     WIDE,
     firsts_key,
     tile_key,
+    values_key,
 )
 from noria.features.prepared import Prepared, TierRows
 
-__all__ = ["RowsOfView", "ViewTiles", "value_header"]
+__all__ = ["RowsOfView", "ViewTiles"]
 
 Counts = npt.NDArray[np.uint32]
 _SLACK = 4  # tiles with counts that no window reaches any more, before they are dropped together
 _OPEN_ENTITIES = 4_096  # of a view, a few kilobytes each
-
-
-def value_header(
-    width: str, hours: int, days: int, *, pruned: int, last_bytes: int, decayed_bytes: int
-) -> bytes:
-    """Encode the header of an entity's value."""
-    return VALUE.pack(VALUE_MAGIC[width], hours, days, pruned, last_bytes, decayed_bytes)
+_PRUNED = (MINUTE_PRUNED, HOUR_PRUNED, DAY_PRUNED)
 
 
 class RowsOfView(Protocol):
@@ -64,6 +62,12 @@ class ViewTiles:
         self.layout = layout
         self.last_widths = tuple(len(each.columns) for each in layout.lasts)
         self.half_lives_us = tuple(each.half_life_s * 1e6 for each in layout.decayed)
+        # The tiers that have any tiles: place in a header, layout, and the bit that tells of dropped ones.
+        self.tiers = [
+            (at, tier, bit)
+            for at, (tier, bit) in enumerate(zip(layout.tiers, _PRUNED, strict=True))
+            if tier.words
+        ]
         self.get: Callable[[bytes], bytes | None] = _no_change  # within `count` and `prune`
         self._open: dict[bytes, _Entity] = {}
 
@@ -81,16 +85,23 @@ class ViewTiles:
         beside: list[bytes] = []
         for key in keys:
             entity = self._open[key] = _Entity(self, key)
-            beside += entity.hour.keys_of_newest() + entity.day.keys_of_newest()
+            beside += [each for tiles in entity.tiers for each in tiles.keys_of_newest()]
+            if self.layout.values:
+                beside.append(values_key(key))
         self.get = _no_change
         return beside
 
-    def count(self, rows: RowsOfView, prepared: Prepared, *, start: int, stop: int) -> None:
+    def count(  # noqa: PLR0912 - one loop over rows, for speed
+        self, rows: RowsOfView, prepared: Prepared, *, start: int, stop: int
+    ) -> None:
         """Count the rows from `start` before `stop`."""
         self.get = rows.get
-        hour = _Amounts(prepared, prepared.hour, start, stop) if self.layout.hour.words else None
-        day = _Amounts(prepared, prepared.day, start, stop) if self.layout.day.words else None
+        tiers = [
+            (place, _Amounts(prepared, prepared.tiers[at], start, stop), _SLACK if tier.keeps_apart else 1)
+            for place, (at, tier, _) in enumerate(self.tiers)
+        ]
         lasts = [(at, each.counted[start:stop].tolist()) for at, each in enumerate(prepared.lasts)]
+        values = [(at, each.counted[start:stop].tolist()) for at, each in enumerate(prepared.values)]
         weights = prepared.weights[start:stop].tolist() if self.half_lives_us else None
         held = self._open
         touched: dict[bytes, _Entity] = {}
@@ -103,19 +114,19 @@ class ViewTiles:
                 if entity is None:
                     entity = held[key] = _Entity(self, key)
                 touched[key] = entity
-                if hour:
-                    entity.hour.prune(hour.floors[row], slack=_SLACK if entity.hour.layout.keeps_apart else 1)
-                if day:
-                    entity.day.prune(day.floors[row], slack=_SLACK if entity.day.layout.keeps_apart else 1)
-            if hour and hour.buckets[row] >= hour.floors[row]:
-                entity.hour.add(hour, row)
-            if day and day.buckets[row] >= day.floors[row]:
-                entity.day.add(day, row)
+                for tier, amounts, slack in tiers:
+                    entity.tiers[tier].prune(amounts.floors[row], slack=slack)
+            for tier, amounts, _ in tiers:
+                if amounts.buckets[row] >= amounts.floors[row]:
+                    entity.tiers[tier].add(amounts, row)
             at = start + row
             for group, counted in lasts:
                 if counted[row]:
-                    values = prepared.lasts[group].values[at].tobytes()
-                    entity.see_last(group, int(prepared.event_us[at]), prepared.keys[at], values)
+                    kept = prepared.lasts[group].values[at].tobytes()
+                    entity.see_last(group, int(prepared.event_us[at]), prepared.keys[at], kept)
+            for group, counted in values:
+                if counted[row]:
+                    entity.see_values(group, prepared, at)
             if weights is not None:
                 entity.fade(int(prepared.event_us[at]), weights[row])
         self._write(rows, touched.values())
@@ -129,10 +140,9 @@ class ViewTiles:
         changed = []
         for key in keys:
             entity = _Entity(self, key)
-            for tiles in (entity.hour, entity.day):
-                if tiles.layout.words:
-                    tiles.prune(tiles.layout.first_bucket(at_us, tiles.layout.window_s), slack=1)
-            if entity.hour.dropped or entity.day.dropped:
+            for tiles in entity.tiers:
+                tiles.prune(tiles.layout.first_bucket(at_us, tiles.layout.window_s), slack=1)
+            if any(tiles.dropped for tiles in entity.tiers):
                 changed.append(entity)
         self._write(rows, changed)
 
@@ -175,37 +185,61 @@ class _Amounts:
 class _Entity:
     """An entity's value, open for changes."""
 
-    __slots__ = ("_half_lives_us", "day", "faded", "hour", "key", "lasts", "newest_us")
+    __slots__ = (
+        "_changed_values", "_half_lives_us", "_values", "_view",
+        "faded", "key", "lasts", "newest_us", "tiers",
+    )  # fmt: skip
 
     def __init__(self, view: ViewTiles, key: bytes) -> None:
-        self.key = key
+        self.key, self._view = key, view
         self._half_lives_us = view.half_lives_us
+        self._values: list[LastValues | None] | None = None  # not looked up
+        self._changed_values = False
         raw = view.get(key)
-        hour, day = view.layout.hour, view.layout.day
         self.lasts: list[bytes] = [NOTHING] * len(view.last_widths)
         self.newest_us: int | None = None
         self.faded = array("d", (0.0,) * len(view.half_lives_us))
         if raw is None:
-            self.hour, self.day = _Tiles(view, hour, key), _Tiles(view, day, key)
+            self.tiers = [_Tiles(view, tier, key) for _, tier, _ in view.tiers]
             return
-        magic, hours, _, pruned, last_bytes, decayed_bytes = VALUE.unpack_from(raw)
+        magic, *sizes, pruned, last_bytes, decayed_bytes = VALUE.unpack_from(raw)
         width = NARROW if magic == VALUE_MAGIC[NARROW] else WIDE
         decayed_at = VALUE.size + last_bytes
-        hour_at = decayed_at + decayed_bytes
-        day_at = hour_at + hours * hour.words * (4 if width == NARROW else 8)
+        tiles_at = decayed_at + decayed_bytes
         if last_bytes:
             self.lasts = split_rows(raw[VALUE.size : decayed_at], view.last_widths)
         if decayed_bytes:
             (self.newest_us,) = NEWEST.unpack_from(raw, decayed_at)
-            self.faded = array("d", raw[decayed_at + NEWEST.size : hour_at])
-        self.hour = _Tiles(view, hour, key, array(width, raw[hour_at:day_at]), pruned & HOUR_PRUNED)
-        self.day = _Tiles(view, day, key, array(width, raw[day_at:]), pruned & DAY_PRUNED)
+            self.faded = array("d", raw[decayed_at + NEWEST.size : tiles_at])
+        self.tiers = []
+        for at, tier, bit in view.tiers:
+            stop = tiles_at + sizes[at] * tier.words * (4 if width == NARROW else 8)
+            self.tiers.append(_Tiles(view, tier, key, array(width, raw[tiles_at:stop]), pruned & bit))
+            tiles_at = stop
 
     def see_last(self, group: int, event_us: int, key: bytes, values: bytes) -> None:
         """Keep the row if none happened later, or at once with a greater key."""
         held = self.lasts[group]
         if held == NOTHING or not happened_later(held, event_us, key):
             self.lasts[group] = kept_row(event_us, key, values)
+
+    def see_values(self, group: int, prepared: Prepared, at: int) -> None:
+        """Keep the texts and vectors of a row in the same way."""
+        if self._values is None:
+            raw = self._view.get(values_key(self.key))
+            self._values = [None] * len(prepared.values) if raw is None else self._decoded(raw)
+        event_us, key, held = int(prepared.event_us[at]), prepared.keys[at], self._values[group]
+        if held is None or not happened_after(held, event_us, key):
+            self._values[group] = prepared.values[group].row(at, event_us, key)
+            self._changed_values = True
+
+    def _decoded(self, raw: bytes) -> list[LastValues | None]:
+        try:
+            return decode_values(raw)
+        except msgspec.DecodeError as err:
+            raise StoreDamaged(
+                f"the texts and vectors of {self.key!r} are damaged; load the view again"
+            ) from err
 
     def fade(self, event_us: int, weights: list[float]) -> None:
         """Add what decays: the sums are as of the newest event."""
@@ -221,24 +255,30 @@ class _Entity:
 
     def write(self, puts: list[tuple[bytes, bytes]]) -> list[bytes]:
         """Add what is to be put to `puts`, and give the keys to delete."""
-        hour, day = self.hour, self.day
-        gone = hour.write(puts) + day.write(puts)
+        gone: list[bytes] = []
+        sizes, pruned, words = [0, 0, 0], 0, []
+        width = NARROW
+        for (at, tier, bit), tiles in zip(self._view.tiers, self.tiers, strict=True):
+            if tier.keeps_apart:
+                gone += tiles.write(puts)
+            sizes[at] = len(tiles.words) // tier.words
+            pruned |= bit if tiles.pruned else 0
+            words.append(tiles.words)
+            if tiles.words.typecode == WIDE:
+                width = WIDE
+        if self._values is not None and self._changed_values:
+            self._changed_values = False
+            puts.append((values_key(self.key), encode_values(self._values)))
         kept = b"".join(self.lasts) if any(each != NOTHING for each in self.lasts) else b""
         decayed = b"" if self.newest_us is None else NEWEST.pack(self.newest_us) + self.faded.tobytes()
-        if not (kept or decayed or hour.words or day.words):
+        if not (kept or decayed or any(words)):
             return [*gone, self.key]
-        if hour.words.typecode != day.words.typecode:
-            hour.widen()
-            day.widen()
-        header = value_header(
-            hour.words.typecode,
-            len(hour.words) // hour.layout.words if hour.words else 0,
-            len(day.words) // day.layout.words if day.words else 0,
-            pruned=hour.pruned * HOUR_PRUNED | day.pruned * DAY_PRUNED,
-            last_bytes=len(kept),
-            decayed_bytes=len(decayed),
-        )
-        puts.append((self.key, b"".join((header, kept, decayed, hour.words, day.words))))
+        if width == WIDE:
+            for tiles in self.tiers:
+                tiles.widen()
+            words = [tiles.words for tiles in self.tiers]
+        header = VALUE.pack(VALUE_MAGIC[width], *sizes, pruned, len(kept), len(decayed))
+        puts.append((self.key, b"".join((header, kept, decayed, *words))))
         return gone
 
 
@@ -351,8 +391,6 @@ class _Tiles:
     def write(self, puts: list[tuple[bytes, bytes]]) -> list[bytes]:
         """Add what changed beside the words to `puts`, and give the keys of that to delete."""
         layout, entity = self.layout, self._entity
-        if not layout.keeps_apart:
-            return []
         dropped, self.dropped = self.dropped, []
         gone = []
         if layout.counts:
@@ -422,5 +460,5 @@ class _Tiles:
             self._changed[bucket] = counts
         return counts
 
-    def _lost(self) -> StoreError:
-        return StoreError(f"a tile of {self._entity!r} is lost; load the view again")
+    def _lost(self) -> StoreDamaged:
+        return StoreDamaged(f"a tile of {self._entity!r} is lost; load the view again")

@@ -7,7 +7,7 @@ at the latest when all have come: rows whose key may have been there before wait
 - other content under a key that is there: rejected, or, in a table that merges, the newer one stays.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from noria.lake.declarations import Dataset
 from noria.lake.kept import Kept
 from noria.lake.keys import KeyIndex, is_repeated
 from noria.lake.rejected_trend import RejectedTrend
-from noria.lake.rewriting import Rewritten, holding, rows_like, without_keys
+from noria.lake.rewriting import Rewritten, among, holding, rows_like, without_keys
 from noria.lake.row_files import RowFiles
 from noria.lake.rows import Broken
 from noria.lake.rowsql import Flags, Likeness, RowSql
@@ -101,6 +101,7 @@ class Arrival:
             rules, max_rejected_share=1.0, surroundings=surroundings, added=self._added
         )
         self._suspects = Spill(schema.append(pa.field(_PLACE, pa.int64())))
+        self._outdated = Spill(schema)  # of a table that merges: rows of which the batch has a newer one
         self._unreadable = _Count(Rule(kind="readable", name=_UNREADABLE))
         names = ", ".join(self.keys)
         self._twin = _Count(unique(*self.keys, severity=key_severity))
@@ -113,6 +114,7 @@ class Arrival:
     def __exit__(self, *_: object) -> None:
         self._checking.close()
         self._suspects.close()
+        self._outdated.close()
         self.rejects.close()
 
     def take(self, piece: pa.Table) -> None:
@@ -182,6 +184,42 @@ class Arrival:
             return Rewritten()
         return without_keys(table, files, keys, self._sql, columns=self.keys)
 
+    @property
+    def has_outdated(self) -> bool:
+        """Whether newer rows of the batch itself have taken the place of others."""
+        return self._outdated.rows > 0
+
+    def replaced(
+        self, table: RowFiles | None, files: Sequence[DataFile], index: KeyIndex
+    ) -> Iterator[pa.Table]:
+        """Give the rows that newer ones of this batch replace, until when each was what was known.
+
+        These are rows of the table's `files`, and of the batch itself; a row that comes when a newer one is
+        known already never was.
+        """
+        is_there = table is not None and bool(files) and index.find_any(self.hashes)
+        if not is_there and not self.has_outdated:
+            return
+        for file in list(self.kept.files()):
+            newest = self.kept.read(file).select(list(dict.fromkeys([*self.keys, self.known_at])))
+            there: list[pa.Table] = []
+            if is_there and table is not None:
+                like = rows_like(table, holding(files, newest, self.keys[0]), newest, self.keys, self.schema)
+                there = list(among(like, newest, self._sql, keys=self.keys))
+            here = [] if not self.has_outdated else [
+                each.filter(pa.array(self._sql.among(each, newest, keys=self.keys)))
+                for each in self._outdated.tables()
+            ]  # fmt: skip
+            if any(each.num_rows for each in (*there, *here)):
+                none = [self.schema.empty_table()]
+                yield self._sql.until_replaced(
+                    pa.concat_tables([*none, *there]),
+                    pa.concat_tables([*none, *here]),
+                    newest,
+                    keys=self.keys,
+                    known_at=self.known_at,
+                )
+
     def drop_outdated(self) -> None:
         """Drop what `replacing` would drop, of a batch that will not land: no file of the table changes."""
         if self.merges and self._table is not None and self._index is not None:
@@ -241,12 +279,12 @@ class Arrival:
 
     def _decide(self, rows: pa.Table, places: np.ndarray[Any, Any]) -> None:
         stays = self._sql.winners(rows, keys=self.keys, newest=self.known_at if self.merges else None)
+        if self.merges:
+            self._decide_merging(rows.filter(pa.array(stays)), rows.filter(pa.array(~stays)))
+            return
         if not stays.all():
             self._decide_twins(rows, places, stays)
             rows, places = rows.filter(pa.array(stays)), places[stays]
-        if self.merges:
-            self._decide_merging(rows)
-            return
         there = self._liken(rows, self._table, self._table_files(rows))
         here = self._like_own(rows)
         found, equal = there.found | here.found, there.equal | here.equal
@@ -260,9 +298,6 @@ class Arrival:
     def _decide_twins(self, rows: pa.Table, places: np.ndarray[Any, Any], stays: Flags) -> None:
         """Decide about rows of a key of which another row of the same lot stays."""
         others = rows.filter(pa.array(~stays))
-        if self.merges:
-            self.repeated += others.num_rows
-            return
         told = self._sql.liken(
             others,
             rows.filter(pa.array(stays)).to_batches(),
@@ -277,14 +312,22 @@ class Arrival:
         self._reject(others, places[~stays], ~equal & there.found, self._taken)
         self._reject(others, places[~stays], ~equal & ~there.found, self._twin)
 
-    def _decide_merging(self, rows: pa.Table) -> None:
+    def _decide_merging(self, rows: pa.Table, others: pa.Table) -> None:
+        """Decide about the newest rows of their keys; `others` are the older ones of the same lot."""
         here = self._like_own(rows)
         stale = here.found & (here.newer | here.equal)
-        self.repeated += int(here.found.sum())
+        self.repeated += int(here.found.sum()) + others.num_rows
         gone = rows.filter(pa.array(here.found & ~stale))
         if gone.num_rows:
+            self._add_outdated(among(self.kept.like(gone), gone, self._sql, keys=self.keys))
             self.kept.drop(gone, self._sql)
+        self._add_outdated([others, rows.filter(pa.array(stale))])
         self.kept.add(rows.filter(pa.array(~stale)))
+
+    def _add_outdated(self, tables: Iterable[pa.Table]) -> None:
+        for each in tables:
+            if each.num_rows:
+                self._outdated.add(each)
 
     def _table_files(self, rows: pa.Table) -> list[DataFile]:
         if self._table is None or self._index is None:

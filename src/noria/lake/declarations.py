@@ -53,7 +53,7 @@ class Dataset:
     renamed
         Old name -> new name of columns that the table still has under the old one.
     source
-        Gives the whole historical table for the project's folder.
+        Gives the whole historical table for the project's folder: to a replay, and to `noria ingest`.
     repair
         Gives a table of rejected rows as they should have been: as many rows, in the same order. Used by
         `noria dataset repair`.

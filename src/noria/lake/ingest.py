@@ -33,6 +33,7 @@ from noria.lake.keys import KeyIndex
 from noria.lake.recording import Batch, Ingested, IngestRecords, findings_of
 from noria.lake.rejected import set_aside
 from noria.lake.rejected_trend import RejectedTrend
+from noria.lake.replaced import WRITER, evolve_replaced, keep_replaced
 from noria.lake.rewriting import Rewritten
 from noria.lake.row_files import RowFiles
 from noria.lake.rows import Rows
@@ -238,6 +239,17 @@ class Ingestor:
                     arrival.hold_against(found, new)
             self.block(batch, arrival)
             set_aside(self._tables, self._guard, batch, arrival.rejects)
+            kept_as = None
+            if dataset.write == "merge":
+                found, version = self._made_for(arrival, batch, found, version)
+                kept_as = keep_replaced(
+                    self._tables,
+                    self._guard,
+                    batch,
+                    arrival.replaced(found, files, index),
+                    arrival.schema,
+                    commit=version + 1,
+                )
             mine = arrival.kept.files()
             facts = batch.facts(
                 "ingested",
@@ -247,6 +259,8 @@ class Ingestor:
                 repeated=arrival.repeated,
                 replaced=plan.rows,
             )
+            if kept_as is not None:
+                facts[WRITER] = kept_as
             with self._guard:
                 table = self._tables.find(dataset.name)
                 if table is None:
@@ -268,6 +282,17 @@ class Ingestor:
             counts = {name: facts[name] for name in ("accepted", "rejected", "repeated", "replaced")}
             return Ingested("landed", done, findings=arrival.findings, **counts)
         raise Conflict(f"{dataset.name!r}: other processes write to it all the time; let one of them do it")
+
+    def _made_for(
+        self, arrival: Arrival, batch: Batch, found: Table | None, version: int
+    ) -> tuple[Table | None, int]:
+        """Make the table already if there are rows to keep whose place others took within its first batch."""
+        if found is not None or not arrival.has_outdated:
+            return found, version
+        with self._guard:
+            table = self._tables.create(batch.dataset, arrival.schema)
+            _want_columns(table, arrival, batch)
+            return table, table.version
 
     def _landed_before(self, batch: Batch, incoming: Incoming) -> Ingested | None:
         """Give what became of a batch that has landed. Raises `Conflict` if these rows cannot be its rows."""
@@ -409,6 +434,8 @@ class Ingestor:
             ):
                 self.forget_keys(dataset.name)
                 self.settling.settle_evolved(table)
+            if dataset.write == "merge" and (dataset.schema is not None or dataset.renamed):
+                evolve_replaced(self._tables, dataset)
             return table.schema
 
 

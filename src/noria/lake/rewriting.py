@@ -11,7 +11,7 @@ from noria.lake.data_files import DataFile, may_hold, rewritten_stem
 from noria.lake.row_files import RowFiles
 from noria.lake.rowsql import Flags, RowSql
 
-__all__ = ["Rewritten", "holding", "rows_like", "without", "without_keys"]
+__all__ = ["Rewritten", "among", "holding", "rows_like", "without", "without_keys"]
 
 
 @dataclass(slots=True)
@@ -67,6 +67,17 @@ def holding(files: Iterable[DataFile], keys: pa.Table, column: str) -> list[Data
         return list(files)
     extrema = pc.min_max(keys[column]).as_py()
     return [each for each in files if may_hold(each, column, extrema["min"], extrema["max"])]
+
+
+def among(
+    batches: Iterable[pa.RecordBatch], rows: pa.Table, sql: RowSql, *, keys: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Give what of `batches` has the key of one of `rows`."""
+    for each in batches:
+        table = pa.Table.from_batches([each])
+        found = table.filter(pa.array(sql.among(table, rows, keys=keys)))
+        if found.num_rows:
+            yield found
 
 
 def rows_like(

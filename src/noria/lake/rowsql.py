@@ -15,6 +15,7 @@ from noria.checks.quoting import quoted
 from noria.checks.sql import listed
 from noria.errors import ConfigError
 from noria.lake.ends import with_ends
+from noria.lake.schema import INSTANT, REPLACED_AT
 
 __all__ = ["Flags", "Hashes", "Likeness", "RowSql"]
 
@@ -147,6 +148,45 @@ class RowSql:
         flags = np.zeros(rows.num_rows, dtype=bool)
         flags[np.ma.getdata(found["place"]).astype(np.int64)] = True
         return flags
+
+    def until_replaced(
+        self, there: pa.Table, here: pa.Table, newest: pa.Table, *, keys: Sequence[str], known_at: str
+    ) -> pa.Table:
+        """Give the rows of `there` and `here` that newer ones replace, each with the instant when it was.
+
+        Parameters
+        ----------
+        there
+            Rows of a table, one of a key.
+        here
+            Rows that came later, in their order; one that is older than the one of its key there is left out.
+        newest
+            Key and `known_at` of the rows that are left in the end.
+        """
+        known, group = quoted(known_at), listed(keys)
+        columns = list(dict.fromkeys([*keys, known_at]))
+        rows = pa.concat_tables([there, here])
+        places = np.arange(rows.num_rows)
+        sql = f"""
+            with every as (
+                select *, "{_PLACE}" < {there.num_rows} as "__there" from old
+                union all by name select *, false as "__there", {rows.num_rows} as "{_PLACE}" from new
+            ), known as (
+                select *, max({known}) filter ("__there") over (partition by {group}) as "__since" from every
+            ), last as (
+                select * from known where "__since" is null or {known} >= "__since"
+                qualify row_number() over (partition by {group}, {known} order by "{_PLACE}" desc) = 1
+            ), next as (
+                select *, lead({known}) over (partition by {group} order by {known}) as "__until" from last
+            )
+            select "{_PLACE}" as place, epoch_us("__until") as until from next
+            where place < {rows.num_rows} and until is not null order by place
+        """
+        old = rows.select(columns).append_column(_PLACE, pa.array(places))
+        found = self._numpy(sql, old=old, new=newest.select(columns))
+        kept = np.ma.getdata(found["place"]).astype(np.int64)
+        until = pa.array(np.ma.getdata(found["until"]).astype(np.int64)).cast(INSTANT)
+        return rows.take(pa.array(kept)).append_column(REPLACED_AT, until)
 
     def _numpy(self, sql: str, **tables: Any) -> Mapping[str, Any]:
         with self._guard:

@@ -14,6 +14,7 @@ from noria.lake.declarations import Dataset
 __all__ = [
     "DEEPEST",
     "INSTANT",
+    "REPLACED_AT",
     "as_table",
     "beyond_calendar",
     "conform",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 INSTANT = pa.timestamp("us", "UTC")
+REPLACED_AT = "__replaced_at"  # until when a row was what was known, where another has taken its place
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 DEEPEST = 16  # each level more doubles the time that DuckDB needs to take it over
 _YEAR_1_S, _YEAR_10000_S, _DAY_S = -62_135_596_800, 253_402_300_800, 86_400

@@ -326,6 +326,12 @@ class Lake:
         """
         return self._table(name, version, at).read(columns=columns, where=where)
 
+    def history(self, name: str, *, columns: Sequence[str], where: Any, version: Any = None) -> pa.Table:
+        """Give rows as `read` does and those that others replaced: see `noria.lake.replaced`."""
+        from noria.lake.replaced import with_replaced
+
+        return with_replaced(self._tables, self._guard, self._table(name, version), columns, where)
+
     def reader(self, name: str, *, version: Version | int | None = None, at: datetime | None = None) -> Any:
         """Give a `pyarrow.dataset.Dataset`, which DuckDB and others scan lazily. Raises `NotFound`."""
         return self._table(name, version, at).dataset()

@@ -21,6 +21,7 @@ from noria.lake.ingest import Ingestor
 from noria.lake.maintenance import Vacuumed, joined, neighbours, tail_of_small_files, vacuum, values_there
 from noria.lake.recording import Batch, Changed, Ingested, IngestRecords
 from noria.lake.rejected import rejected_name
+from noria.lake.replaced import replaced_name
 from noria.lake.rows import Rows
 from noria.lake.rowsql import RowSql
 from noria.lake.schema import fill, storable_schema
@@ -62,6 +63,8 @@ class Writing:
         done = self._ingestor.ingest(dataset, frame, Batch(dataset.name, number, source, cause, at, app))
         if done.state == "landed":
             self._tidy(dataset.name)
+            if dataset.write == "merge" and self._tables.exists(replaced_name(dataset.name)):
+                self._tidy(replaced_name(dataset.name))
         return done
 
     def check(self, dataset: Dataset, frame: ArrowFrame, *, batch: int | None, at: datetime) -> BatchVerdict:
@@ -141,12 +144,14 @@ class Writing:
             each: self.erase(each, find, about=about, reason=reason, cause=cause, at=at)
             for each, find, about in self._finders(name, column, values)
         }
-        rejected = done.get(rejected_name(name), Taken(0, 0, ()))
+        none = Taken(0, 0, ())
+        rejected = done.get(rejected_name(name), none)
+        replaced = done.get(replaced_name(name), none)
         return Forgotten(
-            done[name].rows,
+            done[name].rows + replaced.rows,
             rejected.rows,
-            done[name].files + rejected.files,
-            (*done[name].versions, *rejected.versions),
+            done[name].files + rejected.files + replaced.files,
+            (*done[name].versions, *rejected.versions, *replaced.versions),
         )
 
     def erase(
@@ -207,10 +212,14 @@ class Writing:
             names = names_of(table, column)
             other = rejected_name(name)
             has_rejected = self._tables.exists(other) or self._tables.was_dropped(other)
+            before = self._tables.find(replaced_name(name))
+            before_names = [] if before is None else names_of(before, column)
         about = {"column": column, "subjects": len(subject.values)}
         found: list[tuple[str, Finder, dict[str, Any]]] = [(name, InColumn(subject, names), about)]
         if has_rejected:
             found.append((other, InPayload(subject, names), about))
+        if before is not None:
+            found.append((before.name, InColumn(subject, [*dict.fromkeys([*names, *before_names])]), about))
         return found
 
     def _any(self, name: str) -> Table:

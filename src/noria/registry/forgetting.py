@@ -24,8 +24,8 @@ __all__ = ["drop_old_samples", "parts_of_models", "put_samples", "scored"]
 
 
 def scored(model: LoadedModel, rows: pa.Table) -> pa.Table:
-    """Give rows as samples of a model: its inputs, and the scores that it gives."""
-    inputs = rows.select(list(model.signature.names))
+    """Give rows as samples of a model: all columns of those it has, and the scores that it gives."""
+    inputs = rows.select([name for name in model.samples.column_names if name != model.signature.output])
     return inputs.append_column(model.signature.output, pa.array(np.asarray(model.score_rows(inputs))))
 
 

@@ -45,7 +45,7 @@ def encode(signature: Signature, table: pa.Table, *, rows: npt.NDArray[np.int64]
     matrix = np.empty((size, len(signature.inputs)), dtype=np.float64, order="F")
     for number, column in enumerate(signature.inputs):
         values = table.column(column.name)
-        floats = _codes(column, values) if column.kind == "category" else column_floats(column.name, values)
+        floats = _codes(column, values) if column.is_text else column_floats(column.name, values)
         matrix[:, number] = floats if rows is None else floats[rows]
     return matrix
 

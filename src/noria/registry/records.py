@@ -19,7 +19,7 @@ __all__ = [
     "Signature",
 ]
 
-InputKind = Literal["number", "category", "feature"]
+InputKind = Literal["number", "category", "feature", "text"]
 ModelFormat = Literal["lightgbm", "skops"]
 
 
@@ -30,11 +30,12 @@ class Input(msgspec.Struct, frozen=True):
     ----------
     name : str
         The column; a feature's is `<view>__<feature>`.
-    kind : {"number", "category", "feature"}
-        Numbers and categories come with the request; features are numbers looked up in a feature view.
+    kind : {"number", "category", "feature", "text"}
+        Numbers and categories come with the request; features are numbers, and texts are texts, that are
+        looked up in a feature view.
     categories : tuple of str
-        The vocabulary of a category in the order of its codes: the first is 0. Any other text, and a
-        missing one, is NaN.
+        The vocabulary of a category or text in the order of its codes: the first is 0. Any other text, and
+        a missing one, is NaN.
     """
 
     name: str
@@ -42,10 +43,15 @@ class Input(msgspec.Struct, frozen=True):
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind != "category" and self.categories:
+        if not self.is_text and self.categories:
             raise ConfigError(f"input {self.name!r} is a {self.kind} and may have no categories")
         if len(set(self.categories)) != len(self.categories):
             raise ConfigError(f"the categories of input {self.name!r} repeat")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a text, whose code the model reads."""
+        return self.kind in ("category", "text")
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -72,7 +78,7 @@ class Signature(msgspec.Struct, frozen=True):
     @property
     def category_columns(self) -> tuple[int, ...]:
         """Positions of the categories."""
-        return tuple(number for number, each in enumerate(self.inputs) if each.kind == "category")
+        return tuple(number for number, each in enumerate(self.inputs) if each.is_text)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -92,7 +98,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     format: ModelFormat
     signature: Signature
     metrics: dict[str, float]
-    parts: dict[str, Part]  # "model", "profile", "samples"
+    parts: dict[str, Part]  # "model", "profile", "samples"; "code" where it has on-demand features
     parents: tuple[VersionId, ...] = ()  # versions it comes from, such as the gated one of a refit
     facts: dict[str, Any] = {}
 

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from noria.errors import ConfigError, NotFound
+from noria.features.code_bundle import Bundle, load_functions, read_bundle
+from noria.features.on_demand_tables import add_on_demand
 from noria.ledger.redacted import expected_digest
 from noria.ledger.store import Ledger
 from noria.profiles.records import ColumnProfile, Profile
@@ -102,6 +104,7 @@ class Registry:
         run: RunId | None = None,
         parents: Sequence[VersionId] = (),
         facts: Mapping[str, Any] | None = None,
+        code: bytes | None = None,
         at: datetime | None = None,
     ) -> Version:
         """Keep a model as the next version of its name; the same content again gives the version it has.
@@ -116,7 +119,8 @@ class Registry:
         profile : Profile
             Of the training rows, inputs by name, and of the scores under the signature's output.
         samples : pa.Table
-            Rows before encoding, with their scores under the signature's output: checked here.
+            Rows before encoding, with their scores under the signature's output: checked here. Other columns
+            are what its on-demand features read and give.
         metrics : mapping
             Figures of its quality that belong to the content, finite.
         run : RunId, optional
@@ -125,6 +129,8 @@ class Registry:
             Versions it comes from, such as the gated one of which it is a refit.
         facts : mapping, optional
             What else is to be known of it, as JSON; part of the content.
+        code : bytes, optional
+            Of its on-demand features, as `noria.features.code_bundling.make_bundle` gives it.
         at : datetime, optional
             The project's instant.
 
@@ -143,6 +149,7 @@ class Registry:
                 "model": self._put(model_bytes),
                 "profile": self._put(_profile_bytes(profile)),
                 "samples": self._put(sample_bytes(samples, signature)),
+                **({} if code is None else {"code": self._put(code)}),
             },
             parents=tuple(parents),
             facts=dict(facts or {}),
@@ -212,6 +219,24 @@ class Registry:
         sha256 = expected_digest(self._ledger, version)
         return msgspec.json.decode(self._storage.get(sha256), type=ModelManifest)
 
+    def read_code(self, version: Version) -> Bundle | None:
+        """Give the code of a version's on-demand features, verified; None if it has none.
+
+        Raises
+        ------
+        NotFound
+            If it is no model, or a part is gone from the storage.
+        DigestMismatch
+            If a part is not what was recorded.
+        """
+        part = self.read_manifest(version).parts.get("code")
+        return None if part is None else read_bundle(self._storage.get(part.sha256))
+
+    def add_on_demand(self, version: Version, rows: pa.Table) -> pa.Table:
+        """Give rows with the on-demand features of a version, computed by the code kept with it."""
+        bundle = self.read_code(version)
+        return rows if bundle is None else add_on_demand(rows, load_functions(bundle), as_served=True)[0]
+
     def load(self, version: Version) -> LoadedModel:
         """Give a version ready to score, the digests of all its parts verified.
 
@@ -276,8 +301,9 @@ def _profile_bytes(profile: Profile) -> bytes:
 
 
 def sample_bytes(samples: pa.Table, signature: Signature) -> bytes:
-    """Write inputs and scores, in the signature's order and without metadata: equal rows, equal bytes."""
-    table = samples.select([*signature.names, signature.output]).replace_schema_metadata(None)
+    """Write inputs in the signature's order, others by name, and scores: equal rows, equal bytes."""
+    others = sorted({*samples.column_names} - {*signature.names, signature.output})
+    table = samples.select([*signature.names, *others, signature.output]).replace_schema_metadata(None)
     rows = table.take(pa.array(np.arange(table.num_rows))).combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:

@@ -13,7 +13,9 @@ from noria.clock import format_instant, to_micros
 from noria.deploy.releases import Standing, find_standing
 from noria.deploy.shipping import ship_predictions
 from noria.errors import BatchBlocked
-from noria.features.agreeing import differing, tolerances
+from noria.features.agreeing import differing, on_demand_tolerances, tolerances
+from noria.features.code_bundle import load_functions
+from noria.features.on_demand_tables import add_on_demand
 from noria.lake.declarations import Dataset
 from noria.monitoring.evaluate import evaluate
 from noria.monitoring.records import MonitorReport
@@ -225,13 +227,19 @@ class Day:
         place = pc.index_in(
             served["prediction_id"], value_set=offline["id"].cast(pa.string()).combine_chunks()
         )
-        offline = offline.take(place)
+        bundle = self._loop.stores.registry.read_code(model)
+        functions = () if bundle is None else load_functions(bundle)
+        offline, _ = add_on_demand(offline.take(place), functions, as_served=True)
         features = served["features"].combine_chunks()
         different = 0
-        allowed = tolerances(view.spec() for view in self._loop.training.features)
-        for name in self._loop.training.feature_names:
+        allowed = tolerances(view.spec() for view in self._loop.training.views)
+        allowed = on_demand_tolerances([each.spec for each in functions], allowed)
+        for name, tolerance in allowed.items():
             online = features.field(name).to_numpy(zero_copy_only=False)
-            different += differing(online, offline[name].to_numpy(), allowed[name])
+            different += differing(online, offline[name].to_numpy(), tolerance)
+        for name in (name for view in self._loop.training.views for name in view.spec().text_columns):
+            both = zip(features.field(name).to_pylist(), offline[name].to_pylist(), strict=True)
+            different += sum(one != other for one, other in both)
         return served.num_rows, different
 
     def _tell_difference(self, different: int, rows: int, *, key: str, at: datetime, cause: Event) -> None:
@@ -254,8 +262,8 @@ class Day:
         inputs, features = mine["inputs"].combine_chunks(), mine["features"].combine_chunks()
         columns: dict[str, Any] = {}
         for each in loaded.signature.inputs:
-            values = (features if each.kind == "feature" else inputs).field(each.name)
-            if each.kind == "category":
+            values = (features if each.kind in ("feature", "text") else inputs).field(each.name)
+            if each.is_text:
                 columns[each.name] = values.to_pylist()
             else:
                 columns[each.name] = values.cast(pa.float64()).to_numpy(zero_copy_only=False)

@@ -140,6 +140,12 @@ class Replay:
                 raise ConfigError(
                     f"an accident on {accident.on} lies outside the replay, {self.start} to {self.end}"
                 )
+        for view in self.training.views:
+            if not isinstance(view.source, Dataset):
+                raise ConfigError(
+                    f"the feature view {view.name!r} counts rows of {view.source.name!r}, which is no "
+                    "dataset; a replay lands rows of datasets day by day, and asks no query anew"
+                )
         for stream in self.streams:
             self._want_stream(stream)
 
@@ -178,5 +184,6 @@ class Replay:
     def datasets(self) -> tuple[Dataset, ...]:
         """Every dataset that the model needs, each once, by name."""
         training = self.training
-        needed = [training.spine.source, training.label.source, *(view.source for view in training.features)]
+        counted = (view.source for view in training.views if isinstance(view.source, Dataset))
+        needed = [training.spine.source, training.label.source, *counted]
         return tuple({each.name: each for each in sorted(needed, key=lambda each: each.name)}.values())

@@ -75,7 +75,7 @@ class ReplayLoop:
             {each.into.name: each for each in replay.streams}, stores.streams,
             feed=self.feed, lake=stores.lake, ledger=stores.ledger, start=replay.starts_at,
         )  # fmt: skip
-        self._views = [view.spec() for view in self.training.features]
+        self._views = [view.spec() for view in self.training.views]
         self.landed: frozenset[str] = frozenset()
         self.traffic = Traffic(
             stores.lake,

@@ -129,7 +129,7 @@ def report(replay: Replay, *, ledger: Ledger, lake: Lake, registry: Registry) ->
     y = _outcomes(rows, lake, f"{replay.environment}/{replay.training.name}")
     at = rows["at"].cast(pa.int64()).to_numpy()
     loop_scores = rows["score"].to_numpy()
-    frozen_scores = _score_again(registry.load(frozen), rows)
+    frozen_scores = _score_again(registry, registry.load(frozen), rows)
     decisions = _decisions(ledger, until=days[-1])
     retrains = [line for line in decisions if line.decision == "run"]
     return Report(
@@ -198,17 +198,18 @@ def _outcomes(rows: pa.Table, lake: Lake, deployment: str) -> Floats:
     return outcomes
 
 
-def _score_again(model: LoadedModel, rows: pa.Table) -> Floats:
+def _score_again(registry: Registry, model: LoadedModel, rows: pa.Table) -> Floats:
     """Score logged rows with a model: what it would have answered."""
     scores = []
     for start in range(0, rows.num_rows, _CHUNK):
         part = rows.slice(start, _CHUNK)
         inputs, features = part["inputs"].combine_chunks(), part["features"].combine_chunks()
         columns = {
-            each.name: (features if each.kind == "feature" else inputs).field(each.name)
-            for each in model.signature.inputs
+            each.name: struct.field(place)
+            for struct in (features, inputs)
+            for place, each in enumerate(struct.type)
         }
-        scores.append(model.score_rows(pa.table(columns)))
+        scores.append(model.score_rows(registry.add_on_demand(model.version, pa.table(columns))))
     return np.concatenate(scores) if scores else np.empty(0)
 
 

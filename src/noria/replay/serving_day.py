@@ -39,8 +39,8 @@ class RequestColumns:
     """
 
     def __init__(self, training: Training, rows: pa.Table) -> None:
-        kinds = {name: "category" for view in training.features for name in view.spec().entity}
-        kinds |= {each.name: each.kind for each in training.fields}
+        kinds = {name: "category" for view in training.views for name in view.spec().entity}
+        kinds |= {each.name: each.kind for each in training.request_fields}
         self.columns: Mapping[str, list[Any]] = {
             name: (rows[name].cast(pa.string()) if kind == "category" else rows[name]).to_pylist()
             for name, kind in kinds.items()
@@ -104,7 +104,7 @@ def serve_day(
     )
     instants = spine[training.spine.at].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
     requests = RequestColumns(training, spine)
-    inflow = _Inflow(online, [view.spec() for view in training.features], arrived)
+    inflow = _Inflow(online, [view.spec() for view in training.views], arrived)
     moments, starts = np.unique(instants, return_index=True)
     bounds = [*starts.tolist(), len(instants)]
     for number, at_us in enumerate(moments.tolist()):

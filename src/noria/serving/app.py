@@ -171,6 +171,7 @@ class App:
         self._metrics.count_rows(
             scored=prediction.scored, answered=prediction.answered, repeated=prediction.logged
         )
+        self._metrics.count_failed(prediction.failed)
         return _Reply(answer)
 
     async def _read_body(self, scope: dict[str, Any], receive: Receive) -> bytes:

@@ -21,10 +21,17 @@ class ReleaseScores(msgspec.Struct, frozen=True, array_like=True):
     version: int
     scores: bytes  # float64 (n,)
     answered: bytes  # n times 0 or 1: whether this release's score was the answer
+    computed_names: tuple[str, ...] = ()  # on-demand features, `<name>__<output>`
+    computed: bytes = b""  # float64 (n, len(computed_names)), as this release's code gave them
 
     def score_array(self) -> NDArray[np.float64]:
         """Give the scores as an array, one per row."""
         return np.frombuffer(self.scores, dtype="<f8")
+
+    def computed_matrix(self) -> NDArray[np.float64]:
+        """Give the on-demand features as an array of shape (rows, features)."""
+        shape = len(self.answered), len(self.computed_names)
+        return np.frombuffer(self.computed, dtype="<f8").reshape(shape)
 
     def answered_array(self) -> NDArray[np.bool_]:
         """Give the mask of the rows that this release answered."""
@@ -48,6 +55,7 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
     feature_names: list[str]  # looked-up features, `<view>__<feature>`
     features: bytes  # float64 (n, len(feature_names))
     releases: list[ReleaseScores]
+    feature_texts: dict[str, list[str | None]] = {}  # looked-up features that are texts, one value per row
 
     def feature_matrix(self) -> NDArray[np.float64]:
         """Give the looked-up features as an array of shape (rows, features)."""

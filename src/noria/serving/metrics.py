@@ -40,6 +40,12 @@ class Metrics:
         self._repeated = Counter(
             "noria_repeated_rows", "Rows that got the answer they had before", names, registry=self._registry
         ).labels(*values)
+        self._failed = Counter(
+            "noria_on_demand_failed_rows",
+            "Rows for which the function of an on-demand feature failed",
+            (*names, "feature"),
+            registry=self._registry,
+        )
         self._route = Gauge("noria_route", "Number of the route that answers", names, registry=self._registry)
         self._refused = Gauge(
             "noria_route_refused",
@@ -61,6 +67,11 @@ class Metrics:
             self._answered.labels(*self._values, release).inc(rows)
         if repeated:
             self._repeated.inc(repeated)
+
+    def count_failed(self, failed: Mapping[str, int]) -> None:
+        """Count rows whose on-demand features could not be computed, by feature."""
+        for feature, rows in failed.items():
+            self._failed.labels(*self._values, feature).inc(rows)
 
     def set_route(self, number: int, *, refused: bool) -> None:
         """Note which route answers, and whether a newer one was refused."""

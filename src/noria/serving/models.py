@@ -16,6 +16,8 @@ from noria.errors import DeploymentError, DigestMismatch, NoriaError
 from noria.features.declarations import ViewSpec
 from noria.records import sha256_hex
 from noria.serving.booster import Booster
+from noria.serving.looked_up import LookedUp, looked_up_columns
+from noria.serving.on_demand import OnDemandFeatures, load_on_demand
 from noria.serving.records import ModelState, Route, ServedModel, split
 
 __all__ = ["LoadedModel", "LoadedRoute", "RouteRefusedError", "Target", "load_route"]
@@ -38,23 +40,32 @@ class LoadedModel:
 
     served: ServedModel
     booster: Booster
-    codes: Mapping[str, Mapping[str | None, float]]  # category column -> value -> code
-    unseen: Mapping[str, float]  # category column -> code of a value that is not in the list
+    codes: Mapping[str, Mapping[str | None, float]]  # category or text column -> value -> code
+    unseen: Mapping[str, float]  # category or text column -> code of a value that is not in the list
+    on_demand: OnDemandFeatures | None = None
 
     @property
     def number_columns(self) -> tuple[str, ...]:
-        """Request columns that are numbers."""
-        return tuple(each.name for each in self.served.inputs if each.kind == "number")
+        """Request columns that are numbers: of the model, and of its on-demand features."""
+        own = [each.name for each in self.served.inputs if each.kind == "number"]
+        read = [name for spec in self.served.on_demand for name in spec.numbers]
+        return tuple(dict.fromkeys((*own, *read)))
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """Request columns that are strings: categories and the entities of views."""
+        """Request columns that are strings: categories, entities of views, texts of on-demand features."""
         categories = [each.name for each in self.served.inputs if each.kind == "category"]
         entities = [column for view in self.served.views for column in view.entity]
-        return tuple(dict.fromkeys((*categories, *entities)))
+        read = [name for spec in self.served.on_demand for name in spec.texts]
+        return tuple(dict.fromkeys((*categories, *entities, *read)))
 
     def encode(
-        self, rows: int, numbers: Numbers, texts: Texts, features: Mapping[str, NDArray[np.float64]]
+        self,
+        rows: int,
+        numbers: Numbers,
+        texts: Texts,
+        features: Mapping[str, NDArray[np.float64]],
+        feature_texts: Texts,
     ) -> NDArray[np.float64]:
         """Build the model's matrix, float64 of shape (rows, inputs)."""
         matrix = np.empty((rows, len(self.served.inputs)))
@@ -65,9 +76,10 @@ class LoadedModel:
                     matrix[:, position] = features[name]
                 case "number":
                     matrix[:, position] = numbers[name]
-                case "category":
+                case "category" | "text":
+                    given = texts if column.kind == "category" else feature_texts
                     codes, unseen = self.codes[name], self.unseen[name]
-                    matrix[:, position] = [codes.get(value, unseen) for value in texts[name]]
+                    matrix[:, position] = [codes.get(value, unseen) for value in given[name]]
         return matrix
 
 
@@ -78,7 +90,10 @@ class Target:
     name: str
     scoring: tuple[LoadedModel, ...]
     shares: tuple[tuple[str, float], ...]  # answering release, upper end of its part of [0, 1)
-    views: tuple[ViewSpec, ...]
+    views: tuple[ViewSpec, ...]  # releases may need different definitions of one
+    columns: LookedUp
+    texts: LookedUp
+    reads_numbers_only: bool  # of the views
     number_columns: tuple[str, ...]
     text_columns: tuple[str, ...]
 
@@ -176,16 +191,29 @@ def _load_model(served: ServedModel, folder: Path) -> LoadedModel:
         raise DeploymentError(f"the model file {path} cannot be read: {err.strerror}") from err
     if (found := sha256_hex(text)) != served.digest:
         raise DigestMismatch(f"the model file {path}", served.digest, found)
-    columns = {column for view in served.views for column in view.columns}
-    unknown = [each.name for each in served.inputs if each.kind == "feature" and each.name not in columns]
+    looked_up = {column for view in served.views for column in view.matrix_columns}
+    columns = looked_up.union(*(spec.columns for spec in served.on_demand))
+    looked_up_texts = {column for view in served.views for column in view.text_columns}
+    unknown = [
+        each.name
+        for each in served.inputs
+        if (each.kind == "feature" and each.name not in columns)
+        or (each.kind == "text" and each.name not in looked_up_texts)
+    ]
     if unknown:
         raise DeploymentError(f"no view of the model gives its features {', '.join(unknown)}")
+    for spec in served.on_demand:
+        if lacking := [name for name in spec.features if name not in looked_up]:
+            raise DeploymentError(
+                f"nothing gives {', '.join(lacking)}, which the on-demand feature {spec.name!r} reads"
+            )
+        looked_up.update(spec.columns)
     booster = Booster(text)
     if booster.columns != len(served.inputs):
         raise DeploymentError(
             f"the model takes {booster.columns} columns, its signature has {len(served.inputs)}"
         )
-    categories = [each for each in served.inputs if each.kind == "category"]
+    categories = [each for each in served.inputs if each.kind in ("category", "text")]
     model = LoadedModel(
         served=served,
         booster=booster,
@@ -194,6 +222,7 @@ def _load_model(served: ServedModel, folder: Path) -> LoadedModel:
             for each in categories
         },
         unseen={each.name: math.nan if each.unseen == "nan" else -1.0 for each in categories},
+        on_demand=load_on_demand(served, folder),
     )
     _verify_samples(model)
     return model
@@ -243,19 +272,16 @@ def _target(name: str, models: Sequence[LoadedModel], route: Route) -> Target:
         raise DeploymentError(
             f"{', '.join(both)} would have to be both number and text; an entity or a category is text"
         )
-    views: dict[str, ViewSpec] = {}
-    for model in models:
-        for view in model.served.views:
-            if views.setdefault(view.name, view) != view:
-                raise DeploymentError(
-                    f"the releases of the route hold different definitions of view {view.name!r}; "
-                    "give the new definition a name of its own"
-                )
+    views = tuple(dict.fromkeys(view for model in models for view in model.served.views))
+    needed = [(each.served.release, each.served.views) for each in models]
     return Target(
         name=name,
         scoring=tuple(models),
         shares=_shares(models, route),
-        views=tuple(views.values()),
+        views=views,
+        columns=looked_up_columns(views, needed),
+        texts=looked_up_columns(views, needed, named=lambda view: view.text_columns),
+        reads_numbers_only=all(view.model_columns == view.number_columns for view in views),
         number_columns=numbers,
         text_columns=texts,
     )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from noria.features.declarations import ViewSpec
 from noria.features.reading import FeatureReader, open_feature_reader
+from noria.features.view_plan import FeatureValues
 
 __all__ = ["OnlineFeatures"]
 
@@ -38,6 +39,12 @@ class OnlineFeatures:
             As `FeatureReader.read`.
         """
         return self._opened().read(views, entities, at_us)
+
+    def read_values(
+        self, views: Sequence[ViewSpec], entities: Mapping[str, Sequence[str | None]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give all features of the views, texts and vectors too; raises as `read` does."""
+        return self._opened().read_values(views, entities, at_us)
 
     def position(self) -> int | None:
         """Give the instant the store stands at, None where its writer said none."""

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import DiskFull, NoriaError
+from noria.features.on_demand_values import Computed
 from noria.records import new_id
 from noria.serving.index import MAX_ID_BYTES, Answer, PredictionIndex
 from noria.serving.log import PredictionFrame, ReleaseScores, encode_frame
+from noria.serving.looked_up import Places, TextMatrix, matrices_of
 from noria.serving.models import LoadedModel, LoadedRoute, Target
 from noria.serving.online import OnlineFeatures
 from noria.serving.records import Input, assignment_point, pick
@@ -46,6 +48,7 @@ class Prediction:
     logged: int  # rows that were answered before and got that answer again
     scored: Mapping[str, int]  # newly scored rows by release
     answered: Mapping[str, int]  # newly answered rows by release
+    failed: Mapping[str, int]  # rows whose on-demand features are missing because their function failed
 
     @property
     def outputs(self) -> Mapping[str, Sequence[object]]:
@@ -152,8 +155,9 @@ class Predictor:
         new = [row for row, each in enumerate(known) if each is None]
         scored: dict[str, int] = {}
         answered: dict[str, int] = {}
+        failed: Mapping[str, int] = {}
         if new:
-            frame = self._score(
+            frame, failed = self._score(
                 loaded,
                 target,
                 at=at,
@@ -180,6 +184,7 @@ class Predictor:
             logged=len(ids) - len(new),
             scored=scored,
             answered=answered,
+            failed=failed,
         )
 
     def _instant(self, request: InferRequest) -> int:
@@ -212,15 +217,14 @@ class Predictor:
         digests: list[bytes],
         columns: Mapping[str, Column],
         arrived_ns: int,
-    ) -> PredictionFrame:
+    ) -> tuple[PredictionFrame, Mapping[str, int]]:
         rows = len(ids)
         _check_columns(columns, target)
         numbers = {
             name: np.array(columns[name].values, dtype=np.float64) for name in target.number_columns
         }  # None becomes NaN
         texts = {name: columns[name].values for name in target.text_columns}
-        names, features = self._read_features(target, rows, texts, at)
-        by_name = {name: features[:, position] for position, name in enumerate(names)}
+        features, feature_texts = self._read_features(target, rows, texts, at)
         shares = target.shares
         chosen = (
             [shares[0][0]] * rows
@@ -228,11 +232,25 @@ class Predictor:
             else [pick(shares, assignment_point(loaded.route.id, each)) for each in ids]
         )
         releases: list[ReleaseScores] = []
-        inputs: tuple[Input, ...] | None = None
+        failed: dict[str, int] = {}
+        shared: tuple[tuple[Input, ...], Places, Places, str | None] | None = None
         for model in target.scoring:
-            served = model.served
-            if served.inputs != inputs:  # versions of a model mostly share them, and so the matrix
-                inputs, matrix = served.inputs, model.encode(rows, numbers, texts, by_name)
+            served, on_demand = model.served, model.on_demand
+            places = target.columns.releases[served.release]
+            text_places = target.texts.releases[served.release]
+            needs = served.inputs, places, text_places, served.code_digest
+            if shared != needs:  # versions of a model mostly share them, and so the matrix
+                shared = needs
+                by_name = {name: features[:, column] for name, column in places}
+                computed: list[Computed] = []
+                if on_demand is not None:
+                    computed = on_demand.compute(rows, numbers, texts, by_name)
+                    by_name |= on_demand.by_name(computed)
+                texts_by_name = {name: feature_texts[:, column].tolist() for name, column in text_places}
+                matrix = model.encode(rows, numbers, texts, by_name, texts_by_name)
+            if on_demand is not None:
+                on_demand.refuse(computed, [each == served.release for each in chosen])
+                failed |= on_demand.failed(computed)
             releases.append(
                 ReleaseScores(
                     release=served.release,
@@ -240,9 +258,11 @@ class Predictor:
                     version=served.version,
                     scores=_predict(model, matrix).tobytes(),
                     answered=bytes(each == served.release for each in chosen),
+                    computed_names=() if on_demand is None else on_demand.columns,
+                    computed=b"" if on_demand is None else on_demand.matrix(computed).tobytes(),
                 )
             )
-        return PredictionFrame(
+        frame = PredictionFrame(
             at=at,
             recorded_at=time.time_ns() // 1_000,
             environment=self._environment,
@@ -254,25 +274,31 @@ class Predictor:
             digests=b"".join(digests),
             texts=texts,
             numbers={name: values.tobytes() for name, values in numbers.items()},
-            feature_names=names,
-            features=features.tobytes(),
+            feature_names=target.columns.names,
+            features=target.columns.logged(features, chosen).tobytes(),
             releases=releases,
+            feature_texts=dict(
+                zip(target.texts.names, target.texts.logged(feature_texts, chosen).T.tolist(), strict=True)
+            ),
         )
+        return frame, failed
 
     def _read_features(
         self, target: Target, rows: int, texts: Mapping[str, Sequence[str | None]], at: int
-    ) -> tuple[list[str], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], TextMatrix]:
+        no_texts = np.empty((rows, 0), dtype=np.object_)
         if not target.views:
-            return [], np.empty((rows, 0))
+            return np.empty((rows, 0)), no_texts
         if self._features is None:
             raise RequestError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "the model needs features, but no online store is set"
             )
         try:
-            matrix = self._features.read(target.views, texts, at)
+            if target.reads_numbers_only:
+                return self._features.read(target.views, texts, at), no_texts
+            return matrices_of(target.views, self._features.read_values(target.views, texts, at), rows)
         except (NoriaError, OSError) as err:
             raise _away(err) from err
-        return [column for view in target.views for column in view.columns], matrix
 
     def _log(self, frame: PredictionFrame) -> None:
         try:

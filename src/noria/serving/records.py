@@ -15,6 +15,7 @@ import msgspec
 
 from noria.errors import DeploymentError, DiskFull
 from noria.features.declarations import ViewSpec
+from noria.features.on_demand import OnDemandSpec
 
 __all__ = [
     "EXIT_LOG_HELD",
@@ -50,12 +51,13 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     """One column of the model's matrix.
 
     A `number` and a `category` come with the request, a `feature` (named `<view>__<feature>`) is looked up
-    online. A category becomes its position in `categories`; one that is not there becomes NaN or -1, as
-    `unseen` says; a missing one is always NaN.
+    online, or computed on demand, and a `text` is a feature that is a text. A category or text becomes its
+    position in `categories`; one that is not there becomes NaN or -1, as `unseen` says; a missing one is
+    always NaN.
     """
 
     name: str
-    kind: Literal["number", "category", "feature"]
+    kind: Literal["number", "category", "feature", "text"]
     categories: tuple[str, ...] = ()
     unseen: Literal["nan", "minus_one"] = "nan"
 
@@ -65,6 +67,8 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
     matrix: bytes  # (n, k), row-major, columns in the order of the model's inputs
     scores: bytes  # (n,)
+    numbers: dict[str, bytes] = {}  # what on-demand features read and give, (n,) each
+    texts: dict[str, list[str | None]] = {}
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +84,9 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     views: tuple[ViewSpec, ...] = ()
     threshold: float | None = None
     format: str = "lightgbm"
+    on_demand: tuple[OnDemandSpec, ...] = ()
+    code_digest: str | None = None  # sha256 of the file at `code`
+    code: str | None = None  # where the code of on-demand features is kept
 
 
 class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):

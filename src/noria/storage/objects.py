@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import obstore
@@ -119,8 +120,24 @@ class ObjectStorage:
     def fetch(self, sha256: str) -> Path:
         """Give a local copy, verified; it is read-only and kept for the next time."""
         if not self._cache.exists(sha256):
-            self._cache.put(self.get(sha256))
+            with TemporaryDirectory(dir=self._cache.root) as folder:
+                self._take(sha256, Path(folder, "blob"))
         return self._cache.fetch(sha256)
+
+    def _take(self, sha256: str, path: Path) -> None:
+        """Copy a blob into the cache, piece by piece: it may be larger than memory."""
+        with self._translated():
+            try:
+                pieces = obstore.get(self._store, self._key(sha256)).stream()
+            except FileNotFoundError as err:
+                raise NotFound("blob", sha256) from err
+            with path.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+        found = self._cache.put_file(path)
+        if found != sha256:
+            self._cache.remove(found)
+            raise DigestMismatch(f"the blob {self._key(sha256)} of {self.location}", sha256, found)
 
     def exists(self, sha256: str) -> bool:
         """Tell whether such a blob is kept."""

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from noria.clock import parse_duration
+from noria.clock import parse_wait
 from noria.errors import ConfigError
 from noria.lake.declarations import Dataset
 
@@ -28,7 +28,8 @@ class Stream:
     format
         How an event is written: `json`, one object each, with the dataset's columns as its fields.
     rows, every
-        A micro-batch is committed once it has so many events, or once its first has waited so long.
+        A micro-batch is committed once it has so many events, or once its first has waited so long, such as
+        `"2s"` or `"200ms"`.
     key
         The field that holds events together: those of one key go to one partition, in their order.
     partitions
@@ -87,7 +88,7 @@ class Stream:
                 raise ConfigError(f"{what}: {name} is {value}, it goes from 1{limit}")
         for name in ("every", "late_after"):
             try:
-                parse_duration(getattr(self, name))
+                parse_wait(getattr(self, name))
             except ValueError as error:
                 raise ConfigError(f"{what}: {name}: {error}") from error
         schema = self.into.schema
@@ -100,9 +101,9 @@ class Stream:
     @property
     def period(self) -> timedelta:
         """How long an event waits at most before it is committed."""
-        return parse_duration(self.every)
+        return parse_wait(self.every)
 
     @property
     def lateness(self) -> timedelta:
         """How much an event may be behind, or ahead, without being counted."""
-        return parse_duration(self.late_after)
+        return parse_wait(self.late_after)

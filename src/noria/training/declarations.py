@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from noria.errors import ConfigError
+from noria.features.fields import Field, category
+from noria.features.on_demand import OnDemand, fields_of, on_demand_of, views_of
 
 if TYPE_CHECKING:
     from noria.features.declarations import FeatureView
@@ -18,25 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Field", "Label", "Spine", "Training", "category", "train"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A column that comes with the request."""
-
-    name: str
-    kind: Literal["number", "category"] = "number"
-
-
-def category(name: str) -> Field:
-    """Declare a request column that holds a text of a limited vocabulary.
-
-    Examples
-    --------
-    >>> category("carrier").kind
-    'category'
-    """
-    return Field(name, "category")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +77,8 @@ class Label:
 class Training:
     """A model's declaration: calling it calls the function that fits the model.
 
-    Made by `train`. Inputs of the model are `fields`, then the features of `features`, in their order.
+    Made by `train`. Inputs of the model are `fields`, then the features of `features`, in their order. What
+    on-demand features read is asked for and looked up too, and is no input of the model by that.
     """
 
     stands_for_version: ClassVar[bool] = True  # to a step it is handed as the newest version of its model
@@ -103,7 +87,7 @@ class Training:
     spine: Spine
     label: Label
     fields: tuple[Field, ...]
-    features: tuple[FeatureView, ...]
+    features: tuple[FeatureView | OnDemand, ...]
     objective: Objective | None
     seed: int
     function: Callable[[TrainingSet, TrainingRun], Estimator]
@@ -121,11 +105,45 @@ class Training:
             raise ConfigError(f"training {self.name!r} reads a column twice: {', '.join(twice)}")
         if self.seed < 0:
             raise ConfigError(f"training {self.name!r} has seed {self.seed}; wanted 0 or more")
+        for view in self.features:
+            for feature in () if isinstance(view, OnDemand) else view.spec().features:
+                if feature.type == "list":
+                    raise ConfigError(
+                        f"training {self.name!r} reads feature {feature.name!r} of view {view.name!r}, a "
+                        "list; models read numbers, texts and vectors: give it a view of its own"
+                    )
+        kinds = {each.name: each.kind for each in self.fields}
+        for each in fields_of(self.features):
+            if kinds.setdefault(each.name, each.kind) != each.kind:
+                raise ConfigError(
+                    f"training {self.name!r} and an on-demand feature read {each.name!r}, one as a number "
+                    "and one as a text; declare it alike"
+                )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """`<view>__<feature>` of every feature, in order."""
-        return tuple(name for view in self.features for name in view.columns)
+        """`<view>__<feature>` of all features that the model reads, in order; a vector gives its elements."""
+        return tuple(
+            name
+            for each in self.features
+            for name in (each.columns if isinstance(each, OnDemand) else each.spec().model_columns)
+        )
+
+    @property
+    def views(self) -> tuple[FeatureView, ...]:
+        """Every view that is looked up: those of `features`, and those that on-demand features read."""
+        return views_of(self.features)
+
+    @property
+    def on_demand(self) -> tuple[OnDemand, ...]:
+        """Every on-demand feature that is computed, each behind those that it reads."""
+        return on_demand_of(self.features)
+
+    @property
+    def request_fields(self) -> tuple[Field, ...]:
+        """Columns that come with the request: those of the model, and those of on-demand features."""
+        named = {each.name: each for each in (*self.fields, *fields_of(self.features))}
+        return tuple(named.values())
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -143,7 +161,7 @@ def train(
     spine: Spine,
     label: Label,
     fields: Sequence[str | Field] = (),
-    features: Sequence[FeatureView] = (),
+    features: Sequence[FeatureView | OnDemand] = (),
     objective: Objective | None = None,
     seed: int = 0,
 ) -> Callable[[Callable[[TrainingSet, TrainingRun], Estimator]], Training]:
@@ -159,8 +177,8 @@ def train(
         What is predicted.
     fields : sequence of str or Field
         Columns of the spine that come with a request: a plain name is a number, `category(name)` a text.
-    features : sequence of FeatureView
-        Looked up as of each row's instant.
+    features : sequence of FeatureView or OnDemand
+        Looked up as of each row's instant, or computed of what comes with the request and what was looked up.
     objective : Objective, optional
         What a right or wrong decision pays.
     seed : int

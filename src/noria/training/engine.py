@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from noria.features.registering import record_view
 from noria.ledger.store import Ledger
 from noria.profiles.records import Profile
 from noria.records import Run, RunId, Version, VersionId
@@ -129,7 +130,8 @@ def fit(
             computed = compute()
             fitted = computed.fitted
             tracked.log_param("step_run", computed.run)
-        for each in (*inputs, _record_set(fitted, training.name, ledger, at=at)):
+        views = [record_view(ledger, each, cause=cause, at=at) for each in training.views]
+        for each in (*inputs, *views, _record_set(fitted, training.name, ledger, at=at)):
             tracked.add_input(each)
         tracked.log_params(fitted.params)
         for name, step, value in fitted.points:
@@ -147,6 +149,7 @@ def fit(
             run=tracked.id,
             parents=parents,
             facts=facts,
+            code=fitted.code,
             at=at,
         )
         record_statistics(

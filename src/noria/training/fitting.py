@@ -12,6 +12,10 @@ import pyarrow.compute as pc
 from noria.errors import ConfigError
 from noria.evaluation.estimates import estimated_auc, estimated_log_loss
 from noria.evaluation.scores import evaluate
+from noria.features.code_bundle import load_functions, read_bundle
+from noria.features.code_bundling import make_bundle
+from noria.features.on_demand_tables import read_columns
+from noria.features.on_demand_values import compute, differing_values
 from noria.pipelines.declarations import Step, step
 from noria.pipelines.work import find_target
 from noria.profiles.build import build_profile
@@ -52,6 +56,8 @@ class FittedModel:
         The recipe of the training set, and its counts.
     params, points
         What the function logged: parameters, and (metric, step, value).
+    code : bytes or None
+        Of its on-demand features, by which the samples were computed again.
     """
 
     format: ModelFormat
@@ -64,6 +70,7 @@ class FittedModel:
     facts: dict[str, Any]
     params: dict[str, Any]
     points: list[tuple[str, int, float]]
+    code: bytes | None = None
 
 
 def fit_model(
@@ -93,7 +100,7 @@ def fit_model(
         metrics = {name: float(value) for name, value in evaluate(data.holdout.y, scores).items()}
         metrics["estimated_auc"] = float(estimated_auc(scores))
         metrics["estimated_log_loss"] = float(estimated_log_loss(scores))
-    samples = _samples(data.training, data.signature)
+    samples = _samples(training, data.training, data.signature)
     profile = _profile(data, scores, window_rows)
     return FittedModel(
         format=model_format,
@@ -106,6 +113,7 @@ def fit_model(
         facts=dict(data.facts),
         params=run.params,
         points=run.points,
+        code=_code(training, samples),
     )
 
 
@@ -144,8 +152,9 @@ fit_rows = step(name="fit")(_fit_rows)
 
 
 def fit_step(training: Training) -> Step[Any, FittedModel]:
-    """Give the step that fits a training: the code of its module counts for the key."""
-    return replace(fit_rows, modules=(training.function.__module__,))
+    """Give the step that fits a training: the code of its module, and of on-demand features, counts."""
+    functions = (training.function, *(each.function for each in training.on_demand))
+    return replace(fit_rows, modules=tuple(dict.fromkeys(each.__module__ for each in functions)))
 
 
 class _FunctionRun:
@@ -180,9 +189,30 @@ def _sample_rows(rows: TrainingSet) -> np.ndarray:
     return np.unique(np.linspace(0, len(rows) - 1, min(_SAMPLE_ROWS, len(rows))).astype(np.int64))
 
 
-def _samples(rows: TrainingSet, signature: Signature) -> pa.Table:
+def _samples(training: Training, rows: TrainingSet, signature: Signature) -> pa.Table:
     positions = rows.rows[_sample_rows(rows)]
-    return rows.source.select(list(signature.names)).take(pa.array(positions))
+    specs = [each.spec() for each in training.on_demand]
+    names = [*signature.names, *(name for each in specs for name in (*each.inputs, *each.columns))]
+    return rows.source.select(list(dict.fromkeys(names))).take(pa.array(positions))
+
+
+def _code(training: Training, samples: pa.Table) -> bytes | None:
+    """Give the code of on-demand features, once it has computed the samples as the project's did."""
+    if not training.on_demand:
+        return None
+    data = make_bundle(training.on_demand)
+    for bound in load_functions(read_bundle(data)):
+        spec = bound.spec
+        found = compute(bound, read_columns(samples, spec), samples.num_rows)
+        wanted = np.column_stack([column_floats(name, samples[name]) for name in spec.columns])
+        if differing := differing_values(found.values, wanted):
+            told = f"; {found.first}" if found.first is not None else ""
+            raise ConfigError(
+                f"on-demand feature {spec.name!r} gives other values from the code that is kept with the "
+                f"model, in {len(differing)} of {samples.num_rows} sample rows{told}. Code that serves has "
+                "its modules by import statements, reads no file beside them, and keeps nothing between calls"
+            )
+    return data
 
 
 def _sample_matrix(rows: TrainingSet) -> Matrix:
@@ -198,7 +228,7 @@ def _profile(data: TrainingData, scores: Matrix, window_rows: int | None) -> Pro
     raw = data.training.source.take(pa.array(data.population))
     columns: dict[str, Any] = {
         each.name: raw.column(each.name).to_pylist()
-        if each.kind == "category"
+        if each.is_text
         else column_floats(each.name, raw.column(each.name))
         for each in data.signature.inputs
     }

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from noria.clock import format_instant
 from noria.errors import SourceError
+from noria.features.on_demand_tables import add_on_demand, failure_facts, refuse_useless
 from noria.records import canonical_json
 from noria.registry.matrix import column_floats, encode
 from noria.registry.records import Input, Signature
@@ -72,7 +73,8 @@ def build_training_set(
     training : Training
     feature_rows : pa.Table
         One row per spine row: its id and instant (named as the spine names them, or `id` and `at`), the
-        fields, and `<view>__<feature>` columns. The order of rows does not matter.
+        fields, and `<view>__<feature>` columns. The order of rows does not matter. Columns of on-demand
+        features are computed here.
     labels : pa.Table
         The label's dataset: id, label and `known_at`. Of several rows of one id the last known counts, of
         those known at once the greater label.
@@ -85,10 +87,18 @@ def build_training_set(
 
     Raises
     ------
+    ConfigError
+        If an on-demand feature gives something malformed, or its values for a row depend on other rows.
     SourceError
         If a column is missing or of a wrong type, an id comes twice, a label is neither 0 nor 1, or no
-        labelled row, or only one class, is left to train on.
+        labelled row, or only one class, is left to train on; if an on-demand feature refuses a row.
     """
+    feature_rows, computed = add_on_demand(
+        feature_rows, [each.bound() for each in training.on_demand], check=True
+    )
+    for name, each in computed.items():
+        if each.first is not None:
+            refuse_useless(name, failed=len(each.failed), rows=feature_rows.num_rows, first=each.first)
     at_column = _column(feature_rows, training.spine.at, "at", "feature rows")
     at = _micros(feature_rows, at_column)
     start = holdout_from or until
@@ -108,7 +118,7 @@ def build_training_set(
         if held.size:
             holdout = _make_set(training, signature, feature_rows, at=at, labels=known_now, rows=held)
     made = _make_set(training, signature, feature_rows, at=at, labels=known_then, rows=rows)
-    facts = {
+    facts: dict[str, Any] = {
         "since": None if since is None else format_instant(since),
         "until": format_instant(until),
         "holdout_from": None if holdout_from is None else format_instant(holdout_from),
@@ -117,6 +127,8 @@ def build_training_set(
         "holdout_rows": 0 if holdout is None else len(holdout),
         "columns": len(signature.inputs),
     }
+    if failed := failure_facts(computed, rows):
+        facts["on_demand"] = failed
     population = _in_order(training, feature_rows, at, within & (at < _as_micros(start)))
     return TrainingData(made, holdout, signature, facts, population, at[population], told_at[rows])
 
@@ -229,15 +241,22 @@ def _signature(training: Training, feature_rows: pa.Table, rows: npt.NDArray[np.
     inputs = []
     for each in training.fields:
         if each.kind == "category":
-            values = feature_rows.column(_column(feature_rows, each.name, "feature rows")).take(
-                pa.array(rows)
-            )
-            seen = (text for text in pc.unique(values.cast(pa.string())).to_pylist() if text is not None)
-            inputs.append(Input(each.name, "category", tuple(sorted(seen))))
+            inputs.append(Input(each.name, "category", _vocabulary(each.name, feature_rows, rows)))
         else:
             inputs.append(Input(each.name, "number"))
-    inputs.extend(Input(each, "feature") for each in training.feature_names)
+    texts = {name for view in training.views for name in view.spec().text_columns}
+    for name in training.feature_names:
+        if name in texts:
+            inputs.append(Input(name, "text", _vocabulary(name, feature_rows, rows)))
+        else:
+            inputs.append(Input(name, "feature"))
     return Signature(tuple(inputs), training.label.name)
+
+
+def _vocabulary(name: str, feature_rows: pa.Table, rows: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    values = feature_rows.column(_column(feature_rows, name, "feature rows")).take(pa.array(rows))
+    seen = (text for text in pc.unique(values.cast(pa.string())).to_pylist() if text is not None)
+    return tuple(sorted(seen))
 
 
 def _make_set(

@@ -62,7 +62,7 @@ def _column(each: Input, data: TrainingData) -> Column:
         matrix = encode(signature, data.training.source, rows=data.population)
         return np.ascontiguousarray(matrix[:, 0])
 
-    return Column(each.name, "category" if each.kind == "category" else "number", load, each.categories)
+    return Column(each.name, "category" if each.is_text else "number", load, each.categories)
 
 
 def _own_outcomes(training: Training, data: TrainingData, *, z: float) -> Iterator[Suspicion]:
@@ -70,7 +70,7 @@ def _own_outcomes(training: Training, data: TrainingData, *, z: float) -> Iterat
     label, rows = training.label, len(data.training)
     late = int((data.outcome_known > data.training.at).sum())
     label_waits = label.source.known_at_column != label.source.event_at
-    for view in training.features:
+    for view in training.views:
         spec = view.spec()
         for name, feature in zip(spec.columns, spec.features, strict=True):
             made_from = {feature.aggregation.column, *(each.column for each in feature.aggregation.where)}

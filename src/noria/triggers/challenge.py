@@ -318,6 +318,7 @@ def _release(
             f"{version.ref} is a model of format {manifest.format!r}, which is registered and scored but not "
             f"served in this release; let {training.name!r} return a LightGBM model"
         )
+    bundle = bench.registry.read_code(version)
     return record_release(
         bench.ledger,
         version,
@@ -326,10 +327,12 @@ def _release(
             Input(name=each.name, kind=each.kind, categories=each.categories)
             for each in manifest.signature.inputs
         ],
-        views=[view.spec() for view in training.features],
+        views=[view.spec() for view in training.views],
         threshold=None if training.objective is None else training.objective.cut,
         model_format=manifest.format,
         refit_of=refit_of,
+        on_demand=() if bundle is None else bundle.on_demand,
+        on_demand_code=None if bundle is None else bundle.digest,
         cause=cause,
         at=at,
     )
@@ -428,7 +431,7 @@ def _judge(
         challenger=challenger.score(held.X)[fair],
         base_rate=_base_rate(fitted.version),
         data_version=_data_version(bench.ledger, fitted),
-        production=None if champion is None else champion.score_rows(raw)[fair],
+        production=None if champion is None else _champion_scores(bench, champion, raw)[fair],
         production_version=None if champion is None else champion.version.ref,
         until=to_micros(at),
         latency_ms=times,
@@ -446,6 +449,11 @@ def _judge(
         key=f"{key}:production",
         at=at,
     )
+
+
+def _champion_scores(bench: Bench, champion: LoadedModel, rows: pa.Table) -> npt.NDArray[np.float64]:
+    """Score rows as production does: with the code of its own on-demand features."""
+    return champion.score_rows(bench.registry.add_on_demand(champion.version, rows))
 
 
 def _put_to_work(

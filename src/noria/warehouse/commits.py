@@ -26,6 +26,7 @@ class Added:
     low: Mapping[str, Any]
     high: Mapping[str, Any]
     nulls: Mapping[str, int]
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Commit:
     added: tuple[Added, ...]
     removed: tuple[str, ...]
     facts: Mapping[str, Any]  # that noria left in it
+    timestamp_ms: int = 0  # the wall's, at which it was made
 
     @property
     def changes_rows(self) -> bool:
@@ -66,18 +68,28 @@ class CommitLog:
             )
         return sorted(name for name in found if self.exists(name))
 
+    def table_id(self, name: str) -> str | None:
+        """Give what tells a table from one that was made anew under its name; None if there is none."""
+        data = self._read(_path(name, 0))
+        for line in (data or b"").splitlines():
+            said = json.loads(line).get("metaData") if b"metaData" in line else None
+            if said is not None:
+                return str(said["id"])
+        return None
+
     def has_moved(self, name: str, *, since: int) -> bool:
         """Say whether there is any commit after `since`."""
         return self._exists(_path(name, since + 1))
 
-    def since(self, name: str, version: int) -> list[Commit] | None:
+    def since(self, name: str, version: int, *, all_commits: bool = False) -> list[Commit] | None:
         """Give the commits after `version` that changed rows; None if `version` is not there any more.
 
-        It is not where the table was made anew, or old commits were cleaned away.
+        It is not where the table was made anew, or old commits were cleaned away. `all_commits`: also those
+        that changed none.
         """
         if not self._exists(_path(name, version)):
             return None
-        return [each for each in self._after(name, version) if each.changes_rows]
+        return [each for each in self._after(name, version) if all_commits or each.changes_rows]
 
     def _after(self, name: str, version: int) -> Iterator[Commit]:
         while True:
@@ -117,9 +129,10 @@ def _commit(version: int, data: bytes) -> Commit:
     for each in actions:
         if each.get("add", {}).get("dataChange"):
             told = json.loads(each["add"].get("stats") or "{}")
-            bounds = (told.get(name) or {} for name in ("minValues", "maxValues", "nullCount"))
-            added.append(Added(each["add"]["path"], *bounds))
+            low, high, nulls = (told.get(name) or {} for name in ("minValues", "maxValues", "nullCount"))
+            added.append(Added(each["add"]["path"], low, high, nulls, told.get("numRecords") or 0))
         if each.get("remove", {}).get("dataChange"):
             removed.append(each["remove"]["path"])
     info: dict[str, Any] = next((each["commitInfo"] for each in actions if "commitInfo" in each), {})
-    return Commit(version, tuple(added), tuple(removed), info.get("noria") or {})
+    facts, timestamp_ms = info.get("noria") or {}, int(info.get("timestamp", 0))
+    return Commit(version, tuple(added), tuple(removed), facts, timestamp_ms)

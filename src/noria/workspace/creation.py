@@ -20,7 +20,7 @@ def templates() -> tuple[str, ...]:
     Examples
     --------
     >>> templates()
-    ('empty', 'flights', 'pipeline')
+    ('customers', 'empty', 'flights', 'pipeline')
     """
     return tuple(sorted(each.name for each in _TEMPLATES.iterdir() if (each / _MARK).is_file()))
 

@@ -49,7 +49,7 @@ class DataVerbs(Opened):
             By name, or itself; of a folder of files what has changed is taken in.
         what
             A file, a pattern of files (`data/*.csv`), several; a frame; a URL of a database, an engine, a
-            connection. None: the files that the dataset declares.
+            connection. None: the files, or the `source`, that the dataset declares.
         format
             Of files: `csv`, `tsv`, `jsonl`, `parquet`, `arrow`, `excel`. None: their names tell.
         batch

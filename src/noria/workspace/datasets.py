@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pyarrow as pa
@@ -13,8 +13,12 @@ from noria.lake.blocked import find_blocked
 from noria.lake.declarations import Dataset
 from noria.lake.versions import stored_versions
 from noria.records import Event, Run, Version
+from noria.workspace.feature_sources import reads_table
 from noria.workspace.freshness import told_stale
 from noria.workspace.opened import Opened
+
+if TYPE_CHECKING:
+    from noria.workspace.project import Project
 
 __all__ = ["ColumnShown", "DatasetDetails", "DatasetSummary", "Datasets", "Reader", "Writer"]
 
@@ -278,7 +282,7 @@ class Datasets:
             return
         declared = self._project.declarations
         for view in declared.views.values():
-            if view.source.name == dataset.name:
+            if reads_table(cast("Project", self._project), view.spec(), dataset.name):
                 yield Reader(kind="feature view", name=view.name, versions=(), wrote=())
         for training in declared.trainings.values():
             sources = {training.spine.source.name, training.label.source.name}

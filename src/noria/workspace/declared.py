@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from noria.deploy.declarations import Gate
     from noria.features.declarations import FeatureView
+    from noria.features.on_demand import OnDemand
     from noria.lake.declarations import Dataset
     from noria.lake.file_declarations import Files
     from noria.monitoring.declarations import Monitor
@@ -35,6 +36,7 @@ class Declarations:
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
     views: dict[str, FeatureView] = field(default_factory=dict)
+    on_demand: dict[str, OnDemand] = field(default_factory=dict)
     trainings: dict[str, Training] = field(default_factory=dict)
     gates: dict[str, Gate] = field(default_factory=dict)
     monitors: dict[str, Monitor] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,15 @@ _BLOB = "storage:sha256/"
 
 
 def derived_tables(project: Project) -> dict[str, Callable[[], Any]]:
-    """Give what opens each view of the warehouse, each feature view, each step's result that is a table."""
+    """Give what opens each view of the warehouse, each feature view, each step's result that is a table.
+
+    And who read features of views on this machine, `feature_reads`.
+    """
     from noria.warehouse.query_tables import View
+    from noria.workspace.feature_reads import reads_table
     from noria.workspace.transforming import view_queries
 
-    found: dict[str, Callable[[], Any]] = {}
+    found: dict[str, Callable[[], Any]] = {"feature_reads": partial(reads_table, project)}
     for version in project.ledger.list_versions(kind="output"):
         if str(version.facts.get("told", "")).startswith(_TABLE) and version.uri.startswith(_BLOB):
             found[version.name] = partial(output_table, project, version)  # the newest comes last
@@ -48,9 +52,11 @@ def output_table(project: Project, version: Version) -> pa.Table:
 def _newest_features(project: Project, view: FeatureView) -> pa.Table:
     """Compute the features of every entity as of the instant at which the newest row became known."""
     from noria.features.offline import point_in_time
+    from noria.workspace.feature_sources import FeatureSources
 
     spec = view.spec()
-    rows = project.lake.read(spec.source, columns=_once([*spec.source_columns]))
+    with FeatureSources(project, [spec]) as sources:
+        rows = sources.all_of(spec)
     entities = (
         rows.select(list(spec.entity))
         .group_by(list(spec.entity))
@@ -67,7 +73,3 @@ def _newest_features(project: Project, view: FeatureView) -> pa.Table:
             **dict(zip(features.column_names, features.columns, strict=True)),
         }
     )
-
-
-def _once(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))

@@ -23,6 +23,7 @@ from noria.errors import NoriaError
 from noria.lake.freshness import wanted_age
 from noria.pipelines.kept import look_at_kept
 from noria.pipelines.store import PipelineStore
+from noria.workspace.feature_standing import online_states
 from noria.workspace.freshness import told_stale
 from noria.workspace.project import Project
 
@@ -329,15 +330,24 @@ def _online(project: Project) -> Iterator[Finding]:
         return
     store = open_online_store(project.settings.stores.online, root=project.root, readonly=True)
     try:
-        kept = set(store.views())
+        kept = store.definitions()
         position = store.position()
         at_us = to_micros(datetime.now(UTC)) if position is None else position
-        here = [view for view in views if view.name in kept]
-        for view in here:  # a definition that changed since is refused
+        here = [view for view in views if view.digest in kept.get(view.name, ())]
+        for view in here:
             entities: dict[str, Sequence[str | int | None]] = {name: [None] for name in view.entity}
             store.read([view], entities, at_us)
-        yield _finding(
-            "online store", Health.OK, f"{len(here)} of {len(views)} declared views are kept, as declared"
-        )
     finally:
         store.close()
+    told = f"{len(here)} of {len(views)} declared views are kept, as declared"
+    if others := [view.name for view in views if view.name in kept and view not in here]:
+        names = " ".join(others)
+        told = f"{told}; {', '.join(others)} as defined before"
+        yield _finding("online store", Health.WARN, told, f"`noria feature materialize {names}` loads them")
+        return
+    stale = [each for each in online_states(project).values() if each.is_stale]
+    for each in stale:
+        todo = "see what `noria up` says of it, or run `noria feature follow --once`"
+        yield _finding("online store", Health.WARN, f"view {each.view} is stale: {each.told()}", todo)
+    if not stale:
+        yield _finding("online store", Health.OK, told)

@@ -16,7 +16,7 @@ from noria.deploy.supervisor import Supervisor
 from noria.lake.store import Lake
 from noria.ledger.store import Ledger
 from noria.records import Version
-from noria.registry.matrix import encode
+from noria.registry.matrix import column_floats, encode
 from noria.registry.store import Registry
 from noria.replay.serving_day import RequestColumns
 from noria.serving.records import Route, Samples, WorkerConfig
@@ -92,7 +92,15 @@ def stored_samples(registry: Registry, version: Version) -> Samples:
     loaded = registry.load(version)
     matrix = np.ascontiguousarray(encode(loaded.signature, loaded.samples), dtype="<f8")
     scores = loaded.samples[loaded.signature.output].to_numpy().astype("<f8")
-    return Samples(matrix=matrix.tobytes(), scores=scores.tobytes())
+    numbers: dict[str, bytes] = {}
+    texts: dict[str, list[str | None]] = {}
+    bundle = registry.read_code(version)
+    for spec in () if bundle is None else bundle.on_demand:
+        for name in (*spec.numbers, *spec.features, *spec.columns):
+            floats = column_floats(name, loaded.samples[name])
+            numbers[name] = np.ascontiguousarray(floats, dtype="<f8").tobytes()
+        texts |= {name: loaded.samples[name].cast(pa.string()).to_pylist() for name in spec.texts}
+    return Samples(matrix=matrix.tobytes(), scores=scores.tobytes(), numbers=numbers, texts=texts)
 
 
 def make_probe(

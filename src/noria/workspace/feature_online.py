@@ -8,13 +8,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from noria.clock import to_micros
-from noria.errors import ConfigError, Conflict, NotFound, SourceError
+from noria.errors import ConfigError, SourceError
 from noria.workspace.feature_records import Compared, Loaded, Traced
+from noria.workspace.feature_registering import register_views
+from noria.workspace.feature_sources import FeatureSources
 from noria.workspace.feature_views import Wanted, entities_of, find_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.dataset as ds
 
+    from noria.features.declarations import ViewSpec
     from noria.workspace.project import Project
 
 __all__ = ["compare_online", "get_online", "materialize_views", "trace_values"]
@@ -30,50 +34,61 @@ def get_online(
     """See `noria.workspace.features.Features.get`."""
     import pyarrow as pa
 
+    from noria.features.layout import layout_of
     from noria.features.online import open_online_store
+    from noria.features.standing import lacking
+    from noria.features.value_columns import value_column
 
     views = [find_view(project, each) for each in features]
     if not views:
         raise ConfigError("no feature view is wanted; name one or more")
     specs = [each.spec() for each in views]
-    try:
-        if not project.has_online:
-            raise NotFound("online feature view", views[0].name, [])
-        with closing(
-            open_online_store(project.settings.stores.online, root=project.root, readonly=True)
-        ) as store:
-            values = store.read(specs, entities, to_micros(at or project.clock.now()))
-    except (NotFound, Conflict) as error:
-        wanted = " ".join(each.name for each in views)
-        error.add_note(f"`noria feature materialize {wanted}` loads it.")
-        raise
-    names = [name for spec in specs for name in spec.columns]
-    return pa.table(
-        {**{name: pa.array(each) for name, each in entities.items()}}
-        | {name: pa.array(values[:, place]) for place, name in enumerate(names)}
-    )
+    if not project.has_online:
+        raise lacking(layout_of(specs[0]), {})
+    with closing(
+        open_online_store(project.settings.stores.online, root=project.root, readonly=True)
+    ) as store:
+        at_us = to_micros(at or project.clock.now())
+        if all(spec.is_numbers_only for spec in specs):
+            numbers = store.read(specs, entities, at_us)
+            names = [name for spec in specs for name in spec.columns]
+            values = {name: pa.array(numbers[:, place]) for place, name in enumerate(names)}
+        else:
+            found = store.read_values(specs, entities, at_us)
+            values = {
+                name: value_column(each[name], feature)
+                for spec, each in zip(specs, found, strict=True)
+                for name, feature in zip(spec.columns, spec.features, strict=True)
+            }
+    return pa.table({name: pa.array(each) for name, each in entities.items()} | values)
 
 
 def materialize_views(project: Project, features: Sequence[Wanted]) -> tuple[Loaded, ...]:
     """See `noria.workspace.features.Features.materialize`."""
-    import pyarrow.compute as pc
-
-    from noria.features.online import open_online_store
+    from noria.workspace.feature_following import (
+        ViewsFollowed,
+        record_cleared,
+        record_loaded,
+        writing_store,
+    )
+    from noria.workspace.feature_needs import needed_specs
 
     views = [find_view(project, each) for each in features or sorted(project.declarations.views)]
     if not views:
         raise ConfigError("the project declares no feature view; write one: `noria.FeatureView(...)`")
-    loaded = []
-    store = open_online_store(project.settings.stores.online, root=project.root)
-    try:
+    register_views(project, views)
+    followed, loaded = ViewsFollowed(project), []
+    with writing_store(project) as store:
         for view in views:
-            spec = view.spec()
-            rows = project.lake.read(spec.source, columns=spec.source_columns)
-            store.load(view, rows)
-            until = pc.max(rows[spec.known_at]).as_py()
-            loaded.append(Loaded(view=view.name, rows=rows.num_rows, known_until=until))
-    finally:
-        store.close()
+            brought = followed.load(store, view.spec(), why="somebody asked")
+            record_loaded(project, brought)
+            loaded.append(Loaded(view=view.name, rows=brought.rows, known_until=brought.newest_at))
+        needed = {*needed_specs(project), *(view.spec() for view in views)}
+        names = {view.name for view in views} if features else set(store.views())
+        for spec in store.specs():
+            if spec.name in names and spec not in needed:
+                store.clear(spec)
+                record_cleared(project, spec)
     return tuple(loaded)
 
 
@@ -82,8 +97,9 @@ def compare_online(project: Project, name: Wanted, *, limit: int, at: datetime |
     import numpy as np
     import pyarrow as pa
 
-    from noria.features.agreeing import agree, differing, tolerances
+    from noria.features.agreeing import tolerances
     from noria.features.joining import join_features
+    from noria.features.value_columns import unequal
 
     view = find_view(project, name)
     spec = view.spec()
@@ -92,21 +108,18 @@ def compare_online(project: Project, name: Wanted, *, limit: int, at: datetime |
     columns = {each: entities.column(each).to_pylist() for each in spec.entity}
     online = get_online(project, [view], columns, at=now)
     instants = pa.array([now] * entities.num_rows, pa.timestamp("us", "UTC"))
-    offline = join_features(entities.append_column("at", instants), [view], read=project.lake.read)
+    with FeatureSources(project, [spec]) as sources:
+        offline = join_features(entities.append_column("at", instants), [view], read=sources)
     allowed = tolerances([spec])
     different = 0
-    examples: list[tuple[str, str, float | None, float | None]] = []
+    examples: list[tuple[str, str, Any, Any]] = []
     for column in spec.columns:
-        one = online.column(column).to_numpy()
-        other = offline.column(column).to_numpy()
-        found = differing(one, other, allowed[column])
-        different += found
-        if found:
-            for place in range(len(one)):
-                pair = _plain(one[place]), _plain(other[place])
-                if len(examples) < 5 and not agree(*pair, allowed[column]):
-                    who = ", ".join(str(columns[each][place]) for each in spec.entity)
-                    examples.append((who, column, *pair))
+        one, other = online.column(column), offline.column(column)
+        places = np.flatnonzero(unequal(one, other, allowed.get(column, 0.0))).tolist()
+        different += len(places)
+        for place in places[: 5 - len(examples)]:
+            who = ", ".join(str(columns[each][place]) for each in spec.entity)
+            examples.append((who, column, _plain(one[place].as_py()), _plain(other[place].as_py())))
     return Compared(
         view=view.name,
         at=now,
@@ -120,10 +133,10 @@ def compare_online(project: Project, name: Wanted, *, limit: int, at: datetime |
 def trace_values(project: Project, name: Wanted, entity: Mapping[str, Any], *, at: datetime | None) -> Traced:
     """See `noria.workspace.features.Features.trace`."""
     import pyarrow as pa
-    import pyarrow.dataset as ds
 
     from noria.features.materialize import read_sources
     from noria.features.offline import point_in_time
+    from noria.features.replaced import known_rows
 
     spec = find_view(project, name).spec()
     if set(entity) != set(spec.entity):
@@ -132,21 +145,15 @@ def trace_values(project: Project, name: Wanted, entity: Mapping[str, Any], *, a
             f"given was {', '.join(map(repr, entity)) or 'nothing'}"
         )
     now = at or project.clock.now()
-    schema = project.lake.schema(spec.source)
     instants = pa.array([now], pa.timestamp("us", "UTC"))
     spine = pa.table({each: pa.array([str(entity[each])]) for each in spec.entity} | {"at": instants})
-    mine = ds.scalar(True)
-    for column in spec.entity:
-        try:
-            mine &= ds.field(column) == pa.scalar(str(entity[column])).cast(schema.field(column).type)
-        except pa.ArrowInvalid as err:
-            kind = schema.field(column).type
-            raise SourceError(f"{column} = {entity[column]!r} is no {kind}, as the source has it") from err
+    with FeatureSources(project, [spec]) as sources:
+        mine = _rows_of(spec, entity, sources.schema(spec.source))
 
-    def read(source: str, *, columns: Sequence[str], where: ds.Expression) -> pa.Table:
-        return project.lake.read(source, columns=columns, where=where & mine)
+        def read(source: str, *, columns: Sequence[str], where: ds.Expression) -> pa.Table:
+            return sources(source, columns=columns, where=where & mine)
 
-    rows = read_sources([spec], spine, read)[spec.source]
+        rows = read_sources([spec], spine, read)[spec.source]
     (values,) = point_in_time(spec, rows, spine).to_pylist()
     order = [(spec.event_at, "descending"), *((each, "descending") for each in spec.key)]
     return Traced(
@@ -154,9 +161,25 @@ def trace_values(project: Project, name: Wanted, entity: Mapping[str, Any], *, a
         entity={each: str(entity[each]) for each in spec.entity},
         at=now,
         values={each: _plain(value) for each, value in values.items()},
-        rows=rows.sort_by(order),
+        rows=known_rows(rows, spec.known_at, instants[0]).sort_by(order),
     )
 
 
-def _plain(value: float) -> float | None:
-    return None if value != value else float(value)  # noqa: PLR0124 - NaN
+def _rows_of(spec: ViewSpec, entity: Mapping[str, Any], schema: pa.Schema) -> ds.Expression:
+    """Say which rows are of an entity."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    mine = ds.scalar(True)
+    for column in spec.entity:
+        kind = schema.field(column).type
+        try:
+            mine &= ds.field(column) == pa.scalar(str(entity[column])).cast(kind)
+        except pa.ArrowInvalid as err:
+            raise SourceError(f"{column} = {entity[column]!r} is no {kind}, as the source has it") from err
+    return mine
+
+
+def _plain(value: Any) -> Any:
+    """Give a value without NaN."""
+    return None if value != value else value  # noqa: PLR0124 - NaN

@@ -8,7 +8,24 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Compared", "FeatureShown", "Loaded", "Traced", "ViewDetails", "ViewSummary"]
+from noria.features.statistics.records import ViewStatistics
+
+__all__ = [
+    "BROKEN",
+    "CHECKED",
+    "Compared",
+    "FeatureShown",
+    "FoundView",
+    "FoundViews",
+    "Loaded",
+    "OnDemandDetails",
+    "Registered",
+    "Traced",
+    "ViewDetails",
+    "ViewSummary",
+]
+
+CHECKED, BROKEN = "parity.checked", "parity.broken"  # verbs of events about what was served
 
 
 class ViewSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +38,11 @@ class ViewSummary(msgspec.Struct, frozen=True, kw_only=True):
         `none` if it does not hold it.
     models
         The trainings that use it.
+    owner, description, tags, freshness
+        As they are declared.
+    known_until, behind_s, is_stale
+        Rows known by then count online; for how long something waits to be counted (0: nothing does, None:
+        that is not known); whether for longer than `freshness` allows.
     """
 
     name: str
@@ -29,6 +51,28 @@ class ViewSummary(msgspec.Struct, frozen=True, kw_only=True):
     features: int
     online: str
     models: tuple[str, ...]
+    owner: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    known_until: datetime | None = None
+    behind_s: float | None = None
+    freshness: str | None = None
+    is_stale: bool = False
+
+
+class FoundView(msgspec.Struct, frozen=True, kw_only=True):
+    """A view that a search found; `features` are those that the words are about."""
+
+    summary: ViewSummary
+    features: tuple[str, ...]
+    score: float
+
+
+class FoundViews(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search found, the best first; where that is nothing, words that may have been meant."""
+
+    views: tuple[FoundView, ...]
+    meant: tuple[str, ...]
 
 
 class FeatureShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +92,7 @@ class FeatureShown(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None
     mean: float | None
     high: float | None
+    description: str | None = None
 
 
 class ViewDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +106,10 @@ class ViewDetails(msgspec.Struct, frozen=True, kw_only=True):
         When the newest row of the source became known; None if there is no row.
     versions
         The model versions that were trained with it.
+    definitions
+        Its definitions on record, `NAME:NUMBER`, the newest first.
+    statistics
+        What was measured when the definition was put on record; None if nothing was.
     """
 
     summary: ViewSummary
@@ -71,6 +120,8 @@ class ViewDetails(msgspec.Struct, frozen=True, kw_only=True):
     as_of: datetime | None
     features: tuple[FeatureShown, ...]
     versions: tuple[str, ...]
+    definitions: tuple[str, ...] = ()
+    statistics: ViewStatistics | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +130,56 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     view: str
     rows: int
     known_until: datetime | None
+
+
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """A view on record.
+
+    Attributes
+    ----------
+    version
+        `NAME:NUMBER`.
+    statistics
+        What was measured; None if nothing has landed, or it could not be.
+    reason
+        Why it could not be measured.
+    """
+
+    view: str
+    version: str
+    statistics: ViewStatistics | None
+    reason: str | None
+
+
+class OnDemandDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """All there is to tell about one on-demand feature.
+
+    Attributes
+    ----------
+    fields
+        Columns of the request that it reads.
+    features
+        Columns of views and of other on-demand features that it reads.
+    errors
+        `missing` or `refuse`: what becomes of a row for which its function raises.
+    place
+        File and line of its function.
+    digest
+        Of the definition, without the code of its function; each model version keeps that.
+    versions
+        The model versions that were trained with it, newest first.
+    """
+
+    name: str
+    description: str | None
+    fields: tuple[str, ...]
+    features: tuple[str, ...]
+    outputs: tuple[str, ...]
+    errors: str
+    place: str
+    digest: str
+    models: tuple[str, ...]
+    versions: tuple[str, ...]
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +200,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     entities: int
     values: int
     different: int
-    examples: tuple[tuple[str, str, float | None, float | None], ...]
+    examples: tuple[tuple[str, str, Any, Any], ...]
 
 
 class Traced(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,5 +215,5 @@ class Traced(msgspec.Struct, frozen=True, kw_only=True):
     view: str
     entity: Mapping[str, str]
     at: datetime
-    values: Mapping[str, float | None]
+    values: Mapping[str, Any]
     rows: Any

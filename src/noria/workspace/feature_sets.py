@@ -1,16 +1,28 @@
-"""Training sets of a project: rows joined with features as they were known, kept as versions."""
+"""Training sets of a project: rows joined with features as they were known, kept as versions.
+
+A set is made piece by piece and written as it is made, so it may be far larger than memory. In which pieces
+makes no difference to what is kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from noria.errors import NotFound
-from noria.workspace.feature_views import Wanted, find_view
+from noria.workspace.feature_on_demand import WantedFeature, choose
+from noria.workspace.feature_registering import register_views
+from noria.workspace.feature_sources import FeatureSources
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from noria.features.declarations import ViewSpec
+    from noria.features.on_demand_values import Computed
     from noria.lake.declarations import ArrowFrame
     from noria.records import Version
     from noria.training.declarations import Spine
@@ -18,47 +30,66 @@ if TYPE_CHECKING:
 
 __all__ = ["make_training_set", "read_training_set"]
 
+_ROWS_AT_ONCE = 1_000_000
 _KIND = "training_set"
 
 
 def make_training_set(
     project: Project,
     spine: ArrowFrame | Spine | str,
-    features: Sequence[Wanted],
+    features: Sequence[WantedFeature],
     *,
     name: str,
     at: str,
+    corrected: bool,
+    rows_at_once: int | None,
     cause: str | None,
 ) -> pa.Table:
     """See `noria.workspace.features.Features.training_set`."""
-    from noria.features.joining import join_features
-    from noria.workspace.kept_sets import encode
+    from noria.features.on_demand_tables import on_demand_facts
+    from noria.workspace.feature_spines import opened_spine
+    from noria.workspace.kept_sets import SetWriter, read_kept, scratch
 
-    rows, at = _spine(project, spine, at)
-    views = [find_view(project, each) for each in features]
-    read: dict[str, Version | None] = {}
-    asked = {
-        "features": [each.name for each in views],
-        "at": at,
-    }
-    with project.ledger.running(_KIND, name, cause=cause, params=asked) as running:
-        made = join_features(rows, views, read=_Reading(project, read), at=at)
-        for source in read.values():
+    chosen = choose(project, features)
+    specs = [_corrected(each.spec()) if corrected else each.spec() for each in chosen.views]
+    registered = register_views(project, chosen.views, cause=cause)
+    asked = {"features": chosen.names, "at": at} | ({"corrected": True} if corrected else {})
+    many = _ROWS_AT_ONCE if rows_at_once is None else rows_at_once
+    failed = _Failed()
+    with (
+        project.ledger.running(_KIND, name, cause=cause, params=asked) as running,
+        scratch(project) as folder,
+        FeatureSources(project, specs, is_corrected=corrected) as sources,
+        opened_spine(project, spine, at=at, folder=folder) as rows,
+    ):
+        for each in registered:
+            running.add_input(each)
+        writer = SetWriter(folder / "set.arrow")
+        for chunk in rows.chunks(many):
+            made = _joined(chunk, specs, sources, at=rows.at, is_one_of_many=chunk.num_rows == many)
+            made, computed = chosen.complete(made, check=True)
+            failed.add(computed, before=writer.rows)
+            writer.write(made)
+        failed.refuse_useless(writer.rows)
+        size_bytes = writer.close()
+        for source in (*rows.read, *sources.read.values()):
             if source is not None:
                 running.add_input(source)
-        data = encode(made)
-        sha256 = project.storage.put(data)
+        sha256 = project.storage.put_file(writer.path)
         facts = {
-            "rows": made.num_rows,
+            "rows": writer.rows,
             "columns": made.num_columns,
-            "views": {each.name: each.spec().digest for each in views},
-            "size_bytes": len(data),
+            "views": {each.name: each.spec().digest for each in chosen.views},
+            "size_bytes": size_bytes,
+            **({"corrected": True} if corrected else {}),
+            **on_demand_facts(chosen.on_demand, {}),
+            **failed.facts(),
         }
         version = running.record_version(
             _KIND, name, sha256=sha256, uri=project.storage.uri(sha256), facts=facts
         )
-        running.metrics["rows"] = float(made.num_rows)
-    return made.replace_schema_metadata({"noria.version": version.ref})
+        running.metrics["rows"] = float(writer.rows)
+    return read_kept(project, version).replace_schema_metadata(_told(version) | failed.told(writer.rows))
 
 
 def read_training_set(project: Project, name: str, number: int | None) -> pa.Table:
@@ -69,30 +100,68 @@ def read_training_set(project: Project, name: str, number: int | None) -> pa.Tab
     found = next((each for each in reversed(kept) if number in (None, each.number)), None)
     if found is None:
         raise NotFound(_KIND, name if number is None else f"{name}:{number}", [each.ref for each in kept])
-    return read_kept(project, found).replace_schema_metadata({"noria.version": found.ref})
+    return read_kept(project, found).replace_schema_metadata(_told(found))
 
 
-def _spine(project: Project, spine: ArrowFrame | Spine | str, at: str) -> tuple[pa.Table, str]:
-    from noria.lake.schema import as_table
-    from noria.training.declarations import Spine
+def _joined(
+    chunk: pa.Table, specs: Sequence[ViewSpec], sources: FeatureSources, *, at: str, is_one_of_many: bool
+) -> pa.Table:
+    import pyarrow as pa
 
-    if isinstance(spine, str):
-        return project.query(spine), at
-    if isinstance(spine, Spine):
-        return project.lake.read(spine.source.name), spine.at
-    return as_table(spine, name="spine"), at
+    from noria.features.joining import join_features
+
+    if not specs:
+        return chunk
+    made = join_features(
+        chunk, specs, read=sources, at=at, schema_of=sources.schema, by_entity=is_one_of_many
+    )
+    pa.default_memory_pool().release_unused()  # else each piece takes as much again
+    return made
 
 
-class _Reading:
-    """Reads sources, each at one version, and remembers which."""
+def _corrected(spec: ViewSpec) -> ViewSpec:
+    """Let rows be known as soon as they happened."""
+    return msgspec.structs.replace(spec, known_at=spec.event_at)
 
-    def __init__(self, project: Project, read: dict[str, Version | None]) -> None:
-        self._project, self._read = project, read
 
-    def __call__(self, name: str, /, *, columns: Sequence[str], where: Any) -> pa.Table:
-        from noria.lake.versions import stored_versions
+def _told(version: Version) -> dict[str, str]:
+    return {"noria.version": version.ref} | (
+        {"noria.corrected": "true"} if version.facts.get("corrected") else {}
+    )
 
-        if name not in self._read:
-            versions = stored_versions(self._project.ledger, name)
-            self._read[name] = versions[-1] if versions else None
-        return self._project.lake.read(name, columns=columns, where=where, version=self._read[name])
+
+@dataclass(slots=True)
+class _Failed:
+    """The rows for which on-demand features failed, over all pieces."""
+
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, computed: Mapping[str, Computed], *, before: int) -> None:
+        """Take those of a piece; `before` it were so many rows."""
+        from dataclasses import replace
+
+        for name, each in computed.items():
+            if each.first is not None:
+                self.reasons.setdefault(name, Counter()).update(each.reasons)
+                self.first.setdefault(name, replace(each.first, row=each.first.row + before))
+
+    def refuse_useless(self, rows: int) -> None:
+        """Raise `SourceError` if one failed for all rows."""
+        from noria.features.on_demand_tables import refuse_useless
+
+        for name, each in self.reasons.items():
+            refuse_useless(name, failed=each.total(), rows=rows, first=self.first[name])
+
+    def facts(self) -> dict[str, Any]:
+        """Give them for the record, without any value of a row."""
+        failed = {name: dict(sorted(each.items())) for name, each in self.reasons.items()}
+        return {"failed": failed} if failed else {}
+
+    def told(self, rows: int) -> dict[str, str]:
+        """Say for whoever made the set what failed."""
+        told = [
+            f"{name}: {each.total()} of {rows} rows are missing; the first is {self.first[name]}"
+            for name, each in self.reasons.items()
+        ]
+        return {"noria.missing": "\n".join(told)} if told else {}

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from noria.errors import NotFound
-from noria.features.declarations import FeatureView, ViewSpec
+from noria.errors import ConfigError, NotFound
+from noria.features.declarations import FeatureSpec, FeatureView, ViewSpec
+from noria.features.registering import list_view_versions, record_view
+from noria.features.searching import search_views
 from noria.features.telling import rule_of
-from noria.workspace.feature_records import FeatureShown, ViewDetails, ViewSummary
+from noria.workspace.feature_records import (
+    FeatureShown,
+    FoundView,
+    FoundViews,
+    Registered,
+    ViewDetails,
+    ViewSummary,
+)
+from noria.workspace.feature_registering import find_view_statistics, measure_view
+from noria.workspace.feature_sources import FeatureSources, is_table
+from noria.workspace.feature_standing import OnlineState, online_states
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,16 +29,37 @@ if TYPE_CHECKING:
     from noria.records import Version
     from noria.workspace.project import Project
 
-__all__ = ["Wanted", "entities_of", "find_view", "list_views", "show_view"]
+__all__ = [
+    "Wanted",
+    "entities_of",
+    "find_view",
+    "list_views",
+    "register_named",
+    "search_project",
+    "show_view",
+]
 
 Wanted = str | FeatureView
 
 
 def find_view(project: Project, wanted: Wanted) -> FeatureView:
-    """Give a view by its name. Raises `NotFound`, which says what exists."""
+    """Give a view by its name.
+
+    Raises
+    ------
+    ConfigError
+        If it is an on-demand feature, of which there is no view.
+    NotFound
+        If there is none of the name; says what exists.
+    """
     if isinstance(wanted, FeatureView):
         return wanted
     views = project.declarations.views
+    if wanted in project.declarations.on_demand:
+        raise ConfigError(
+            f"{wanted!r} is an on-demand feature: it is computed when it is asked for, by `get` and in "
+            "training sets; there is nothing of it to load, compare or trace"
+        )
     if wanted not in views:
         raise NotFound("feature view", wanted, views)
     return views[wanted]
@@ -34,34 +67,50 @@ def find_view(project: Project, wanted: Wanted) -> FeatureView:
 
 def list_views(project: Project) -> tuple[ViewSummary, ...]:
     """List the views that the project declares, by name."""
-    online = _online(project)
+    online = online_states(project)
     return tuple(_summary(project, view, online) for _, view in sorted(project.declarations.views.items()))
+
+
+def search_project(project: Project, text: str, *, tags: Collection[str], owner: str | None) -> FoundViews:
+    """See `noria.workspace.features.Features.search`."""
+    found = search_views(project.declarations.views.values(), text, tags=tags, owner=owner)
+    online = online_states(project) if found.hits else {}
+    return FoundViews(
+        views=tuple(
+            FoundView(summary=_summary(project, each.view, online), features=each.features, score=each.score)
+            for each in found.hits
+        ),
+        meant=found.meant,
+    )
+
+
+def register_named(project: Project, features: Sequence[Wanted]) -> tuple[Registered, ...]:
+    """See `noria.workspace.features.Features.register`."""
+    done = []
+    for each in features or sorted(project.declarations.views):
+        view = find_view(project, each)
+        version = record_view(project.ledger, view)
+        measure_view(project, view, version, again=True)
+        reasons = project.ledger.list_events(verb="features.unmeasured", subject=version.ref)
+        found = find_view_statistics(project, version)
+        reason = reasons[-1].payload["reason"] if reasons and found is None else None
+        done.append(Registered(view=view.name, version=version.ref, statistics=found, reason=reason))
+    return tuple(done)
 
 
 def show_view(project: Project, name: Wanted) -> ViewDetails:
     """Tell all about one view."""
-    import pyarrow.compute as pc
-
     view = find_view(project, name)
     spec = view.spec()
     newest, as_of = _newest(project, spec)
-    shown = []
-    for column, feature in zip(spec.columns, spec.features, strict=True):
-        values = newest.column(column)
-        there = values.filter(pc.invert(pc.is_nan(values)))
-        bounds = pc.min_max(there).as_py()
-        shown.append(
-            FeatureShown(
-                name=feature.name,
-                rule=rule_of(feature.aggregation),
-                missing=len(values) - len(there),
-                low=bounds["min"],
-                mean=pc.mean(there).as_py(),
-                high=bounds["max"],
-            )
-        )
+    shown = [
+        _shown(newest.column(column), feature, view.description_of(feature.name))
+        for column, feature in zip(spec.columns, spec.features, strict=True)
+    ]
+    definitions = list_view_versions(project.ledger, view.name)
+    current = next((each for each in definitions if each.sha256 == spec.digest), None)
     return ViewDetails(
-        summary=_summary(project, view, _online(project)),
+        summary=_summary(project, view, online_states(project)),
         digest=spec.digest,
         event_at=spec.event_at,
         known_at=spec.known_at,
@@ -69,40 +118,55 @@ def show_view(project: Project, name: Wanted) -> ViewDetails:
         as_of=as_of,
         features=tuple(shown),
         versions=_versions(project, spec),
+        definitions=tuple(each.ref for each in reversed(definitions)),
+        statistics=None if current is None else find_view_statistics(project, current),
     )
 
 
 def entities_of(project: Project, spec: ViewSpec) -> pa.Table:
     """Give every entity of the source, by name."""
     names = list(spec.entity)
-    rows = project.lake.read(spec.source, columns=names).drop_null()
+    with FeatureSources(project, [spec]) as sources:
+        rows = sources(spec.source, columns=names).select(names).drop_null()
     return rows.group_by(names).aggregate([]).select(names).sort_by([(each, "ascending") for each in names])
 
 
-def _online(project: Project) -> Mapping[str, str]:
-    """Give the digest of each view that the online store holds."""
-    if not project.has_online:
-        return {}
-    from noria.features.online import open_online_store
-
-    store = open_online_store(project.settings.stores.online, root=project.root, readonly=True)
-    try:
-        return store.definitions()
-    finally:
-        store.close()
-
-
-def _summary(project: Project, view: FeatureView, online: Mapping[str, str]) -> ViewSummary:
+def _summary(project: Project, view: FeatureView, online: Mapping[str, OnlineState]) -> ViewSummary:
     spec = view.spec()
-    held = online.get(view.name)
+    state = online.get(view.name) or OnlineState(view=view.name, online="none")
     trainings = project.declarations.trainings.values()
     return ViewSummary(
         name=view.name,
         source=spec.source,
         entity=spec.entity,
         features=len(spec.features),
-        online="none" if held is None else "current" if held == spec.digest else "other",
-        models=tuple(sorted(each.name for each in trainings if view in each.features)),
+        online=state.online,
+        known_until=state.known_until,
+        behind_s=state.behind_s,
+        freshness=view.freshness,
+        is_stale=state.is_stale,
+        models=tuple(sorted(each.name for each in trainings if view in each.views)),
+        owner=view.owner,
+        description=view.description,
+        tags=tuple(view.tags),
+    )
+
+
+def _shown(values: pa.ChunkedArray, feature: FeatureSpec, description: str | None) -> FeatureShown:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    is_number = pa.types.is_floating(values.type)
+    there = values.filter(pc.invert(pc.is_nan(values))) if is_number else values.drop_null()
+    bounds = pc.min_max(there).as_py() if is_number else {"min": None, "max": None}
+    return FeatureShown(
+        name=feature.name,
+        rule=rule_of(feature.aggregation),
+        missing=len(values) - len(there),
+        low=bounds["min"],
+        mean=pc.mean(there).as_py() if is_number else None,
+        high=bounds["max"],
+        description=description,
     )
 
 
@@ -112,11 +176,12 @@ def _newest(project: Project, spec: ViewSpec) -> tuple[pa.Table, datetime | None
     import pyarrow.compute as pc
 
     from noria.features.offline import point_in_time
+    from noria.features.value_columns import empty_columns
 
-    if not project.lake.exists(spec.source):
-        empty = {name: pa.chunked_array([], pa.float64()) for name in spec.columns}
-        return pa.table(empty), None
-    rows = project.lake.read(spec.source, columns=spec.source_columns)
+    if is_table(project, spec) and not project.lake.exists(spec.source):
+        return pa.table(empty_columns([spec])), None
+    with FeatureSources(project, [spec]) as sources:
+        rows = sources.all_of(spec)
     newest = pc.max(rows[spec.known_at]).as_py()
     entities = entities_of(project, spec)
     instants = pa.array([newest] * entities.num_rows, pa.timestamp("us", "UTC"))
@@ -127,6 +192,6 @@ def _versions(project: Project, spec: ViewSpec) -> tuple[str, ...]:
     """Name the model versions whose training read this view, newest first."""
     found: list[Version] = []
     for each in project.declarations.trainings.values():
-        if spec.name in {view.name for view in each.features}:
+        if spec.name in {view.name for view in each.views}:
             found += project.ledger.list_versions(kind="model", name=each.name)
     return tuple(each.ref for each in sorted(found, key=lambda each: each.at, reverse=True))

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from noria.features.declarations import FeatureView
-from noria.workspace.feature_online import compare_online, get_online, materialize_views, trace_values
-from noria.workspace.feature_records import Compared, Loaded, Traced, ViewDetails, ViewSummary
+from noria.workspace.feature_on_demand import (
+    WantedFeature,
+    get_features,
+    list_on_demand,
+    request_columns,
+    show_on_demand,
+)
+from noria.workspace.feature_online import compare_online, materialize_views, trace_values
+from noria.workspace.feature_reads import note_read
+from noria.workspace.feature_records import (
+    Compared,
+    FoundViews,
+    Loaded,
+    OnDemandDetails,
+    Registered,
+    Traced,
+    ViewDetails,
+    ViewSummary,
+)
 from noria.workspace.feature_sets import make_training_set, read_training_set
-from noria.workspace.feature_views import Wanted, find_view, list_views, show_view
+from noria.workspace.feature_views import (
+    Wanted,
+    find_view,
+    list_views,
+    register_named,
+    search_project,
+    show_view,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from noria.features.fields import Field
+    from noria.features.following import Brought, HeldUp
     from noria.features.statistics.records import SetStatistics
     from noria.lake.declarations import ArrowFrame
     from noria.training.declarations import Spine
+    from noria.workspace.feature_parity import ParityReport
+    from noria.workspace.feature_reader_records import FeatureReaders
     from noria.workspace.project import Project
 
 __all__ = ["Features"]
@@ -39,33 +67,86 @@ class Features:
         """List the views that the project declares, by name."""
         return list_views(self._project)
 
+    def search(self, text: str = "", *, tags: Collection[str] = (), owner: str | None = None) -> FoundViews:
+        """Search views by words: names, descriptions, entities, sources, rules, tags, owners.
+
+        Parameters
+        ----------
+        text
+            Words that all have to be found; a beginning of one will do. Case does not count.
+        tags
+            That all have to be there.
+        owner
+            Whose views.
+
+        Returns
+        -------
+        FoundViews
+            `.views`, the best first; where there is none, `.meant`: words that are near.
+        """
+        return search_project(self._project, text, tags=tags, owner=owner)
+
+    def list_on_demand(self) -> tuple[OnDemandDetails, ...]:
+        """Tell about every on-demand feature that the project declares, by name."""
+        return list_on_demand(self._project)
+
+    def show_on_demand(self, name: WantedFeature) -> OnDemandDetails:
+        """Tell all about one on-demand feature. Raises `NotFound`, which says what exists."""
+        return show_on_demand(self._project, name)
+
+    def request_columns(self, name: WantedFeature) -> tuple[Field, ...]:
+        """Give the columns that `get` has to be given for a feature: entities, and fields of a request."""
+        return request_columns(self._project, name)
+
     def show(self, name: Wanted) -> ViewDetails:
         """Tell all about one view. Raises `NotFound`, which says what exists."""
         return show_view(self._project, name)
 
+    def register(self, features: Sequence[Wanted] = ()) -> tuple[Registered, ...]:
+        """Put the definitions of views on record, by default of all, and measure their features.
+
+        Training sets, trainings and `materialize` do so by themselves. A definition that is on record stays
+        the version it is; it is measured again where its source has changed since.
+
+        Raises
+        ------
+        NotFound
+            If there is no such view.
+        """
+        return register_named(self._project, features)
+
     def training_set(
         self,
         spine: ArrowFrame | Spine | str,
-        features: Sequence[Wanted],
+        features: Sequence[WantedFeature],
         *,
         name: str = "training_set",
         at: str = "at",
+        corrected: bool = False,
+        rows_at_once: int | None = None,
         cause: str | None = None,
     ) -> pa.Table:
         """Join rows with features as they were known at each row's instant, and keep the result as a version.
 
-        No row is lost or doubled, and their order stays. The same set again is the same version.
+        No row is lost or doubled, and their order stays. The same set again is the same version. It may be
+        larger than memory: rows are joined piece by piece, and the table that is given lies on the disk.
 
         Parameters
         ----------
         spine
-            Rows with the views' entity columns and an instant each: a frame, a `noria.Spine`, or a SELECT.
+            Rows with the views' entity columns and an instant each: a frame or a stream of its batches, a
+            `noria.Spine`, or a SELECT.
         features
-            Views, or their names.
+            Views and on-demand features, or their names. What those read of the request is in the rows.
         name
             Of the version.
         at
             The column of instants; a `noria.Spine` names its own.
+        corrected
+            Take every row as it is now, from when it happened on, not as it was known then. The version and
+            the table say so, and no gate lets a model pass that was made from it.
+        rows_at_once
+            How many rows are joined at a time; None: a million. The set is the same whatever it is.
         cause
             The event that led to it; by default that somebody asked.
 
@@ -73,7 +154,7 @@ class Features:
         -------
         Table
             The spine's columns, then `<view>__<feature>` as float64, NaN where missing. Its schema's
-            metadata has `noria.version`.
+            metadata has `noria.version`, and `noria.missing` where an on-demand feature failed for rows.
 
         Raises
         ------
@@ -82,7 +163,16 @@ class Features:
         SourceError
             If the spine lacks a column, or an instant has no time zone.
         """
-        return make_training_set(self._project, spine, features, name=name, at=at, cause=cause)
+        return make_training_set(
+            self._project,
+            spine,
+            features,
+            name=name,
+            at=at,
+            corrected=corrected,
+            rows_at_once=rows_at_once,
+            cause=cause,
+        )
 
     def read_training_set(self, name: str = "training_set", number: int | None = None) -> pa.Table:
         """Give a training set again, the newest by default. Raises `NotFound`."""
@@ -116,21 +206,25 @@ class Features:
 
     def get(
         self,
-        features: Sequence[Wanted],
-        entities: Mapping[str, Sequence[str | int | None]],
+        features: Sequence[WantedFeature],
+        entities: Mapping[str, Sequence[str | float | None]],
         *,
         at: datetime | None = None,
+        reader: str | None = None,
     ) -> pa.Table:
-        """Give online features of entities as of now.
+        """Give online features of entities as of now, and note that they were read.
 
         Parameters
         ----------
         features
-            Views, or their names.
+            Views and on-demand features, or their names.
         entities
-            Columns of the entities, such as `{"carrier": ["UA", "B6"]}`; None is a missing entity.
+            Columns of the entities, such as `{"carrier": ["UA", "B6"]}`; None is a missing entity. Beside
+            them, those of a request that on-demand features read.
         at
             The instant; by default the project's. It may not be before what the store already knows.
+        reader
+            Who asks, for `readers`; by default the user of this machine.
 
         Returns
         -------
@@ -142,7 +236,7 @@ class Features:
         Conflict, NotFound
             If the online store has another definition of a view, or none: `materialize` it.
         """
-        return get_online(self._project, features, entities, at=at)
+        return get_features(self._project, features, entities, at=at, reader=reader)
 
     def materialize(self, features: Sequence[Wanted] = ()) -> tuple[Loaded, ...]:
         """Load views into the online store from all that is known, each whole or not at all.
@@ -158,6 +252,23 @@ class Features:
         """
         return materialize_views(self._project, features)
 
+    def follow(self) -> tuple[Brought | HeldUp, ...]:
+        """Count online what came to the tables since, once, as `noria up` does all the time.
+
+        Followed are the views that the project declares and those that deployed releases need. One that
+        cannot be counted is held up, and stays as it is.
+
+        Raises
+        ------
+        LeaseHeld
+            If another process writes the store all the time.
+        StoreError
+            If the store is away.
+        """
+        from noria.workspace.feature_follower import bring_on
+
+        return bring_on(self._project)
+
     def compare(self, name: Wanted, *, limit: int = _COMPARED, at: datetime | None = None) -> Compared:
         """Compare online values of a view with the same computed offline, for its first entities by name.
 
@@ -168,8 +279,44 @@ class Features:
         """
         return compare_online(self._project, name, limit=limit, at=at)
 
-    def trace(self, name: Wanted, entity: Mapping[str, Any], *, at: datetime | None = None) -> Traced:
-        """List the source rows that made an entity's features as of an instant.
+    def verify(
+        self,
+        deployment: str,
+        environment: str = "production",
+        *,
+        since: datetime | None = None,
+        most: int = 1_000,
+    ) -> ParityReport:
+        """Compare features that a deployment served with the same computed offline.
+
+        What differs from the newest state of its source is held against those of the minute before, or of the
+        view's `freshness`: what agrees with one of them was late, and nothing else is wrong with it.
+
+        Parameters
+        ----------
+        since
+            Only predictions that were logged after it; they are those in the lake.
+        most
+            So many predictions, chosen by their ids: the same ones each time.
+
+        Raises
+        ------
+        ConfigError, NotFound
+            If there is no such environment, or it goes by the clock of a replay.
+        """
+        from noria.workspace.feature_parity import verify_deployment
+
+        return verify_deployment(self._project, environment, deployment, since=since, least=most, most=most)
+
+    def trace(
+        self,
+        name: Wanted,
+        entity: Mapping[str, Any],
+        *,
+        at: datetime | None = None,
+        reader: str | None = None,
+    ) -> Traced:
+        """List the source rows that made an entity's features as of an instant, and note that they were read.
 
         Parameters
         ----------
@@ -177,6 +324,8 @@ class Features:
             A value for each of the view's entity columns.
         at
             The instant; by default the project's.
+        reader
+            Who asks, for `readers`; by default the user of this machine.
 
         Raises
         ------
@@ -185,4 +334,26 @@ class Features:
         SourceError
             If `entity` does not name the view's entity columns, or a value cannot be one of that column.
         """
-        return trace_values(self._project, name, entity, at=at)
+        traced = trace_values(self._project, name, entity, at=at)
+        note_read(self._project, [self.view(name)], entities=1, how="trace", who=reader)
+        return traced
+
+    def readers(self, wanted: Wanted) -> FeatureReaders:
+        """Tell who used a view, or one feature of it, as far as that is on record.
+
+        Trainings and model versions, training sets and who made them, deployments and when, how many requests
+        these scored by day, and who read online features by `get` or `trace`, here or over HTTP, by day.
+
+        Parameters
+        ----------
+        wanted
+            A view, or its name, or `VIEW__FEATURE`; one that is declared no more is known all the same.
+
+        Raises
+        ------
+        NotFound
+            If there is no such view or feature.
+        """
+        from noria.workspace.feature_readers import readers_of
+
+        return readers_of(self._project, wanted)

@@ -12,8 +12,7 @@ import msgspec
 from noria.audit.training_sets import training_set_digest
 from noria.clock import from_micros
 from noria.deploy.shipping import PREDICTIONS, ship_predictions
-from noria.errors import DigestMismatch, LeaseHeld, NotFound, SourceError
-from noria.features.online import open_online_store
+from noria.errors import ConfigError, DigestMismatch, LeaseHeld, NotFound, SourceError
 from noria.lake.finding import Carrying, text_of
 from noria.ledger.redacted import expected_digest, record_redacted
 from noria.monitoring.outcomes import OUTCOMES
@@ -21,6 +20,9 @@ from noria.serving.index import PredictionIndex
 from noria.serving.records import ROUTE_FILE, Route, read_record, write_record
 from noria.streams.spool import read_spool
 from noria.workspace.endpoints import stored_samples
+from noria.workspace.feature_following import ViewsFollowed, reading_store, writing_store
+from noria.workspace.feature_needs import declared_specs
+from noria.workspace.feature_sources import FeatureSources, tables_behind
 from noria.workspace.forgetting_records import Holding
 from noria.workspace.forgetting_stores import Asked
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from noria.deploy.supervisor import Supervisor
+    from noria.features.declarations import ViewSpec
+    from noria.features.online import OnlineStore
 
 __all__ = ["Online", "Predictions", "Routes", "TrainingSets"]
 
@@ -153,18 +157,23 @@ class Online:
 
     def look(self) -> Iterator[Holding]:
         """Name the views."""
-        for name in self._views():
+        for name in dict.fromkeys(spec.name for spec in self._views()):
             told = "it is loaded anew from what is left"
             yield Holding(kind="online", name=name, state="rebuilt", told=told)
 
     def forget(self) -> Iterator[Holding]:
-        """Load them anew, and leave no byte of what was there before."""
+        """Load every definition of them anew, and leave no byte of what was there before."""
         project = self.asked.project
-        names = self._views()
+        specs = self._views()
+        names = list(dict.fromkeys(spec.name for spec in specs))
         if not names:
             return
+        followed = ViewsFollowed(project)
         try:
-            store = open_online_store(project.settings.stores.online, root=project.root)
+            with writing_store(project) as store:
+                for spec in specs:
+                    self._load(store, spec, followed)
+                store.scrub()
         except LeaseHeld as err:
             yield Holding(
                 kind="online",
@@ -173,27 +182,38 @@ class Online:
                 told=f"{err}; let it end, and forget again: what it loads then is without the subject",
             )
             return
-        try:
-            for name in names:
-                spec = project.declarations.views[name].spec()
-                position = store.position()
-                before = None if position is None else from_micros(position + _CLOCK_TICK_US)
-                store.load(spec, project.lake.read(spec.source), before=before, position=position)
-                yield Holding(kind="online", name=name, state="rebuilt")
-            store.scrub()
-        finally:
-            store.close()
+        for name in names:
+            yield Holding(kind="online", name=name, state="rebuilt")
 
-    def _views(self) -> list[str]:
-        project, trail = self.asked.project, self.asked.trail
-        mine = [name for name, view in project.declarations.views.items() if trail.knows(view.source.name)]
-        if not mine or not project.has_online:
-            return []
-        store = open_online_store(project.settings.stores.online, root=project.root, readonly=True)
+    def _load(self, store: "OnlineStore", spec: "ViewSpec", followed: ViewsFollowed) -> None:
+        """Load one anew, as far as it was: up to the position of a replay, or to now."""
+        position = store.position()
         try:
-            return [name for name in mine if name in store.views()]
-        finally:
-            store.close()
+            if position is None:
+                followed.load(store, spec, why="a subject was forgotten")
+                return
+            with FeatureSources(self.asked.project, [spec]) as sources:
+                rows, before = sources.all_of(spec), from_micros(position + _CLOCK_TICK_US)
+                store.load(spec, rows, before=before, position=position)
+        except (NotFound, SourceError):
+            if spec in declared_specs(self.asked.project):
+                raise
+            store.clear(spec)  # what nobody declares any more, and cannot be made again
+
+    def _views(self) -> list["ViewSpec"]:
+        """Give all definitions that the store holds, whoever needs them."""
+        project, trail = self.asked.project, self.asked.trail
+        with reading_store(project) as store:
+            kept = [] if store is None else store.specs()
+        return [spec for spec in kept if any(trail.knows(each) for each in _tables_behind(project, spec))]
+
+
+def _tables_behind(project: Any, spec: "ViewSpec") -> tuple[str, ...]:
+    """Name the tables of a definition; one whose query is wrong by now has its source alone."""
+    try:
+        return tables_behind(project, spec)
+    except (ConfigError, NotFound):
+        return (spec.source,)
 
 
 @dataclass(frozen=True, slots=True)

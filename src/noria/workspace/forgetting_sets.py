@@ -13,9 +13,11 @@ from noria.ledger.redacted import REDACTED, expected_digest, record_redacted
 from noria.records import Version
 from noria.workspace.forgetting_records import Holding
 from noria.workspace.forgetting_stores import Asked
-from noria.workspace.kept_sets import encode, is_kept, kept_sets, read_kept
+from noria.workspace.kept_sets import SetWriter, is_kept, kept_sets, read_kept, scratch
 
 __all__ = ["KeptSets"]
+
+_ROWS_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,20 @@ class KeptSets:
             if rows is None:
                 continue
             if mine.any():
-                sha256 = project.storage.put(encode(rows.filter(pa.array(~mine))))
+                sha256 = self._put(rows, ~mine)
                 record_redacted(project.ledger, version, sha256, why=asked.reason, cause=asked.cause)
             yield self._holding(version, int(mine.sum()))
         self._remove_replaced()
+
+    def _put(self, rows: pa.Table, stays: Flags) -> str:
+        """Write what stays, piece by piece: a set may be larger than memory."""
+        project = self.asked.project
+        with scratch(project) as folder:
+            writer = SetWriter(folder / "set.arrow")
+            for at in range(0, max(rows.num_rows, 1), _ROWS_AT_ONCE):
+                writer.write(rows.slice(at, _ROWS_AT_ONCE).filter(pa.array(stays[at : at + _ROWS_AT_ONCE])))
+            writer.close()
+            return project.storage.put_file(writer.path)
 
     def _sets(self) -> list[Version]:
         return [each for each in self.asked.descent.of("training_set") if is_kept(each)]

@@ -25,6 +25,7 @@ from noria.workspace.forgetting_trail import Descent, Trail
 if TYPE_CHECKING:
     from noria.lake.forgetting import Held
     from noria.records import Version
+    from noria.registry.store import LoadedModel
     from noria.streams.contract import StreamEvent
     from noria.streams.declarations import Stream
     from noria.workspace.project import Project
@@ -230,7 +231,7 @@ class Samples:
                     why = "all its samples are the subject's, and there is no other row to take their place"
                     yield Holding(kind="samples", name=version.ref, state="left", held=len(found), told=why)
                     continue
-                kept = scored(loaded, others.slice(0, 1))
+                kept = scored(loaded, registry.add_on_demand(version, others.slice(0, 1)))
             put_samples(
                 registry, ledger, storage, version, kept, why=self.asked.reason, cause=self.asked.cause
             )
@@ -261,7 +262,7 @@ class Samples:
         except (NotFound, DigestMismatch) as err:
             told = f"it cannot be read, so neither can its samples: {err}"
             return Holding(kind="samples", name=version.ref, state="left", told=told)
-        names = list(loaded.signature.names)
+        names = self._stored(version, loaded)
         if table not in trail.tables or not set(names) <= set(project.lake.schema(table).names):
             return set()
         rows = self._rows(version.name, columns=names)
@@ -269,6 +270,13 @@ class Samples:
             return set()
         mine = set(_tuples(rows.select(names)))
         return {place for place, each in enumerate(_tuples(loaded.samples.select(names))) if each in mine}
+
+    def _stored(self, version: "Version", loaded: "LoadedModel") -> list[str]:
+        """Name the columns of a model's samples that feature rows have: not those that are computed."""
+        bundle = self.asked.project.registry.read_code(version)
+        computed = {name for spec in (bundle.on_demand if bundle else ()) for name in spec.columns}
+        others = {loaded.signature.output, *computed}
+        return [name for name in loaded.samples.column_names if name not in others]
 
     def _rows(self, model: str, *, columns: Sequence[str] = (), without: bool = False) -> pa.Table:
         """Give the subject's feature rows, of all versions; or those that are not the subject's."""

@@ -17,6 +17,7 @@ from noria.records import Run, Version
 from noria.replay.loop import feature_table
 from noria.warehouse.forms import Form
 from noria.warehouse.lineage import Lineage
+from noria.workspace.feature_sources import tables_behind
 from noria.workspace.transforming import open_warehouse
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from noria.warehouse.transforming import Warehouse
     from noria.workspace.project import Project
 
-__all__ = ["Descent", "Trail", "descend", "find_trail"]
+__all__ = ["Descent", "Trail", "counts_subject", "descend", "find_trail"]
 
 Paths = dict[tuple[str, ...], list[Any]]
 
@@ -176,10 +177,10 @@ def _follow_training(project: "Project", training: "Training", trail: Trail) -> 
         reads = True
         for name, values in trail.carried_by(spine.source.name).items():
             columns["id" if name == spine.id else "at" if name == spine.at else name] += values
-    for view in training.features:
-        if trail.knows(view.source.name):
+    for view in training.views:
+        if counts_subject(project, view, trail):
             reads = True
-            for name, values in _entities(view, trail):
+            for name, values in _entities(project, view, trail):
                 columns[name] += values
     if trail.knows(label.source.name):
         reads = True
@@ -190,11 +191,11 @@ def _follow_training(project: "Project", training: "Training", trail: Trail) -> 
     paths: Paths = {(name,): values for name, values in columns.items() if values}
     if project.lake.exists(table):
         trail.tables[table] = {**trail.tables.get(table, {}), **paths}
-        counted = [view.name for view in training.features if trail.knows(view.source.name)]
+        counted = [view.name for view in training.views if counts_subject(project, view, trail)]
         if counted:
             trail.doubts[table] = f"rows of others keep what {', '.join(counted)} counted for them"
-    asked = {each.name for each in training.fields}
-    asked |= {name for view in training.features for name in view.spec().entity}
+    asked = {each.name for each in training.request_fields}
+    asked |= {name for view in training.views for name in view.spec().entity}
     for name, values in columns.items():
         if name == "id":
             trail.prediction_ids = [*dict.fromkeys([*trail.prediction_ids, *values])]
@@ -203,11 +204,19 @@ def _follow_training(project: "Project", training: "Training", trail: Trail) -> 
             trail.inputs[path] = [*dict.fromkeys([*trail.inputs.get(path, []), *values])]
 
 
-def _entities(view: "FeatureView", trail: Trail) -> Iterator[tuple[str, list[Any]]]:
-    carried = trail.carried_by(view.source.name)
-    for name in view.spec().entity:
-        if name in carried:
-            yield name, carried[name]
+def counts_subject(project: "Project", view: "FeatureView", trail: Trail) -> bool:
+    """Say whether a view counts rows of the dataset, or of what was derived from it."""
+    return any(trail.knows(each) for each in tables_behind(project, view.spec()))
+
+
+def _entities(project: "Project", view: "FeatureView", trail: Trail) -> Iterator[tuple[str, list[Any]]]:
+    """Give the entity columns that carry values on; those of a query are followed by their name."""
+    spec = view.spec()
+    for table in tables_behind(project, spec):
+        carried = trail.carried_by(table)
+        for name in spec.entity:
+            if name in carried:
+                yield name, carried[name]
 
 
 @dataclass(frozen=True, slots=True)

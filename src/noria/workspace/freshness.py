@@ -14,8 +14,12 @@ __all__ = ["FreshnessWatch", "standing_at", "tell_freshness", "told_stale"]
 
 
 def standing_at(project: Opened) -> datetime:
-    """Give the instant by which a project's data is fresh or not: where its replay stands, else now."""
-    if project.declarations.replays and project.has_begun:
+    """Give the instant by which a project's data is fresh or not: where its replay stands, else now.
+
+    An environment that goes by the wall's clock is served now, whatever was replayed before.
+    """
+    by_the_wall = any(each.clock == "wall" for each in project.settings.environments.values())
+    if project.declarations.replays and project.has_begun and not by_the_wall:
         newest = (
             each
             for verb in ("replay.began", "replay.day_done")

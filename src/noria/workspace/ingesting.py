@@ -23,6 +23,7 @@ from noria.workspace.source_openings import (
     is_numbered_frame,
     openings,
     shown,
+    with_declared_source,
 )
 
 __all__ = ["Taken", "Trial", "find_folder", "take", "try_out"]
@@ -109,6 +110,7 @@ def take(
         yield Taken(folder.folder, take_files(project, folder, cause=cause, at=at))
         return
     declared = dataset_of(project, dataset)
+    request = with_declared_source(project, declared, request)
     caused: list[str | None] = []
 
     def caused_by() -> str | None:
@@ -151,6 +153,7 @@ def try_out(
             "a folder of files is compared by what is kept of it already; there is no trial of it"
         )
     declared = dataset_of(project, dataset)
+    request = with_declared_source(project, declared, request)
     for name, opening in openings(project, declared, request, tell=tell, remember=False):
         trial = Trial(shown(project, name))
         try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from noria.registry.store import Registry
     from noria.storage.contract import Storage
     from noria.workspace.declared import Declarations
+    from noria.workspace.feature_reads import ReadLog
 
 __all__ = ["Opened"]
 
@@ -149,6 +150,15 @@ class Opened:
         from noria.registry.store import Registry
 
         return Registry(self.ledger, self.storage)
+
+    @cached_property
+    def feature_reads(self) -> ReadLog:
+        """Who read online features on this machine."""
+        from noria.workspace.feature_reads import ReadLog
+
+        log = ReadLog(self.state / "feature_reads")
+        self._opened.callback(log.close)
+        return log
 
     @property
     def has_online(self) -> bool:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from noria.clock import ReplayClock
 from noria.errors import ConfigError
-from noria.features.online import open_online_store
 from noria.monitoring.outcomes import OutcomeLog
 from noria.replay.declarations import Replay
 from noria.replay.records import Stores
@@ -14,6 +13,7 @@ from noria.replay.steps import PROVIDERS
 from noria.streams.opening import open_stream
 from noria.triggers.challenge import Bench
 from noria.workspace.endpoints import make_probe
+from noria.workspace.feature_following import writing_store
 from noria.workspace.fitting import make_fitter
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
     with ExitStack() as stack:
         stack.callback(server.stop)
         stack.callback(staging.stop)
-        online = open_online_store(project.settings.stores.online, root=project.root)
-        stack.callback(online.close)
+        online = stack.enter_context(writing_store(project))
         outcomes = stack.enter_context(
             OutcomeLog(
                 project.streams_path() / "outcomes", deployment=f"{replay.environment}/{training.name}"

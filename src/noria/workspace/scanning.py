@@ -22,6 +22,7 @@ _KINDS = (
     ("lake.declarations", "Dataset", "datasets", "dataset"),
     ("lake.file_declarations", "Files", "files", "folder of files"),
     ("features.declarations", "FeatureView", "views", "feature view"),
+    ("features.on_demand", "OnDemand", "on_demand", "on-demand feature"),
     ("training.declarations", "Training", "trainings", "training"),
     ("deploy.declarations", "Gate", "gates", "gate"),
     ("monitoring.declarations", "Monitor", "monitors", "monitor"),
@@ -77,6 +78,8 @@ def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
             for variable, thing in vars(found.modules[name]).copy().items():
                 if not variable.startswith("_"):
                     _collect(found, variable, thing, module=name)
+    if twice := sorted(found.views.keys() & found.on_demand.keys()):
+        raise ConfigError(f"a feature view and an on-demand feature are both called {twice[0]!r}; rename one")
     heed_time_zones()
     return found
 

@@ -36,6 +36,7 @@ __all__ = [
     "openings",
     "shown",
     "wanted_of",
+    "with_declared_source",
 ]
 
 _TYPES_BY_RULE = {"finite": "number", "length": "string", "matches": "string"}
@@ -93,6 +94,13 @@ def dataset_of(project: Opened, dataset: str | Dataset | Files) -> Dataset:
         f"{modules or 'a module that noria.toml lists'}. "
         f"`noria dataset profile {dataset} FILE` proposes one from a file"
     )
+
+
+def with_declared_source(project: Opened, dataset: Dataset, request: Request) -> Request:
+    """Let the function that the dataset declares as its source give the rows, if nothing else is named."""
+    if request.what is not None or dataset.files is not None or dataset.source is None:
+        return request
+    return replace(request, what=dataset.source(project.root))
 
 
 _Opening = Callable[[], AbstractContextManager["Watched"]]

@@ -9,12 +9,15 @@ import msgspec
 
 from noria.deploy.history import list_moves
 from noria.deploy.releases import find_standing, read_release, read_route
+from noria.errors import StoreError
 from noria.lake.blocked import BlockedDataset
 from noria.ledger.store import Ledger
 from noria.monitoring.records import MonitorReport
 from noria.records import Run, RunState
 from noria.replay.declarations import Replay
 from noria.triggers.reconcile import Decision, list_unfinished
+from noria.workspace.feature_records import CHECKED
+from noria.workspace.feature_standing import OnlineState, online_states
 from noria.workspace.freshness import tell_freshness
 from noria.workspace.pipeline_states import PipelineState, pipeline_states
 
@@ -64,6 +67,15 @@ class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None
     moves: int
     reason: str
+    verified: "VerifiedState | None" = None  # the last look at what it serves, by `noria up`
+
+
+class VerifiedState(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found when served features were computed again offline."""
+
+    at: datetime
+    is_broken: bool
+    found: str
 
 
 class ReplayState(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +108,8 @@ class ProjectStatus(msgspec.Struct, frozen=True, kw_only=True):
     runs: dict[str, dict[str, int]] = {}  # kind -> state -> how many
     killed: tuple[Run, ...] = ()  # and never made good by a later attempt
     unfinished: tuple[Decision, ...] = ()  # decisions to run whose end is not on record
+    features: tuple[OnlineState, ...] = ()  # views of which the online store holds any definition
+    online_error: str | None = None  # why nothing is known of them
 
 
 def project_status(project: "Project") -> ProjectStatus:
@@ -129,6 +143,7 @@ def project_status(project: "Project") -> ProjectStatus:
     ledger = project.ledger
     ledger.mark_killed()
     runs = ledger.list_runs()
+    features, online_error = _features(project)
     newest = ledger.list_events(newest_first=True, limit=1)
     return msgspec.structs.replace(
         begun,
@@ -141,7 +156,17 @@ def project_status(project: "Project") -> ProjectStatus:
         runs=_counted(runs),
         killed=_killed(runs),
         unfinished=tuple(list_unfinished(ledger)),
+        features=features,
+        online_error=online_error,
     )
+
+
+def _features(project: "Project") -> tuple[tuple[OnlineState, ...], str | None]:
+    try:
+        states = online_states(project).values()
+    except StoreError as error:
+        return (), str(error)
+    return tuple(each for each in states if each.definitions), None
 
 
 def deployments(ledger: Ledger) -> tuple[DeploymentState, ...]:
@@ -172,7 +197,17 @@ def _deployment(ledger: Ledger, environment: str, name: str) -> DeploymentState 
         share=share,
         moves=len(moves),
         reason=moves[-1].reason,
+        verified=_verified(ledger, f"{environment}/{name}"),
     )
+
+
+def _verified(ledger: Ledger, subject: str) -> VerifiedState | None:
+    last = ledger.list_events(verb=CHECKED, subject=subject, newest_first=True, limit=1)
+    if not last:
+        return None
+    told = last[0].payload
+    is_broken = bool(told["values"] or told["unexamined"])
+    return VerifiedState(at=last[0].at, is_broken=is_broken, found=told["reason"])
 
 
 def _replays(declared: Mapping[str, Replay], ledger: Ledger | None) -> tuple[ReplayState, ...]:

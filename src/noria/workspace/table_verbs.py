@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from noria.workspace.feature_sources import reads_table
 from noria.workspace.opened import Opened
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class TableVerbs(Opened):
 def _readers(project: Opened, name: str) -> Iterator[str]:
     """Name what reads a table beside models: feature views, contracts that look keys up in it."""
     for view in project.declarations.views.values():
-        if view.source.name == name:
+        if reads_table(cast("Project", project), view.spec(), name):
             yield f"the feature view {view.name!r}"
     for dataset in project.declarations.datasets.values():
         if any(rule.dataset == name for rule in dataset.checks):

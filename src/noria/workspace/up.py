@@ -1,8 +1,8 @@
 """`noria up`: the one process of a project that runs all the time.
 
 It emits the ticks of schedules, lets triggers decide, runs what they decide and what people ask for, and
-keeps the servers and the consumers of streams. Several may run over one database: one leads and acts, the
-others wait to take over.
+keeps the servers, the consumers of streams and online features. Several may run over one database: one
+leads and acts, the others wait to take over.
 """
 
 import threading
@@ -18,9 +18,12 @@ from noria.errors import ConfigError, StoreError
 from noria.pipelines.schedules import CatchUp
 from noria.triggers.declarations import Decay, Scheduled, Stale, Trigger, leaves
 from noria.triggers.reconcile import Decision, reconcile
+from noria.workspace.feature_needs import deployed_specs
 from noria.workspace.freshness import FreshnessWatch
+from noria.workspace.up_features import FeatureFollowers
 from noria.workspace.up_jobs import Argv, Runner, pipeline_argv
 from noria.workspace.up_leadership import Leadership
+from noria.workspace.up_parity import ParityWatch
 from noria.workspace.up_queue import Queue
 from noria.workspace.up_records import Job, Notice, NoticeKind, Outcome, Role, Serving, UpState
 from noria.workspace.up_serving import Servers
@@ -88,6 +91,22 @@ class Up:
             tell=self._tell,
             now=self._now,
         )
+        self._features = FeatureFollowers(
+            project.root,
+            is_wanted=self._has_views,
+            leadership=self._leadership,
+            look_every_s=self._settings.look_every_s,
+            tell=self._tell,
+            now=self._now,
+        )
+        self._parity = ParityWatch(
+            project,
+            self.environments,
+            leadership=self._leadership,
+            share=self._settings.verify_share,
+            every_s=self._settings.verify_every_s,
+            tell=self._tell,
+        )
         self._ended: list[tuple[Job, Outcome]] = []  # and not on record yet
         self._stopped: list[tuple[Job, Outcome]] = []  # they were at work when this process was stopped
         self._stopping = StopFlag()
@@ -101,7 +120,10 @@ class Up:
     def state(self) -> UpState:
         """Where this process stands. Any thread may ask."""
         return msgspec.structs.replace(
-            self._state, serving=self._servers.state(), streams=self._consumers.state()
+            self._state,
+            serving=self._servers.state(),
+            streams=self._consumers.state(),
+            features=self._features.state(),
         )
 
     def start(self, url: str | None = None) -> None:
@@ -143,6 +165,8 @@ class Up:
         served, led = tuple[Serving, ...](), False
         self._servers.start()
         self._consumers.start()
+        self._features.start()
+        self._parity.start()
         try:
             self._turn()
             while not self._stopping.wait(self._settings.look_every_s):
@@ -156,7 +180,9 @@ class Up:
             if not is_hurried:  # else servers end with this process, and so does its lease
                 served = tuple(each for each in self._servers.state() if each.address is not None)
                 led = self._leadership.is_held
+                self._parity.stop()
                 self._consumers.stop()
+                self._features.stop()
                 self._servers.stop()
                 self._leadership.stop()
         self._tell_end(served, led=led)
@@ -286,6 +312,13 @@ class Up:
                 self._database_is_away(error)
         self._publish()
 
+    def _has_views(self) -> bool:
+        """Tell whether any feature view is declared, or deployed."""
+        try:
+            return bool(self._project.declarations.views or deployed_specs(self._project.ledger))
+        except StoreError:
+            return False  # the database is away; this is told
+
     # -- telling
 
     def _tell_end(self, served: Sequence[Serving], *, led: bool) -> None:
@@ -326,6 +359,8 @@ class Up:
     def _publish(self) -> None:
         self._servers.check()
         self._consumers.check()
+        self._features.check()
+        self._parity.check()
         self._state = msgspec.structs.replace(
             self._state,
             working=self._runner.working(),

@@ -8,7 +8,18 @@ import msgspec
 
 from noria.records import EventId
 
-__all__ = ["Consuming", "Job", "Notice", "NoticeKind", "Outcome", "Role", "Serving", "UpState", "Working"]
+__all__ = [
+    "Consuming",
+    "FollowedView",
+    "Job",
+    "Notice",
+    "NoticeKind",
+    "Outcome",
+    "Role",
+    "Serving",
+    "UpState",
+    "Working",
+]
 
 
 class NoticeKind(StrEnum):
@@ -22,6 +33,7 @@ class NoticeKind(StrEnum):
     ENDED = "ended"
     SERVING = "serving"
     STREAM = "stream"
+    FEATURES = "features"
     DATA = "data"
     DATABASE = "database"
     WARNING = "warning"
@@ -92,6 +104,19 @@ class Consuming(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class FollowedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A definition of a view that is kept up online by this process."""
+
+    view: str
+    digest: str
+    pid: int | None = None  # None: the follower does not run
+    rows: int = 0  # that were counted since this process keeps it
+    version: int | None = None  # of its table, by Delta's number
+    known_until: datetime | None = None
+    is_stale: bool = False
+    error: str | None = None
+
+
 class UpState(msgspec.Struct, frozen=True, kw_only=True):
     """Where a process of `noria up` stands."""
 
@@ -102,4 +127,5 @@ class UpState(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0  # jobs whose turn has not come
     serving: tuple[Serving, ...] = ()
     streams: tuple[Consuming, ...] = ()
+    features: tuple[FollowedView, ...] = ()
     database: str = "ok"  # or why it cannot be used

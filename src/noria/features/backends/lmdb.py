@@ -23,9 +23,9 @@ from noria.errors import LeaseHeld, StoreError
 from noria.features.backends.lmdb_files import (
     HEAD_KEY,
     ViewRecord,
-    check_definition,
     entities_of,
     open_environment,
+    orphaned_rows,
     read_head,
     rows_name,
     store_error,
@@ -41,6 +41,14 @@ from noria.features.online_format import pack_head
 from noria.features.prepared import Prepared, prepare
 from noria.features.reading import Entity
 from noria.features.scrubbing import scrub
+from noria.features.standing import (
+    DEFINITION_KEY,
+    STANDING_KEY,
+    Standing,
+    encode_definition,
+    encode_standing,
+)
+from noria.features.view_plan import FeatureValues
 from noria.features.view_tiles import ViewTiles
 
 __all__ = ["LmdbOnlineStore", "open_lmdb"]
@@ -74,6 +82,8 @@ class LmdbOnlineStore:
         Its folder; made if it is not there.
     readonly : bool
         Only read, while another process may write.
+    anew : bool
+        Throw away what is there first.
     map_size : int
         Bytes of address space to begin with; it doubles when they are full.
 
@@ -85,7 +95,14 @@ class LmdbOnlineStore:
         If it is damaged, or is not there and `readonly`.
     """
 
-    def __init__(self, path: Path, *, readonly: bool = False, map_size: int = _FIRST_MAP_SIZE) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        readonly: bool = False,
+        anew: bool = False,
+        map_size: int = _FIRST_MAP_SIZE,
+    ) -> None:
         self.path = Path(path)
         self._lock: int | None = None
         if readonly:
@@ -95,13 +112,17 @@ class LmdbOnlineStore:
         self._lock = _lock(self.path)
         with ExitStack() as opened:  # what was opened is closed again if the next step fails
             opened.callback(os.close, self._lock)
+            if anew:
+                for name in ("data.mdb", "lock.mdb"):
+                    (self.path / name).unlink(missing_ok=True)
             self._environment = open_environment(self.path, map_size=map_size)
             opened.callback(self._environment.close)
             self._reader = LmdbFeatureReader(self.path, environment=self._environment)
             self._reader.position()  # refuses a store of another format
             self._environment.reader_check()  # frees what readers that were killed held
+            self._drop_orphans()
             opened.pop_all()
-        self._databases: dict[str, Any] = {}
+        self._databases: dict[str, Any] = {}  # by the digest of a definition
         self._tiles: dict[str, ViewTiles] = {}
 
     def __enter__(self) -> Self:
@@ -131,53 +152,72 @@ class LmdbOnlineStore:
         *,
         before: datetime | None = None,
         position: int | None = None,
+        standing: Standing | None = None,
     ) -> None:
         """Replace the view by what `rows` known before `before` give, in one transaction."""
         prepared = prepare(view, rows)
         known = len(prepared) if before is None else prepared.until(to_micros(before) - 1)
         items = entity_values(prepared, known)
-        layout, database = prepared.layout, self._database(prepared.spec.name)
+        layout, database = prepared.layout, self._database(prepared.layout)
+        beside = [(DEFINITION_KEY, encode_definition(layout.spec))]
+        if standing is not None:
+            beside.append((STANDING_KEY, encode_standing(standing)))
 
         def replace(txn: lmdb.Transaction) -> None:
             txn.drop(database, delete=False)
             self._define(txn, layout)
             with txn.cursor(database) as cursor:
                 cursor.putmulti(items, append=True)
+                cursor.putmulti(beside, append=True)
             self._set_head(txn, defined=True, position=position)
 
         self._write(replace)
-        self._tiles[layout.spec.name] = ViewTiles(layout)
+        self._tiles[layout.digest] = ViewTiles(layout)
 
     def clear(self, view: FeatureView | ViewSpec) -> None:
-        """Forget the view, its definition included."""
-        name = spec_of(view).name
-        database = self._database(name)
+        """Forget this definition of the view."""
+        layout = layout_of(spec_of(view))
+        database = self._database(layout)
 
         def forget(txn: lmdb.Transaction) -> None:
             txn.drop(database, delete=False)
-            txn.delete(view_key(name))
+            txn.delete(view_key(layout))
             self._set_head(txn, defined=True, position=None)
 
         self._write(forget)
-        self._tiles.pop(name, None)
+        self._tiles.pop(layout.digest, None)
 
-    def apply(self, changes: Iterable[Change], *, position: int | None = None) -> None:
+    def apply(
+        self,
+        changes: Iterable[Change],
+        *,
+        position: int | None = None,
+        standings: Sequence[tuple[ViewSpec, Standing]] = (),
+    ) -> None:
         """Count slices of prepared rows, all or none."""
         wanted = []
         for spec, prepared, start, stop in changes:
             if spec is not prepared.spec and spec != prepared.spec:
                 raise ValueError(f"the rows were prepared for another definition of view {spec.name!r}")
             tiles = self._tiles_of(prepared.layout)
-            wanted.append((tiles, self._databases[spec.name], prepared, start, stop))
+            wanted.append((tiles, self._databases[prepared.layout.digest], prepared, start, stop))
+        stand = [(layout_of(spec), encode_standing(each)) for spec, each in standings]
+        for layout, _ in stand:
+            self._database(layout)
 
         def count(txn: lmdb.Transaction) -> None:
-            layouts = [tiles.layout for tiles, *_ in wanted]
-            begun = [each for each in layouts if txn.get(view_key(each.spec.name)) is None]
+            layouts = [*(tiles.layout for tiles, *_ in wanted), *(layout for layout, _ in stand)]
+            begun = [each for each in layouts if txn.get(view_key(each)) is None]
             for layout in begun:
                 self._define(txn, layout)
+                database = self._database(layout)
+                txn.put(DEFINITION_KEY, encode_definition(layout.spec), db=database)
             for tiles, database, prepared, start, stop in wanted:
                 if start < stop:
                     tiles.count(_Rows(txn, database), prepared, start=start, stop=stop)
+                    txn.delete(STANDING_KEY, db=database)  # of whoever counts without one
+            for layout, raw in stand:
+                txn.put(STANDING_KEY, raw, db=self._database(layout))
             if begun or position is not None:
                 self._set_head(txn, defined=bool(begun), position=position)
 
@@ -186,7 +226,7 @@ class LmdbOnlineStore:
     def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
         """Drop what no reading at `before` or later needs."""
         tiles = self._tiles_of(layout_of(spec_of(view)))
-        database, at_us = self._database(tiles.layout.spec.name), to_micros(before)
+        database, at_us = self._database(tiles.layout), to_micros(before)
         self._write(lambda txn: tiles.prune(_Rows(txn, database), entities_of(txn, database), at_us))
 
     def scrub(self) -> None:
@@ -206,42 +246,60 @@ class LmdbOnlineStore:
         """List the views that were loaded."""
         return self._reader.views()
 
-    def definitions(self) -> dict[str, str]:
-        """Give the digest of the definition of each view."""
+    def definitions(self) -> dict[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view."""
         return self._reader.definitions()
+
+    def specs(self) -> list[ViewSpec]:
+        """Give the definitions themselves."""
+        return self._reader.specs()
+
+    def standing(self, view: FeatureView | ViewSpec) -> Standing | None:
+        """Tell how far a view is."""
+        return self._reader.standing(spec_of(view))
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
         """Give features as `LmdbFeatureReader.read` does."""
         return self._reader.read(specs, entities, at_us)
 
-    def _database(self, name: str) -> Any:
+    def read_values(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give features as `LmdbFeatureReader.read_values` does."""
+        return self._reader.read_values(specs, entities, at_us)
+
+    def _database(self, layout: Layout) -> Any:
         if self._lock is None:
             raise self._no_writer()
-        if name not in self._databases:
+        if layout.digest not in self._databases:
             try:
-                self._databases[name] = self._environment.open_db(rows_name(name))
+                self._databases[layout.digest] = self._environment.open_db(rows_name(layout))
             except lmdb.Error as err:
                 raise store_error(self.path, err) from err
-        return self._databases[name]
+        return self._databases[layout.digest]
 
     def _tiles_of(self, layout: Layout) -> ViewTiles:
-        """Give the view's tiles. Raises `Conflict` if the store holds another definition of it."""
-        name = layout.spec.name
-        tiles = self._tiles.get(name)
-        if tiles is None or tiles.layout.digest != layout.digest:
-            self._database(name)
-            try:
-                with self._environment.begin() as txn:
-                    if txn.get(view_key(name)) is not None:
-                        check_definition(txn, layout)
-            except lmdb.Error as err:
-                raise store_error(self.path, err) from err
-            tiles = self._tiles[name] = ViewTiles(layout)
+        tiles = self._tiles.get(layout.digest)
+        if tiles is None:
+            self._database(layout)
+            tiles = self._tiles[layout.digest] = ViewTiles(layout)
         return tiles
+
+    def _drop_orphans(self) -> None:
+        """Let go of the databases of definitions that were cleared; nobody reads them."""
+        try:
+            with self._environment.begin() as txn:
+                orphans = orphaned_rows(txn)
+            for name in orphans:
+                database = self._environment.open_db(name)
+                with self._environment.begin(write=True) as txn:
+                    txn.drop(database)
+        except lmdb.Error as err:
+            raise store_error(self.path, err) from err
 
     def _define(self, txn: lmdb.Transaction, layout: Layout) -> None:
         record = ViewRecord(layout.spec.name, layout.digest)
-        txn.put(view_key(record.name), msgspec.json.encode(record))
+        txn.put(view_key(layout), msgspec.json.encode(record))
 
     def _set_head(self, txn: lmdb.Transaction, *, defined: bool, position: int | None) -> None:
         generation, standing = read_head(txn, self.path)
@@ -272,9 +330,9 @@ class LmdbOnlineStore:
         return StoreError(f"the online store {self.path} is not open to write; open it without `readonly`")
 
 
-def open_lmdb(url: str, *, root: Path, readonly: bool = False) -> LmdbOnlineStore:
+def open_lmdb(url: str, *, root: Path, readonly: bool = False, anew: bool = False) -> LmdbOnlineStore:
     """Open the store in the folder that `lmdb:FOLDER` names, below `root` if it is relative."""
-    return LmdbOnlineStore(root / url.partition(":")[2], readonly=readonly)
+    return LmdbOnlineStore(root / url.partition(":")[2], readonly=readonly, anew=anew)
 
 
 def _lock(path: Path) -> int:

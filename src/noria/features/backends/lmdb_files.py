@@ -1,7 +1,7 @@
 """How an online store lies in LMDB.
 
-- main database: `head` and `view/<name>` (the definition's digest);
-- database `rows/<name>`: the view's keys and values, as `noria.features.online_format` has them.
+- main database: `head` and `view/<name>@<digest>` (name and digest of a definition);
+- database `rows/<name>@<digest>`: its keys and values, as `noria.features.online_format` has them.
 """
 
 from pathlib import Path
@@ -10,17 +10,19 @@ from typing import Any
 import lmdb
 import msgspec
 
-from noria.errors import DiskFull, NotFound, StoreError
+from noria.errors import DiskFull, StoreDamaged, StoreError, StoreMissing
 from noria.features.layout import Layout
-from noria.features.online_format import check_digest, is_entity, unpack_head
+from noria.features.online_format import is_entity, unpack_head
+from noria.features.standing import digests_of, lacking, view_id
 
 __all__ = [
+    "ROWS",
     "check_definition",
     "entities_of",
-    "list_views",
+    "list_definitions",
     "open_environment",
+    "orphaned_rows",
     "read_head",
-    "read_record",
     "rows_name",
     "store_error",
     "view_key",
@@ -28,7 +30,9 @@ __all__ = [
 
 HEAD_KEY = b"head"
 MAX_VIEWS = 512
+_VIEWS, ROWS = b"view/", b"rows/"
 _AGAIN = "delete the folder and load its views again"
+_DAMAGED = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
 
 
 class ViewRecord(msgspec.Struct, frozen=True):
@@ -38,21 +42,22 @@ class ViewRecord(msgspec.Struct, frozen=True):
     digest: str
 
 
-def view_key(name: str) -> bytes:
-    """Give the key of a view's record."""
-    return b"view/" + name.encode()
+def view_key(layout: Layout) -> bytes:
+    """Give the key of a definition's record."""
+    return _VIEWS + view_id(layout.spec.name, layout.digest).encode()
 
 
-def rows_name(name: str) -> bytes:
-    """Give the name of a view's database."""
-    return b"rows/" + name.encode()
+def rows_name(layout: Layout) -> bytes:
+    """Give the name of a definition's database."""
+    return ROWS + view_id(layout.spec.name, layout.digest).encode()
 
 
 def store_error(path: Path, err: lmdb.Error) -> StoreError:
     """Say in noria's words what LMDB found."""
     if "No space left" in str(err):
         return DiskFull(str(path))
-    return StoreError(
+    kind = StoreDamaged if isinstance(err, _DAMAGED) else StoreError
+    return kind(
         f"the online store {path} cannot be used ({err}); delete the folder and load its views again: "
         "everything in it comes from the lake"
     )
@@ -68,7 +73,7 @@ def open_environment(path: Path, *, map_size: int | None) -> lmdb.Environment:
     """
     data = path / "data.mdb"
     if map_size is None and not data.is_file():
-        raise StoreError(f"there is no online store in {path}; load a view first")
+        raise StoreMissing(f"there is no online store in {path}; load a view first")
     try:
         environment = (
             lmdb.open(str(path), max_dbs=MAX_VIEWS, readonly=True, create=False, readahead=False)
@@ -93,7 +98,7 @@ def open_environment(path: Path, *, map_size: int | None) -> lmdb.Environment:
     used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if data.stat().st_size < used:  # reading a page beyond the end of the file would be a bus error
         environment.close()
-        raise StoreError(
+        raise StoreDamaged(
             f"the online store {path} is cut off ({data.stat().st_size} of {used} bytes); "
             "delete the folder and load its views again: everything in it comes from the lake"
         )
@@ -106,31 +111,35 @@ def read_head(txn: lmdb.Transaction, path: Path) -> tuple[int, int | None]:
     return (0, None) if raw is None else unpack_head(raw, path, again=_AGAIN)
 
 
-def list_views(txn: lmdb.Transaction) -> list[str]:
-    """List the views in the main database."""
-    names = []
+def list_definitions(txn: lmdb.Transaction) -> list[ViewRecord]:
+    """List the definitions that are kept. Raises `StoreDamaged` if a record is damaged."""
+    found = []
     with txn.cursor() as cursor:
-        found = cursor.set_range(b"view/")
-        while found and bytes(cursor.key()).startswith(b"view/"):
-            names.append(bytes(cursor.key())[5:].decode())
-            found = cursor.next()
-    return names
+        is_there = cursor.set_range(_VIEWS)
+        while is_there and bytes(cursor.key()).startswith(_VIEWS):
+            try:
+                found.append(msgspec.json.decode(bytes(cursor.value()), type=ViewRecord))
+            except msgspec.DecodeError as err:
+                name = bytes(cursor.key())[len(_VIEWS) :].decode("utf-8", "replace")
+                raise StoreDamaged(
+                    f"what the online store says of view {name!r} is damaged; load it again"
+                ) from err
+            is_there = cursor.next()
+    return found
 
 
-def read_record(txn: lmdb.Transaction, name: str) -> ViewRecord:
-    """Give what the store says of a view. Raises `NotFound`, `StoreError` if that is damaged."""
-    raw = txn.get(view_key(name))
-    if raw is None:
-        raise NotFound("online feature view", name, list_views(txn))
-    try:
-        return msgspec.json.decode(bytes(raw), type=ViewRecord)
-    except msgspec.DecodeError as err:
-        raise StoreError(f"what the online store says of view {name!r} is damaged; load it again") from err
+def orphaned_rows(txn: lmdb.Transaction) -> list[bytes]:
+    """Name the databases of definitions that were cleared: each of them takes a place."""
+    with txn.cursor() as cursor:
+        names = [bytes(key) for key in cursor.iternext(values=False)]
+    kept = {ROWS + name[len(_VIEWS) :] for name in names if name.startswith(_VIEWS)}
+    return [name for name in names if name.startswith(ROWS) and name not in kept]
 
 
 def check_definition(txn: lmdb.Transaction, layout: Layout) -> None:
-    """Raise `Conflict` if the store's view has another definition, `NotFound` if there is none."""
-    check_digest(layout, read_record(txn, layout.spec.name).digest)
+    """Raise `NotFound` if the store does not keep this definition; it says what it has."""
+    if txn.get(view_key(layout)) is None:
+        raise lacking(layout, digests_of((each.name, each.digest) for each in list_definitions(txn)))
 
 
 def entities_of(txn: lmdb.Transaction, database: Any) -> list[bytes]:

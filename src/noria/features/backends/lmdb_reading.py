@@ -13,19 +13,32 @@ from typing import Any, Self
 import lmdb
 import numpy as np
 
-from noria.errors import NotFound, StoreError
+from noria.errors import StoreError
 from noria.features.backends.lmdb_files import (
+    ROWS,
     check_definition,
-    list_views,
+    list_definitions,
     open_environment,
     read_head,
-    read_record,
     rows_name,
     store_error,
+    view_key,
 )
 from noria.features.declarations import ViewSpec
+from noria.features.layout import Layout, layout_of
+from noria.features.plans import Plans
 from noria.features.reading import Entity, Floats, entity_column
-from noria.features.view_plan import ViewPlan
+from noria.features.standing import (
+    DEFINITION_KEY,
+    STANDING_KEY,
+    Standing,
+    decode_definition,
+    decode_standing,
+    digests_of,
+    lacking,
+    view_id,
+)
+from noria.features.view_plan import FeatureValues, ViewPlan
 
 __all__ = ["LmdbFeatureReader", "open_lmdb_reader"]
 
@@ -48,12 +61,13 @@ class LmdbFeatureReader:
 
     def __init__(self, path: Path, *, environment: lmdb.Environment | None = None) -> None:
         self._path = Path(path)
+        self._file_path = os.fspath(self._path / "data.mdb")  # made once: it is looked at by each reading
         self._shared = environment is not None
         self._environment = environment or open_environment(self._path, map_size=None)
         self._inode = self._file()
         self._generation = -1
-        self._plans: dict[str, ViewPlan] = {}
-        self._databases: dict[str, Any] = {}
+        self._plans = Plans(str(self._path))
+        self._databases: dict[str, Any] = {}  # by the digest of a definition
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +92,7 @@ class LmdbFeatureReader:
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
         """Give the features of several views as `noria.features.reading.FeatureReader.read` says."""
-        plans = [self._plan(spec) for spec in specs]
+        plans = [self._plans.of(spec) for spec in specs]
         columns = [entity_column(spec, entities) for spec in specs]
         self._follow_file()
         try:
@@ -93,49 +107,103 @@ class LmdbFeatureReader:
         size = len(columns[0]) if columns else 0
         result = np.empty((size, sum(plan.width for plan in plans)))
         with self._begin() as txn:
-            generation, _ = read_head(txn, self._path)
-            if generation != self._generation:
-                for known in self._plans.values():
-                    known.is_checked = False
-                self._generation = generation
+            self._check(txn, plans)
             left = 0
             for plan, column in zip(plans, columns, strict=True):
-                if not plan.is_checked:
-                    check_definition(txn, plan.layout)
-                    plan.is_checked = True
-                values = plan.read(partial(txn.get, db=self._databases[plan.name]), column, at_us)
+                database = self._databases[plan.layout.digest]
+                values = plan.read(partial(txn.get, db=database), column, at_us)
                 if size:
                     result[:, left : left + plan.width] = values
                 left += plan.width
         return result
 
-    def _plan(self, spec: ViewSpec) -> ViewPlan:
-        plan = self._plans.get(spec.name)
-        if plan is None or (plan.spec is not spec and plan.spec != spec):
-            plan = self._plans[spec.name] = ViewPlan(spec, str(self._path))
-        return plan
+    def read_values(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give all features by column, as `noria.features.reading.FeatureReader.read_values` says."""
+        plans = [self._plans.of(spec) for spec in specs]
+        columns = [entity_column(spec, entities) for spec in specs]
+        self._follow_file()
+        made: list[dict[str, FeatureValues]] = []
+        try:
+            self._open_databases(plans)
+            with self._begin() as txn:
+                self._check(txn, plans)
+                for plan, column in zip(plans, columns, strict=True):
+                    database = self._databases[plan.layout.digest]
+                    made.append(plan.read_values(partial(txn.get, db=database), column, at_us))
+        except lmdb.Error as err:
+            raise store_error(self._path, err) from err
+        return made
+
+    def _check(self, txn: lmdb.Transaction, plans: Sequence[ViewPlan]) -> None:
+        """Look again whether the store keeps the definitions, if it may have changed them."""
+        generation, _ = read_head(txn, self._path)
+        if generation != self._generation:
+            for known in self._plans:
+                known.is_checked = False
+            self._generation = generation
+        for plan in plans:
+            if not plan.is_checked:
+                check_definition(txn, plan.layout)
+                plan.is_checked = True
 
     def _open_databases(self, plans: Sequence[ViewPlan]) -> None:
         for plan in plans:
-            if plan.name not in self._databases:
-                try:
-                    self._databases[plan.name] = self._environment.open_db(rows_name(plan.name), create=False)
-                except (lmdb.NotFoundError, lmdb.ReadonlyError) as err:
-                    raise NotFound("online feature view", plan.name, self.views()) from err
+            if plan.layout.digest not in self._databases:
+                self._databases[plan.layout.digest] = self._database(plan.layout)
+
+    def _database(self, layout: Layout) -> Any:
+        """Open a definition's database. Raises `NotFound` if there is none."""
+        try:
+            return self._open_database(rows_name(layout))
+        except (lmdb.NotFoundError, lmdb.ReadonlyError) as err:
+            raise lacking(layout, self.definitions()) from err
+
+    def _open_database(self, name: bytes) -> Any:
+        with self._begin():  # it takes the size of a map that the writer made larger
+            pass
+        return self._environment.open_db(name, create=False)
 
     def views(self) -> list[str]:
         """List the views that the store holds."""
+        return list(self.definitions())
+
+    def definitions(self) -> dict[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view that the store holds."""
         try:
             with self._begin() as txn:
-                return list_views(txn)
+                return digests_of((each.name, each.digest) for each in list_definitions(txn))
         except lmdb.Error as err:
             raise store_error(self._path, err) from err
 
-    def definitions(self) -> dict[str, str]:
-        """Give the digest of the definition of each view that the store holds."""
+    def specs(self) -> list[ViewSpec]:
+        """Give the definitions that the store holds."""
+        self._follow_file()
         try:
             with self._begin() as txn:
-                return {name: read_record(txn, name).digest for name in list_views(txn)}
+                kept = [view_id(each.name, each.digest) for each in list_definitions(txn)]
+            found = []
+            for view in kept:
+                database = self._open_database(ROWS + view.encode())
+                with self._begin() as txn:
+                    found.append(decode_definition(txn.get(DEFINITION_KEY, db=database), view))
+        except lmdb.Error as err:
+            raise store_error(self._path, err) from err
+        return found
+
+    def standing(self, spec: ViewSpec) -> Standing | None:
+        """Tell how far a view is; None if the store does not hold it, or it was loaded by other means."""
+        layout = layout_of(spec)
+        self._follow_file()
+        try:
+            database = self._open_database(rows_name(layout))
+            with self._begin() as txn:
+                if txn.get(view_key(layout)) is None:
+                    return None
+                return decode_standing(txn.get(STANDING_KEY, db=database), spec.name)
+        except (lmdb.NotFoundError, lmdb.ReadonlyError):
+            return None
         except lmdb.Error as err:
             raise store_error(self._path, err) from err
 
@@ -148,7 +216,7 @@ class LmdbFeatureReader:
 
     def _file(self) -> tuple[int, int]:
         try:
-            found = os.stat(self._path / "data.mdb")  # noqa: PTH116
+            found = os.stat(self._file_path)  # noqa: PTH116
         except FileNotFoundError as err:
             raise StoreError(f"the online store {self._path} is gone; load its views again") from err
         return found.st_dev, found.st_ino

@@ -16,7 +16,7 @@ import pyarrow as pa
 from noria.clock import to_micros
 from noria.errors import StoreError
 from noria.features.backends.redis_connection import AGAIN, Connection, OutOfMemory
-from noria.features.backends.redis_format import Catalogue, KeptView, new_rows, rows_prefix
+from noria.features.backends.redis_format import Catalogue, new_rows, rows_prefix
 from noria.features.backends.redis_reading import RedisFeatureReader
 from noria.features.backends.redis_writing import Writer
 from noria.features.bulk_values import entity_values
@@ -24,9 +24,18 @@ from noria.features.columns import Floats, spec_of
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.layout import Layout, layout_of
 from noria.features.online import Change
-from noria.features.online_format import check_digest, is_entity
+from noria.features.online_format import is_entity
 from noria.features.prepared import Prepared, prepare
 from noria.features.reading import Entity
+from noria.features.standing import (
+    DEFINITION_KEY,
+    STANDING_KEY,
+    Standing,
+    encode_definition,
+    encode_standing,
+    view_id,
+)
+from noria.features.view_plan import FeatureValues
 from noria.features.view_tiles import ViewTiles
 
 __all__ = ["RedisOnlineStore", "open_redis"]
@@ -46,6 +55,8 @@ class RedisOnlineStore:
         Where Redis is, and options: see `noria.features.backends.redis_connection.Options`.
     readonly : bool
         Only read, while another process may write.
+    anew : bool
+        Throw away what is there first.
 
     Raises
     ------
@@ -57,7 +68,7 @@ class RedisOnlineStore:
         If Redis does not answer, or may evict values.
     """
 
-    def __init__(self, url: str, *, readonly: bool = False) -> None:
+    def __init__(self, url: str, *, readonly: bool = False, anew: bool = False) -> None:
         self._connection = Connection(url)
         self._reader = RedisFeatureReader(self._connection)
         self._tiles: dict[str, ViewTiles] = {}
@@ -65,7 +76,7 @@ class RedisOnlineStore:
         if readonly:
             return
         try:
-            self._writer = Writer(self._connection)
+            self._writer = Writer(self._connection, anew=anew)
             self._writer.sweep()  # rows that a writer left behind
         except BaseException:
             self.close()
@@ -97,14 +108,18 @@ class RedisOnlineStore:
         *,
         before: datetime | None = None,
         position: int | None = None,
+        standing: Standing | None = None,
     ) -> None:
         """Put what `rows` known before `before` give beside the view, then in its place, in one change."""
         prepared = prepare(view, rows)
         known = len(prepared) if before is None else prepared.until(to_micros(before) - 1)
-        items = entity_values(prepared, known)
+        items = list(entity_values(prepared, known))
         layout, writer = prepared.layout, self._writing()
-        name, place = layout.spec.name, new_rows()
+        place = new_rows()
         prefix = rows_prefix(self._connection, place)
+        items.append((DEFINITION_KEY, encode_definition(layout.spec)))
+        if standing is not None:
+            items.append((STANDING_KEY, encode_standing(standing)))
         writer.settle()
         writer.commit({}, catalogue=Catalogue(writer.catalogue.views, [*writer.catalogue.apart, place]))
         try:
@@ -113,28 +128,32 @@ class RedisOnlineStore:
         except OutOfMemory:
             writer.sweep()  # what there was no room for
             raise
-        self._redefine(name, KeptView(layout.digest, place), position=position)
-        self._tiles[name] = ViewTiles(layout)
+        self._redefine(layout, place, position=position)
+        self._tiles[layout.digest] = ViewTiles(layout)
 
     def clear(self, view: FeatureView | ViewSpec) -> None:
-        """Forget the view, its definition included."""
-        self._redefine(spec_of(view).name, None, position=None)
+        """Forget this definition of the view."""
+        self._redefine(layout_of(spec_of(view)), None, position=None)
 
-    def apply(self, changes: Iterable[Change], *, position: int | None = None) -> None:
+    def apply(
+        self,
+        changes: Iterable[Change],
+        *,
+        position: int | None = None,
+        standings: Sequence[tuple[ViewSpec, Standing]] = (),
+    ) -> None:
         """Count slices of prepared rows, all or none."""
         wanted = []
         writer = self._writing()
         self._go_on()
-        catalogue = writer.catalogue
+        pending, begun = _Pending(self._connection), _Begun(self._connection, writer.catalogue)
         for spec, prepared, start, stop in changes:
             if spec is not prepared.spec and spec != prepared.spec:
                 raise ValueError(f"the rows were prepared for another definition of view {spec.name!r}")
             tiles = self._tiles_of(prepared.layout)
-            if spec.name not in catalogue.views:
-                catalogue = catalogue.with_view(spec.name, KeptView(prepared.layout.digest, new_rows()))
-            prefix = rows_prefix(self._connection, catalogue.views[spec.name].rows)
+            prefix = begun.prefix(prepared.layout, pending)
             wanted.append((tiles, prefix, prepared, start, stop))
-        pending = _Pending(self._connection)
+        stand = [(begun.prefix(layout_of(spec), pending), encode_standing(each)) for spec, each in standings]
         with _Forgetting(self._tiles):
             closed = [
                 (tiles, prefix, tiles.unopened(prepared, start=start, stop=stop))
@@ -149,16 +168,18 @@ class RedisOnlineStore:
             for tiles, prefix, prepared, start, stop in wanted:
                 if start < stop:
                     tiles.count(_Rows(pending, prefix), prepared, start=start, stop=stop)
-            begun = None if catalogue is writer.catalogue else catalogue
-            if pending.changed or begun is not None or position is not None:
+                    pending.changed[prefix + STANDING_KEY] = None  # of whoever counts without one
+            pending.changed.update((prefix + STANDING_KEY, raw) for prefix, raw in stand)
+            if pending.changed or begun.any or position is not None:
                 puts, gone = pending.changes()
-                writer.commit(puts, gone, catalogue=begun, redefined=begun is not None, position=position)
+                catalogue = begun.catalogue if begun.any else None
+                writer.commit(puts, gone, catalogue=catalogue, redefined=begun.any, position=position)
 
     def prune(self, view: FeatureView | ViewSpec, before: datetime) -> None:
         """Drop what no reading at `before` or later needs, some entities at a time."""
         writer, layout = self._writing(), layout_of(spec_of(view))
         self._go_on()
-        tiles, kept = self._tiles_of(layout), writer.catalogue.views.get(layout.spec.name)
+        tiles, kept = self._tiles_of(layout), writer.catalogue.find(layout)
         if kept is None:
             return
         prefix = rows_prefix(self._connection, kept.rows)
@@ -205,21 +226,37 @@ class RedisOnlineStore:
         """List the views that were loaded."""
         return self._reader.views()
 
-    def definitions(self) -> dict[str, str]:
-        """Give the digest of the definition of each view."""
+    def definitions(self) -> dict[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view."""
         return self._reader.definitions()
+
+    def specs(self) -> list[ViewSpec]:
+        """Give the definitions themselves."""
+        return self._reader.specs()
+
+    def standing(self, view: FeatureView | ViewSpec) -> Standing | None:
+        """Tell how far a view is."""
+        if self._writer is not None:
+            self._writer.settle()
+        return self._reader.standing(spec_of(view))
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
         """Give features as `FeatureReader.read` does."""
         return self._reader.read(specs, entities, at_us)
 
-    def _redefine(self, name: str, kept: KeptView | None, *, position: int | None) -> None:
+    def read_values(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give features as `FeatureReader.read_values` does."""
+        return self._reader.read_values(specs, entities, at_us)
+
+    def _redefine(self, layout: Layout, rows: str | None, *, position: int | None) -> None:
         writer = self._writing()
         writer.settle()
-        catalogue = writer.catalogue.with_view(name, kept)
+        catalogue = writer.catalogue.with_view(layout, rows)
         writer.commit({}, catalogue=catalogue, redefined=True, position=position)
-        self._tiles.pop(name, None)
-        writer.strayed.discard(name)
+        self._tiles.pop(layout.digest, None)
+        writer.strayed.discard(view_id(layout.spec.name, layout.digest))
         writer.sweep()
 
     def _writing(self) -> Writer:
@@ -238,21 +275,36 @@ class RedisOnlineStore:
             )
 
     def _tiles_of(self, layout: Layout) -> ViewTiles:
-        """Give the view's tiles. Raises `Conflict` if the store holds another definition of it."""
         name, writer = layout.spec.name, self._writing()
-        if name in writer.strayed:
+        if view_id(name, layout.digest) in writer.strayed:
             raise StoreError(
                 f"view {name!r} of the online store {self._connection.place} is not as this writer left it: "
                 "Redis was flushed, or started from older data; open it again and go on from its position, "
                 f"or {AGAIN}"
             )
-        kept = writer.catalogue.views.get(name)
-        if kept is not None:
-            check_digest(layout, kept.digest)
-        tiles = self._tiles.get(name)
-        if tiles is None or tiles.layout.digest != layout.digest:
-            tiles = self._tiles[name] = ViewTiles(layout)
+        tiles = self._tiles.get(layout.digest)
+        if tiles is None:
+            tiles = self._tiles[layout.digest] = ViewTiles(layout)
         return tiles
+
+
+class _Begun:
+    """The catalogue, with the views that a change begins."""
+
+    def __init__(self, connection: Connection, catalogue: Catalogue) -> None:
+        self._connection, self.catalogue = connection, catalogue
+        self.any = False
+
+    def prefix(self, layout: Layout, pending: "_Pending") -> bytes:
+        """Give what the keys of a definition's rows begin with; one that is not there begins."""
+        kept = self.catalogue.find(layout)
+        if kept is not None:
+            return rows_prefix(self._connection, kept.rows)
+        rows, self.any = new_rows(), True
+        self.catalogue = self.catalogue.with_view(layout, rows)
+        prefix = rows_prefix(self._connection, rows)
+        pending.changed[prefix + DEFINITION_KEY] = encode_definition(layout.spec)
+        return prefix
 
 
 class _Pending:
@@ -332,6 +384,6 @@ def _portions(items: Sequence[tuple[bytes, bytes]], prefix: bytes) -> Iterator[d
         yield portion
 
 
-def open_redis(url: str, *, root: Path, readonly: bool = False) -> RedisOnlineStore:
+def open_redis(url: str, *, root: Path, readonly: bool = False, anew: bool = False) -> RedisOnlineStore:
     """Open the store that a `redis://`, `rediss://` or `redis+unix://` URL names."""
-    return RedisOnlineStore(url, readonly=readonly)
+    return RedisOnlineStore(url, readonly=readonly, anew=anew)

@@ -3,7 +3,7 @@
 All keys begin with the store's prefix:
 
 - `<prefix>:head`: the head, then 8 random bytes that are others after every change;
-- `<prefix>:catalogue`: which views there are, of what definition, and where the rows of each are;
+- `<prefix>:catalogue`: which definitions of views there are, and where the rows of each are;
 - `<prefix>:writer`: who may write, until it runs out;
 - `<prefix>:<rows>:<key>`: a view's keys and values, as `noria.features.online_format` has them.
 
@@ -16,9 +16,11 @@ from typing import Any
 
 import msgspec
 
-from noria.errors import StoreError
+from noria.errors import StoreDamaged
 from noria.features.backends.redis_connection import AGAIN, Connection
+from noria.features.layout import Layout
 from noria.features.online_format import HEAD, pack_head, unpack_head
+from noria.features.standing import digests_of, view_id
 
 __all__ = ["Catalogue", "Head", "KeptView", "decode_catalogue", "new_rows", "read_standing", "rows_prefix"]
 
@@ -26,8 +28,9 @@ _NONCE_BYTES = 8
 
 
 class KeptView(msgspec.Struct, frozen=True):
-    """A view in the store."""
+    """One definition of a view in the store."""
 
+    name: str
     digest: str
     rows: str
 
@@ -35,19 +38,27 @@ class KeptView(msgspec.Struct, frozen=True):
 class Catalogue(msgspec.Struct, frozen=True):
     """The views in the store, and the rows that are in no view: not yet, or not any more."""
 
-    views: dict[str, KeptView] = {}
+    views: dict[str, KeptView] = {}  # by name and digest, as `view_id` has them
     apart: list[str] = []
 
-    def with_view(self, name: str, view: KeptView | None) -> "Catalogue":
-        """Give the catalogue with another view of that name, or none; the rows it had are apart then."""
-        views = {**self.views}
-        held = views.pop(name, None)
-        apart = [each for each in self.apart if view is None or each != view.rows]
+    def find(self, layout: Layout) -> KeptView | None:
+        """Give a definition's place; None if there is none."""
+        return self.views.get(view_id(layout.spec.name, layout.digest))
+
+    def with_view(self, layout: Layout, rows: str | None) -> "Catalogue":
+        """Give the catalogue with other rows for that definition, or none; those it had are apart then."""
+        views, key = {**self.views}, view_id(layout.spec.name, layout.digest)
+        held = views.pop(key, None)
+        apart = [each for each in self.apart if each != rows]
         if held is not None:
             apart.append(held.rows)
-        if view is not None:
-            views[name] = view
+        if rows is not None:
+            views[key] = KeptView(layout.spec.name, layout.digest, rows)
         return Catalogue(views, apart)
+
+    def definitions(self) -> dict[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view."""
+        return digests_of((each.name, each.digest) for each in self.views.values())
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -59,11 +70,11 @@ class Head(msgspec.Struct, frozen=True):
 
     @classmethod
     def decode(cls, raw: bytes | None, place: str) -> "Head":
-        """Read it. Raises `StoreError` if this is no store of ours."""
+        """Read it. Raises `StoreDamaged` if this is no store of ours."""
         if raw is None:
             return cls()
         if len(raw) != HEAD.size + _NONCE_BYTES:
-            raise StoreError(
+            raise StoreDamaged(
                 f"the online store {place} is damaged, or its prefix is another program's; choose another "
                 f"prefix, or delete its keys and {AGAIN}"
             )
@@ -88,13 +99,13 @@ def rows_prefix(connection: Connection, rows: str) -> bytes:
 
 
 def decode_catalogue(raw: Any, place: str) -> Catalogue:
-    """Read a catalogue. Raises `StoreError` if it is damaged."""
+    """Read a catalogue. Raises `StoreDamaged` if it is damaged."""
     if raw is None:
         return Catalogue()
     try:
         return msgspec.json.decode(raw, type=Catalogue)
     except msgspec.DecodeError as err:
-        raise StoreError(
+        raise StoreDamaged(
             f"the catalogue of the online store {place} is damaged; delete its keys, {AGAIN}"
         ) from err
 

@@ -7,20 +7,30 @@ and view; where something lies beside those values, a second one, which holds if
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from noria.errors import Conflict, NotFound, StoreError
+from noria.errors import NotFound, StoreError
 from noria.features.backends.redis_connection import AGAIN, Connection
 from noria.features.backends.redis_format import Catalogue, Head, read_standing, rows_prefix
 from noria.features.declarations import ViewSpec
-from noria.features.online_format import check_digest
+from noria.features.layout import layout_of
+from noria.features.plans import Plans
 from noria.features.reading import Entity, Floats, entity_column
-from noria.features.view_plan import PENDING, ViewPlan
+from noria.features.standing import (
+    DEFINITION_KEY,
+    STANDING_KEY,
+    Standing,
+    decode_definition,
+    decode_standing,
+    lacking,
+)
+from noria.features.view_plan import PENDING, FeatureValues, ViewPlan
 
 __all__ = ["RedisFeatureReader", "open_redis_reader"]
 
+_T = TypeVar("_T")
 _TURNS = 100  # how often a reading begins again because the store changes under it
 
 
@@ -37,7 +47,7 @@ class RedisFeatureReader:
         self._connection = connection
         self._head_key = connection.key("head")
         self._standing: tuple[Head, Catalogue] | None = None
-        self._plans: dict[str, ViewPlan] = {}
+        self._plans = Plans(connection.place)
 
     def __enter__(self) -> Self:
         return self
@@ -58,28 +68,59 @@ class RedisFeatureReader:
 
     def views(self) -> list[str]:
         """List the views that the store holds."""
-        return sorted(read_standing(self._connection)[1].views)
+        return list(self.definitions())
 
-    def definitions(self) -> dict[str, str]:
-        """Give the digest of the definition of each view that the store holds."""
-        return {name: view.digest for name, view in sorted(read_standing(self._connection)[1].views.items())}
+    def definitions(self) -> dict[str, tuple[str, ...]]:
+        """Give the digests of the definitions of each view that the store holds."""
+        return read_standing(self._connection)[1].definitions()
+
+    def specs(self) -> list[ViewSpec]:
+        """Give the definitions that the store holds."""
+        kept = sorted(read_standing(self._connection)[1].views.items())
+        if not kept:
+            return []
+        keys = [rows_prefix(self._connection, each.rows) + DEFINITION_KEY for _, each in kept]
+        raw = self._connection.get(*keys)
+        return [decode_definition(each, view) for (view, _), each in zip(kept, raw, strict=True)]
+
+    def standing(self, spec: ViewSpec) -> Standing | None:
+        """Tell how far a view is; None if the store does not hold it, or it was loaded by other means."""
+        kept = read_standing(self._connection)[1].find(layout_of(spec))
+        if kept is None:
+            return None
+        (raw,) = self._connection.get(rows_prefix(self._connection, kept.rows) + STANDING_KEY)
+        return decode_standing(raw, spec.name)
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
         """Give the features of several views as of `at_us`, as `FeatureReader.read` does."""
-        plans = [self._plan(spec) for spec in specs]
+        plans = [self._plans.of(spec) for spec in specs]
         columns = [entity_column(spec, entities) for spec in specs]
         size = len(columns[0]) if columns else 0
         result = np.empty((size, sum(plan.width for plan in plans)))
         left = 0
-        for plan, values in zip(plans, self._values(plans, columns, at_us), strict=True):
+        for plan, values in zip(plans, self._values(plans, columns, at_us, ViewPlan.read), strict=True):
             if size:
                 result[:, left : left + plan.width] = values
             left += plan.width
         return result
 
+    def read_values(
+        self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int
+    ) -> list[dict[str, FeatureValues]]:
+        """Give all features by column, as `FeatureReader.read_values` does."""
+        plans = [self._plans.of(spec) for spec in specs]
+        columns = [entity_column(spec, entities) for spec in specs]
+        return self._values(plans, columns, at_us, ViewPlan.read_values, keys=ViewPlan.keys_of)
+
     def _values(
-        self, plans: Sequence[ViewPlan], columns: Sequence[Sequence[bytes | None]], at_us: int
-    ) -> list[list[list[float]]]:
+        self,
+        plans: Sequence[ViewPlan],
+        columns: Sequence[Sequence[bytes | None]],
+        at_us: int,
+        read: Callable[[ViewPlan, Callable[[bytes], Any], Sequence[bytes | None], int], _T],
+        *,
+        keys: Callable[[ViewPlan, bytes], tuple[bytes, ...]] = lambda _, entity: (entity,),
+    ) -> list[_T]:
         if not plans:
             return []
         wanted: set[bytes] = set()
@@ -90,9 +131,10 @@ class RedisFeatureReader:
                 generation, fetched = head.generation, _Fetched(b"", {})
                 wanted = {
                     prefix + key
-                    for prefix, column in zip(prefixes, columns, strict=True)
-                    for key in column
-                    if key is not None
+                    for plan, prefix, column in zip(plans, prefixes, columns, strict=True)
+                    for entity in column
+                    if entity is not None
+                    for key in keys(plan, entity)
                 }
             missing = wanted - fetched.values.keys()
             now = self._fetch(missing)
@@ -106,7 +148,7 @@ class RedisFeatureReader:
                 continue
             fetched = now
             values = [
-                plan.read(fetched.of(prefix), column, at_us)
+                read(plan, fetched.of(prefix), column, at_us)
                 for plan, prefix, column in zip(plans, prefixes, columns, strict=True)
             ]
             if not fetched.asked:
@@ -123,7 +165,7 @@ class RedisFeatureReader:
         if self._standing is not None:
             try:
                 return self._standing[0], self._prefixes(plans, self._standing[1])
-            except (NotFound, Conflict):
+            except NotFound:
                 self._standing = None  # it may have been loaded since
         return self._look(plans)
 
@@ -136,10 +178,9 @@ class RedisFeatureReader:
     def _prefixes(self, plans: Sequence[ViewPlan], catalogue: Catalogue) -> list[bytes]:
         prefixes = []
         for plan in plans:
-            view = catalogue.views.get(plan.name)
+            view = catalogue.find(plan.layout)
             if view is None:
-                raise NotFound("online feature view", plan.name, sorted(catalogue.views))
-            check_digest(plan.layout, view.digest)
+                raise lacking(plan.layout, catalogue.definitions())
             prefixes.append(rows_prefix(self._connection, view.rows))
         return prefixes
 
@@ -153,12 +194,6 @@ class RedisFeatureReader:
                 f"its data; {AGAIN}"
             )
         return _Fetched(head, dict(zip(several, values, strict=True)))
-
-    def _plan(self, spec: ViewSpec) -> ViewPlan:
-        plan = self._plans.get(spec.name)
-        if plan is None or (plan.spec is not spec and plan.spec != spec):
-            plan = self._plans[spec.name] = ViewPlan(spec, self._connection.place)
-        return plan
 
 
 class _Fetched:

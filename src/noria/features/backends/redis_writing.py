@@ -64,6 +64,8 @@ class Writer:
     ----------
     connection : Connection
         To Redis.
+    anew : bool
+        Throw away what is there first.
 
     Raises
     ------
@@ -73,7 +75,7 @@ class Writer:
         If Redis is away, or may evict values: they would be answered as if never seen.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, anew: bool = False) -> None:
         self._connection = connection
         self._lease, self._head_key = connection.key("writer"), connection.key("head")
         self._catalogue_key = connection.key("catalogue")
@@ -85,6 +87,8 @@ class Writer:
         self.strayed: set[str] = set()  # views whose rows are not those that this writer put there
         self._refuse_eviction()
         self._take()
+        if anew:
+            self._throw_away()
         self._head, self._catalogue = read_standing(connection)
         self._closed = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="noria-redis-lease", daemon=True)
@@ -190,6 +194,21 @@ class Writer:
                 found.append(keys)
             if not cursor:
                 return found
+
+    def _throw_away(self) -> None:
+        """Delete all keys of the store but the right to write it, those first by which it is found."""
+        self._connection.run(lambda client: client.unlink(self._head_key, self._catalogue_key))
+        # A name of rows is 12 digits: other stores may have prefixes that begin with this one.
+        cursor, pattern = 0, self._connection.key("[0-9a-f]" * 12 + ":*")
+        while True:
+            at = cursor
+            cursor, keys = self._connection.run(
+                lambda client, at=at: client.scan(at, match=pattern, count=_SCANNED)  # type: ignore[misc]
+            )
+            if keys:
+                self._connection.run(lambda client, keys=keys: client.unlink(*keys))  # type: ignore[misc]
+            if not cursor:
+                return
 
     def _run(self, head: Head, puts: Mapping[bytes, bytes], gone: Sequence[bytes]) -> bytes:
         """Give the head at which the store stands, one of those that it may stand at."""

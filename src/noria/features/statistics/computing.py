@@ -11,6 +11,7 @@ from noria.errors import SourceError
 from noria.features.columns import Bools, Floats, Ints
 from noria.features.statistics.choosing import Chosen, choose
 from noria.features.statistics.columns import Column
+from noria.features.statistics.distributions import categories, distribution, rounded
 from noria.features.statistics.information import (
     bin_categories,
     bin_ranks,
@@ -39,10 +40,7 @@ from noria.features.statistics.suspecting import (
 
 __all__ = ["statistics_of"]
 
-_TOP, _LEAST_NAMED = 5, 10
-_QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
 _MOST_TOLD = 50
-_DIGITS = 6  # the same set gives the same bytes on processors that add in another order
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,7 @@ def statistics_of(
         suspicions=tuple(sorted(suspicions, key=lambda each: (each.feature, each.rule))),
         left_out=dict(left_out or {}),
     )
-    return msgspec.convert(_rounded(msgspec.to_builtins(found)), SetStatistics)
+    return msgspec.convert(rounded(msgspec.to_builtins(found)), SetStatistics)
 
 
 def _target(label: Column, *, at: Ints | None, seed: int, tests: int) -> _Target:
@@ -190,35 +188,12 @@ def _describe(column: Column, values: Floats, target: _Target) -> tuple[FeatureS
         missing=0,
         with_label=told,
         stability=stability,
-        **(_categories(column, sample) if ranked is None else _distribution(column, sample)),
+        **(categories(column, sample) if ranked is None else distribution(column, sample)),
     )
     kept = Sampled(
         column.name, None if ranked is None else ranked.ranks, bins, target.bin_count, told.information_share
     )
     return feature, kept
-
-
-def _distribution(column: Column, sample: Floats) -> dict[str, Any]:
-    """Describe numbers; instants are only told apart from missing ones."""
-    finite = sample[np.isfinite(sample)]
-    if not len(finite) or column.kind == "instant":
-        return {}
-    scale = max(float(np.abs(finite).max()), 1e-300)  # so that squares of huge numbers stay finite
-    quantiles = np.quantile(finite, list(_QUANTILES.values()), method="inverted_cdf")
-    return {
-        "mean": float((finite / scale).mean() * scale),
-        "std": float((finite / scale).std() * scale),
-        "quantiles": dict(zip(_QUANTILES, quantiles.tolist(), strict=True)),
-    }
-
-
-def _categories(column: Column, sample: Floats) -> dict[str, Any]:
-    counts = np.bincount(sample[~np.isnan(sample)].astype(np.int64), minlength=1)
-    most = [place for place in np.argsort(-counts, kind="stable")[:_TOP] if counts[place] >= _LEAST_NAMED]
-    return {
-        "categories": int((counts > 0).sum()),
-        "top": tuple((column.vocabulary[place], int(counts[place])) for place in most),
-    }
 
 
 def _with_label(
@@ -306,13 +281,3 @@ def _with_fill(feature: FeatureStatistics, fill: Fill, target: _Target) -> Featu
     return msgspec.structs.replace(
         feature, rows=rows, missing=missing, missing_auc=missing_auc, missing_low=missing_low
     )
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}")
-    if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(each) for each in value]
-    return value

@@ -6,12 +6,14 @@ import msgspec
 
 __all__ = [
     "ColumnKind",
+    "ColumnShape",
     "FeatureStatistics",
     "LabelKind",
     "Related",
     "SetStatistics",
     "Stability",
     "Suspicion",
+    "ViewStatistics",
     "WithLabel",
 ]
 
@@ -177,3 +179,53 @@ class SetStatistics(msgspec.Struct, frozen=True, kw_only=True):
         """Give the features that tell most of the label, the strongest first."""
         told = sorted(self.features, key=lambda each: (-each.with_label.information_share, each.name))
         return tuple(told[:count])
+
+
+class ColumnShape(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature over entities, without a label; fields are those of `FeatureStatistics`.
+
+    There are no quantiles of fewer than twenty values, and no mean of fewer than ten: they would be those of
+    single entities.
+    """
+
+    name: str
+    kind: ColumnKind
+    rows: int
+    missing: int
+    mean: float | None = None
+    std: float | None = None
+    quantiles: dict[str, float] = {}
+    categories: int = 0
+    top: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def missing_share(self) -> float:
+        """The share of entities without a value."""
+        return self.missing / self.rows if self.rows else 0.0
+
+
+class ViewStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What the features of a view look like, over entities as of one instant.
+
+    Attributes
+    ----------
+    entities, sampled
+        How many the source has; how many were looked at.
+    as_of
+        The instant, as text.
+    busy
+        Entities that were left out because one of them has more rows than may be read.
+    related, groups, redundancy, left_out
+        As in `SetStatistics`; of a group the feature comes first that is missing least.
+    """
+
+    view: str
+    entities: int
+    sampled: int
+    as_of: str | None
+    busy: int = 0
+    features: tuple[ColumnShape, ...]
+    related: tuple[Related, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    redundancy: float
+    left_out: dict[str, str] = {}

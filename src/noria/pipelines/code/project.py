@@ -12,7 +12,7 @@ from noria.pipelines.code.patterns import match_files
 from noria.pipelines.code.reach import ModuleReach
 from noria.records import digest_of, sha256_hex
 
-__all__ = ["ProjectCode", "StepCode"]
+__all__ = ["ProjectCode", "ReachedSource", "StepCode"]
 
 _KEPT_BYTES = 1_048_576  # files up to this stay in memory once they are read
 
@@ -26,6 +26,22 @@ class StepCode:
     unseen: str | None = (
         None  # where code runs that no source names: then all Python files of the project count
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedSource:
+    """A module that is reached, as it lies on disk."""
+
+    name: str
+    path: Path | None  # None: a folder without `__init__`
+    text: bytes
+    is_package: bool
+    imports: tuple[str, ...]  # top-level names of what it imports
+
+    @property
+    def sha256(self) -> str:
+        """Of the text."""
+        return sha256_hex(self.text)
 
 
 class ProjectCode:
@@ -81,6 +97,24 @@ class ProjectCode:
         if key not in self._steps:
             self._steps[key] = self._of(*key)
         return self._steps[key]
+
+    def sources(self, module: str, *, file: Path | None = None) -> Iterator[ReachedSource]:
+        """Give every module that a module reaches and that can be read as text, by name.
+
+        Raises `ConfigError` like `of`.
+        """
+        start = self._start(module, file)
+        self._said_by(start)  # refuses what does not parse
+        for each in sorted(self._reach.of(start).modules, key=lambda each: (each.name, str(each.file))):
+            if not all(part.isidentifier() for part in each.name.split(".")):
+                continue  # no import statement can name it
+            source = self._reach.source(each)
+            if each.file is None:
+                yield ReachedSource(each.name, None, b"", is_package=True, imports=())
+            elif isinstance(source, PythonSource):
+                asked = {one.module.partition(".")[0] for one in source.imports if not one.level}
+                imports = tuple(sorted(asked - {""}))
+                yield ReachedSource(each.name, each.file, self._read(each.file), bool(each.folders), imports)
 
     def text(self, name: str) -> bytes:
         """Give the bytes of a file that a step's `files` names.

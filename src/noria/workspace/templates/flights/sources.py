@@ -28,9 +28,9 @@ _KEY = "strftime(make_date(year, month, day), '%Y-%m-%d-') || carrier || flight 
 
 _LANDINGS_SQL = f"""
 with placed as (
-  select flights.*, coalesce(tzone, 'America/Puerto_Rico') as zone,
+  select *, coalesce((select map(list(faa), list(tzone)) from airports)[dest], 'America/Puerto_Rico') as zone,
          time_hour + to_minutes(minute + dep_delay) as departed_at
-  from flights left join airports on faa = dest),
+  from flights),
 arrived as (
   select *, timezone(zone, departed_at) as left_local,
          date_trunc('day', timezone(zone, departed_at))

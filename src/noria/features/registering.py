@@ -1,0 +1,68 @@
+"""A view's definition as a version: immutable, numbered, recorded once, read by what is made with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from noria.features.telling import rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from noria.features.declarations import FeatureView
+    from noria.ledger.store import Ledger
+    from noria.records import Version
+
+__all__ = ["VIEW_KIND", "list_view_versions", "record_view"]
+
+VIEW_KIND = "feature_view"
+
+
+def record_view(
+    ledger: Ledger,
+    view: FeatureView,
+    *,
+    run: str | None = None,
+    cause: str | None = None,
+    at: datetime | None = None,
+) -> Version:
+    """Put a view's definition on record; the same definition again gives the version that it has.
+
+    Its digest is that of the definition. Owner, description and tags are kept as they were then: they are no
+    part of it, so that to change them is no new version.
+    """
+    digest = view.spec().digest
+    known = ledger.find_version(VIEW_KIND, view.name, sha256=digest)
+    if known is not None:
+        return known
+    return ledger.record_version(
+        VIEW_KIND,
+        view.name,
+        sha256=digest,
+        uri=f"definition:{VIEW_KIND}/{view.name}",  # the whole of it is in the facts
+        run=run,
+        facts=_facts(view),
+        cause=cause,
+        at=at,
+    )
+
+
+def list_view_versions(ledger: Ledger, name: str) -> list[Version]:
+    """List the definitions of a view that are on record, the oldest first."""
+    return ledger.list_versions(kind=VIEW_KIND, name=name)
+
+
+def _facts(view: FeatureView) -> Mapping[str, Any]:
+    spec = view.spec()
+    described = {each.name: view.description_of(each.name) for each in spec.features}
+    return {
+        "definition": msgspec.to_builtins(spec),
+        "rules": {each.name: rule_of(each.aggregation) for each in spec.features},
+        "owner": view.owner,
+        "description": view.description,
+        "tags": list(view.tags),
+        "descriptions": {name: told for name, told in described.items() if told is not None},
+    }
