@@ -12,6 +12,7 @@ __all__ = [
     "Clock",
     "ReplayClock",
     "WallClock",
+    "as_utc",
     "format_instant",
     "from_micros",
     "heed_time_zones",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_S = 10_000 * 366 * 86_400  # microseconds of an instant, less it, are 64 bits
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+)([smhdw])")
 
@@ -59,6 +61,27 @@ class ReplayClock:
         self._position = position
 
 
+def as_utc(instant: datetime) -> datetime:
+    """Give an aware instant as UTC.
+
+    Raises
+    ------
+    ValueError
+        If it has no time zone, or is not in the years 1 to 9999 of UTC.
+
+    Examples
+    --------
+    >>> as_utc(datetime.fromisoformat("2013-04-01T06:30+02:00")).hour
+    4
+    """
+    if instant.tzinfo is None:
+        raise ValueError(f"{instant.isoformat()} has no time zone; noria speaks aware UTC only")
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as err:
+        raise ValueError(f"{instant.isoformat()} is not in the years 1 to 9999 of UTC") from err
+
+
 def to_micros(instant: datetime) -> int:
     """Give microseconds since 1970 of an aware instant.
 
@@ -86,7 +109,7 @@ def parse_instant(text: str) -> datetime:
     6
     """
     instant = datetime.fromisoformat(text)
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else as_utc(instant)
 
 
 def format_instant(instant: datetime) -> str:
@@ -113,13 +136,15 @@ def parse_duration(text: str) -> timedelta:
     >>> parse_duration("1h30m")
     datetime.timedelta(seconds=5400)
     """
-    parts = _DURATION.findall(text)
+    parts = _DURATION.findall(str(text))
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is no duration; write for example '7d', '12h' or '1h30m'")
-    total = timedelta(seconds=sum(int(number) * _UNITS_S[unit] for number, unit in parts))
-    if not total:
+    seconds = sum(int(number) * _UNITS_S[unit] for number, unit in parts)
+    if not seconds:
         raise ValueError(f"{text!r} is an empty duration; it must be positive")
-    return total
+    if seconds > _LONGEST_S:
+        raise ValueError(f"{text!r} is longer than ten thousand years; write a shorter one")
+    return timedelta(seconds=seconds)
 
 
 def parse_wait(text: str) -> timedelta:

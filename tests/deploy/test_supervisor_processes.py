@@ -68,6 +68,16 @@ def wait_until_another_runs(supervisor: Supervisor, pid: int) -> None:
     supervisor.status()
 
 
+def test_a_worker_imports_nothing_of_the_folder_that_it_is_started_in(
+    tmp_path: Path, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "orjson.py").write_text("raise RuntimeError('a module of the project')\n")
+    monkeypatch.chdir(tmp_path)
+    with Supervisor(tmp_path / "late", CONFIG) as supervisor:
+        supervisor.start(make_route(1, model))
+        assert supervisor.is_running
+
+
 def test_swaps_under_requests_drop_none(supervisor: Supervisor, model: ServedModel) -> None:
     versions: list[int] = []
     failures: list[NoriaError] = []

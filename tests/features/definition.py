@@ -9,8 +9,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
+from noria.clock import parse_duration
 from noria.features import FeatureView, agg
-from noria.features.declarations import Aggregation, Default, FeatureSpec, FeatureType, ViewSpec
+from noria.features.declarations import Aggregation, Default, FeatureType, ViewSpec
 from noria.lake.declarations import Dataset
 
 __all__ = ["DAY", "FLIGHTS", "HOUR", "MINUTE", "STATUSES", "VIEWS", "reference"]
@@ -52,6 +53,7 @@ FEATURES: dict[str, Aggregation] = {
     "first_6d": agg.first("delay", "6d", where=[("late", "!=", True)]),
     "first_late_6d": agg.first("price", "6d", where=[("late", "!=", True)]),
     "first_25m": agg.first("delay", "25m"),
+    "not_half_2d": agg.count("2d", where=[("price", "!=", 0.5), ("price", "not in", [0, -1])]),
     "late_2d": agg.count("2d", where=[("late", "==", True), ("price", "<=", 0.5)]),
     "mean_some_4d": agg.mean("delay", "4d", where=[("status", "not in", ["lost", "landed"])]),
     "most_positive_1d": agg.max("delay", "1d", where=[("price", ">=", 0.01)]),
@@ -93,25 +95,45 @@ BY_BOTH = FeatureView("by_both", source=FLIGHTS, entity=WHO_WHERE, features=FEAT
 LIMITED = FeatureView(
     "limited", source=FLIGHTS, entity="who", features={name: FEATURES[name] for name in _FEW}, ttl="7d"
 )
-VIEWS = (BY_WHO, BY_BOTH, LIMITED)
+LATEST = FeatureView(  # the last row of each, and nothing beside it
+    "latest", source=FLIGHTS, entity="who", defaults={"last_6h": 0.5},
+    features={name: FEATURES[name] for name in ("last", "last_6h", "age")},
+)  # fmt: skip
+TOLD = FeatureView(  # no number at all
+    "told", source=FLIGHTS, entity=WHO_WHERE, ttl="11d", defaults={"status": ""},
+    features={name: FEATURES[name] for name in ("status", "vector", "vector_9h")},
+)  # fmt: skip
+VIEWS = (BY_WHO, BY_BOTH, LIMITED, LATEST, TOLD)
 
 Row = Mapping[str, Any]
 
 
 def reference(view: FeatureView, rows: Sequence[Row], spine: Sequence[Row]) -> list[list[Any]]:
-    """Give a row of features per row of the spine; NaN or None where there is no value."""
+    """Give a row of features per row of the spine; NaN or None where there is no value.
+
+    From what the view was declared with: its spec has the time-to-live and the defaults worked in.
+    """
     spec = view.spec()
+    limit = math.inf if view.ttl is None else parse_duration(view.ttl).total_seconds() * 1e6
+    features = [(name, FEATURES[name]) for name in view.features]
     by_entity: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        by_entity.setdefault(_entity(row, spec), []).append(row)
+        price = None if row["price"] != row["price"] else row["price"]  # NaN is missing
+        by_entity.setdefault(_entity(row, spec), []).append({**row, "price": price})
     found: dict[tuple[Any, ...], list[Any]] = {}
     for at in spine:
         who, t = _entity(at, spec), at["at"]
         if (who, t) not in found:
             known = [row for row in by_entity.get(who, ()) if row["known_at"] <= t]
+            young = [row for row in known if row["event_at"] >= t - limit]
             found[who, t] = [
-                _completed(each, _nothing(each) if None in who else _feature(each.aggregation, known, t))
-                for each in spec.features
+                _completed(
+                    view.defaults.get(name),
+                    _nothing(what)
+                    if None in who
+                    else _feature(what, young if what.window_s is None else known, t),
+                )
+                for name, what in features
             ]
     return [found[_entity(at, spec), at["at"]] for at in spine]
 
@@ -120,14 +142,14 @@ def _entity(row: Row, spec: ViewSpec) -> tuple[Any, ...]:
     return tuple(row[name] for name in spec.entity)
 
 
-def _nothing(feature: FeatureSpec) -> float | None:
-    return math.nan if feature.type == FeatureType.NUMBER else None
+def _nothing(what: Aggregation) -> float | None:
+    return math.nan if what.type == FeatureType.NUMBER else None
 
 
-def _completed(feature: FeatureSpec, value: Any) -> Any:
-    if feature.default is None or not (value is None or value != value):
+def _completed(default: Default | None, value: Any) -> Any:
+    if default is None or not (value is None or value != value):
         return value
-    return list(feature.default) if isinstance(feature.default, tuple) else feature.default
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _feature(what: Aggregation, known: Sequence[Row], t: int) -> Any:
@@ -225,11 +247,11 @@ def _faded(what: Aggregation, visible: Sequence[Row], t: int) -> float:
             weights, total = weights + weight, total + weight * value
     if what.kind != "decayed_mean":
         return total
-    return total / weights if weights else math.nan
+    return total / weights if weights > 1e-300 else math.nan
 
 
 def _of_newest(what: Aggregation, visible: Sequence[Row], t: int) -> Any:
-    nothing = math.nan if what.type == FeatureType.NUMBER else None
+    nothing = _nothing(what)
     if not visible:
         return nothing
     newest = max(visible, key=lambda row: (row["event_at"], row["id"].encode()))

@@ -3,6 +3,7 @@
 All are asked at the same instants, so a store is brought up to each of them once for all of them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -99,8 +100,8 @@ def draw(seed: int, size: int = AT_ONCE) -> Histories:
                     "where": random.choice((0, 0, 1, 2**62, None)),
                     "delay": _delay(random),
                     "late": random.choice((None, True, True, False)),
-                    "price": random.choice((None, random.randint(-200, 200) / 100)),
-                    "status": random.choice((None, *STATUSES, "elsewhere")),
+                    "price": random.choice((None, math.nan, *[random.randint(-200, 200) / 100] * 2)),
+                    "status": random.choice((None, *STATUSES, "elsewhere", "")),
                     "vector": _vector(random),
                 }
             )
@@ -165,7 +166,8 @@ def _delay(random: Random) -> int | None:
 
 
 def _vector(random: Random) -> list[float] | None:
-    return random.choice((None, [random.randint(-8, 8) / 4, 0.0, float(random.randint(0, 1000))]))
+    third = random.choice((math.nan, float(random.randint(0, 1000))))
+    return random.choice((None, [random.randint(-8, 8) / 4, 0.0, third]))
 
 
 def table(rows: Sequence[Row]) -> pa.Table:
@@ -252,7 +254,8 @@ def assert_same(
                 same = (one == other) | (np.isnan(one) & np.isnan(other))
         else:
             same = np.array(
-                [_plain(one) == other for one, other in zip(column, right, strict=True)], np.bool_
+                [repr(_plain(one)) == repr(_plain(other)) for one, other in zip(column, right, strict=True)],
+                np.bool_,  # NaN in a vector is NaN
             )
         if not same.all():
             place = int(np.flatnonzero(~same)[0])

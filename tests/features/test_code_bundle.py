@@ -1,8 +1,12 @@
 """Code that travels with a model: what is in a bundle, and that it is what runs."""
 
+import io
+import random
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
@@ -165,6 +169,43 @@ def test_a_module_that_cannot_be_imported_is_told(root: Path) -> None:
     empty = write_bundle(bundle.on_demand, {"fleet.trips": (b"", False)}, {})
     with pytest.raises(ConfigError, match="has no function 'trip'"):
         load_functions(read_bundle(empty))
+
+
+def test_changed_bytes_are_read_or_refused(root: Path) -> None:
+    data = make_bundle([load(root)])
+    chance = random.Random(7)
+    for _ in range(1_000):
+        changed = bytearray(data)
+        for _ in range(chance.randint(1, 3)):
+            changed[chance.randrange(-1_500, 0)] = chance.randrange(256)  # mostly where names and places are
+        with suppress(ConfigError):
+            read_bundle(bytes(changed))
+
+
+def test_a_small_zip_of_very_much_is_refused() -> None:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("noria.json", b'{"on_demand": [], "distributions": {}}')
+        archive.writestr("code/vast.py", bytes(1_000_000))
+    with pytest.raises(ConfigError, match="it is compressed, and may be larger than memory"):
+        read_bundle(sink.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (b"raise SystemExit(3)", "SystemExit: 3$"),
+        (
+            b"open(__file__ + '.csv')",
+            "FileNotFoundError: .*; files beside a module do not travel: write tables",
+        ),
+    ],
+)
+def test_a_module_that_exits_or_opens_a_file_ends_no_process(root: Path, source: bytes, told: str) -> None:
+    bundle = read_bundle(make_bundle([load(root)]))
+    broken = read_bundle(write_bundle(bundle.on_demand, {"fleet.trips": (source, False)}, {}))
+    with pytest.raises(ConfigError, match=told):
+        load_functions(broken)
 
 
 def test_other_distributions_are_told(root: Path) -> None:

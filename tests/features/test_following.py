@@ -163,6 +163,29 @@ def test_where_rows_are_replaced_or_taken_out_the_view_is_loaded_whole(world: Wo
     world.check()
 
 
+def test_a_correction_counts_when_it_is_known_and_not_when_it_lands(world: World) -> None:
+    rows = trips(200)
+    world.lake.ingest(MERGED, rows, batch=1)
+    world.bring()
+    place = rows.column_names.index("known_at")
+    later = pa.array([END + timedelta(days=1)] * 20, INSTANT)
+    changed = (
+        rows.slice(0, 20).set_column(4, "delay", pa.array([7] * 20)).set_column(place, "known_at", later)
+    )
+    world.lake.ingest(MERGED, changed, batch=2)
+    for _ in range(2):  # another process finds again what it waits for
+        world.bring()
+        np.testing.assert_array_equal(online(world.store, END), offline(rows, END))
+        assert not world.is_due()
+        world.start()
+    at = END + timedelta(days=2)
+    assert world.is_due(at)
+    (loaded,) = world.bring(at)
+    assert "what is known" in loaded.loaded
+    np.testing.assert_array_equal(online(world.store, at), offline(world.lake.read("trips"), at))
+    assert not world.is_due(at)
+
+
 def test_many_rows_at_once_are_loaded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following_module, "_LOADED_ROWS", 50)
     rows = trips(300)

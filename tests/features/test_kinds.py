@@ -127,6 +127,14 @@ def test_the_most_frequent_come_first_and_of_equals_the_lesser() -> None:
     assert ask(given, rows)[1] == {"top": None, "whole": None, "lately": None}
 
 
+def test_whole_numbers_without_a_sign_are_counted_as_they_are() -> None:
+    given = view(
+        top=agg.top("x", 3, "1d", values=[-1, 0, 7, 2**63 - 1]), less=agg.top("x", 1, "1d", values=[-1, 5])
+    )
+    rows = things(x=pa.array([0, 0, 7, 2**64 - 1, None], pa.uint64()))
+    assert ask(given, rows)[0] == {"top": [0, 7], "less": None}
+
+
 def test_a_window_by_the_minute_begins_with_a_full_minute() -> None:
     given = view(n=agg.count("2m"), hour=agg.count("1h", resolution="minute"), wide=agg.count("1h"))
     rows = things(x=[0] * 200)
@@ -159,12 +167,28 @@ def test_nothing_looks_back_further_than_the_ttl() -> None:
         (lambda: agg.count("30s"), "shorter than a minute"),
         (lambda: agg.count("4h", resolution="minute"), "3 hours at most"),
         (lambda: agg.count("2h", resolution="hour"), "'minute' can"),
-        (lambda: agg.embedding("v", 0), "not from 1 to 4096"),
+        (lambda: agg.embedding("v", 0), "no whole number from 1 to 4096"),
         (lambda: agg.top("x", 1, "1d", values=["a", 1]), "texts, or integers"),  # type: ignore[arg-type]
         (lambda: agg.top("x", 1, "1d", values=["a", "a"]), "each once"),
         (lambda: agg.top("x", 1, "1d", values=[]), "each once"),
-        (lambda: agg.top("x", 3, "1d", values=["a", "b"]), "not from 1 to 2"),
+        (lambda: agg.top("x", 3, "1d", values=["a", "b"]), "no whole number from 1 to 2"),
         (lambda: agg.top("x", 1, "1d", values=[2**63]), "beyond 64 bits"),
+        (lambda: agg.top("x", 1, "1d", values="EWR"), "the text 'EWR'.*its letters"),
+        (lambda: agg.by("x", "EWR", agg.count("1d")), "the text 'EWR'.*its letters"),
+        (lambda: agg.top("x", 1, "1d", values=["\ud800"]), "no valid text"),
+        (lambda: agg.top("x", 1.5, "1d", values=["a", "b"]), "k = 1.5 .* whole number"),  # type: ignore[arg-type]
+        (lambda: agg.top("x", True, "1d", values=["a", "b"]), "k = True .* whole number"),
+        (lambda: agg.embedding("x", 2.0), "dimensions = 2.0 .* whole number"),  # type: ignore[arg-type]
+        (lambda: agg.distinct("x", "1d", buckets="64"), "buckets = '64' .* whole number"),  # type: ignore[arg-type]
+        (lambda: agg.sum("x", "1d", scale=1.5), "scale = 1.5 .* whole number"),  # type: ignore[arg-type]
+        (lambda: agg.quantile("x", 0.5, "1d", low=0, high=float("inf"), width=1), "high = inf .* number"),
+        (lambda: agg.quantile("x", 0.5, "1d", low=float("nan"), high=1, width=1), "low = nan .* number"),
+        (lambda: agg.quantile("x", "0.5", "1d", low=0, high=1, width=1), "q = '0.5' .* number"),  # type: ignore[arg-type]
+        (lambda: agg.count(7), "7 is no duration"),  # type: ignore[arg-type]
+        (lambda: agg.count("99999999999d"), "longer than ten thousand years"),
+        (lambda: agg.last("x", max_age="200000000d"), "longer than ten thousand years"),
+        (lambda: view(ttl="200000000d", n=agg.count("2d")), "longer than ten thousand years"),
+        (lambda: view(v=agg.embedding("x", 2), v_1=agg.count("1d")), "two columns 'v__v_1'.*embedding"),
         (lambda: view(ttl="1d", n=agg.count("2d")), "looks back 172800 seconds, ttl = '1d' is 86400"),
         (lambda: view(ttl="1d", n=agg.last("x", max_age="2d")), "looks back"),
         (lambda: view(ttl="1d", n=agg.decayed_count("1h")), "decays"),
@@ -173,6 +197,11 @@ def test_nothing_looks_back_further_than_the_ttl() -> None:
         (lambda: view(defaults={"n": "x"}, n=agg.count("1d")), "wanted is a number"),
         (lambda: view(defaults={"n": float("nan")}, n=agg.count("1d")), "wanted is a number"),
         (lambda: view(defaults={"n": 1}, n=agg.last_text("x")), "wanted is a text"),
+        (lambda: view(defaults={"n": "\ud800"}, n=agg.last_text("x")), "wanted is a text"),
+        (lambda: view(defaults={"n": 10**400}, n=agg.count("1d")), "wanted is a number"),
+        (lambda: view(defaults={"n": AT}, n=agg.count("1d")), "wanted is a number"),
+        (lambda: view(defaults={"n": [1, 1e39]}, n=agg.embedding("x", 2)), "wanted is 2 numbers"),
+        (lambda: view(defaults={"n": [2**63]}, n=agg.top("x", 1, "1d", values=[1])), "at most 1 values"),
         (lambda: view(defaults={"n": [1]}, n=agg.embedding("x", 2)), "wanted is 2 numbers"),
         (lambda: view(defaults={"n": [1]}, n=agg.top("x", 1, "1d", values=["a"])), "at most 1 values"),
     ],
@@ -196,6 +225,32 @@ def test_what_makes_no_sense_is_refused_when_it_is_declared(wrong: Callable[[], 
 def test_a_column_of_another_type_is_refused(feature: Any, column: list[Any], told: str) -> None:
     with pytest.raises(SourceError, match=told):
         ask(view(f=feature), things(x=column))
+
+
+@pytest.mark.parametrize(("half_lives", "left"), [(900, True), (1_020, False), (5_000, False)])
+def test_a_mean_of_which_nothing_is_left_is_missing_offline_and_online(
+    tmp_path: Path, half_lives: int, left: bool
+) -> None:
+    trips = Dataset("trips", key="id", event_at="at", known_at="at")
+    view = FeatureView("v", source=trips, entity="who", features={"mean": agg.decayed_mean("n", "1h")})
+    instant, then = pa.timestamp("us", "UTC"), datetime(2024, 3, 1, tzinfo=UTC)
+    rows = pa.table({"id": ["a"], "at": pa.array([then], instant), "who": ["ada"], "n": [7]})
+    asked = then + timedelta(hours=half_lives)
+    spine = pa.table({"who": ["ada"], "at": pa.array([asked], instant)})
+    offline = point_in_time(view, rows, spine)["v__mean"].to_pylist()
+    with LmdbOnlineStore(tmp_path / "online", map_size=1 << 20) as store:
+        store.load(view, rows)
+        online = store.read([view.spec()], {"who": ["ada"]}, to_micros(asked))[:, 0]
+    np.testing.assert_array_equal(offline, [7.0 if left else np.nan])
+    np.testing.assert_array_equal(online, offline)
+
+
+def test_what_decays_is_as_of_its_newest_row_where_the_clock_was_set_back(tmp_path: Path) -> None:
+    given = view(n=agg.decayed_count("1s"), mean=agg.decayed_mean("x", "1s"))
+    with LmdbOnlineStore(tmp_path) as store:
+        store.load(given, things(x=[1]))
+        for back in (timedelta(), timedelta(minutes=1), timedelta(days=1)):
+            assert store.read([given.spec()], {"who": ["a"]}, to_micros(AT - back)).tolist() == [[1.0, 1.0]]
 
 
 WRITER = """

@@ -19,8 +19,9 @@ import pytest
 from noria.clock import to_micros
 from noria.errors import ConfigError, LeaseHeld, SourceError, StoreError
 from noria.features import FeatureView, agg
+from noria.features.backends import lmdb_reading
 from noria.features.backends.lmdb import LmdbOnlineStore
-from noria.features.backends.lmdb_files import HEAD_KEY, entities_of
+from noria.features.backends.lmdb_files import HEAD_KEY, entities_of, list_definitions
 from noria.features.backends.lmdb_reading import LmdbFeatureReader
 from noria.features.offline import point_in_time
 from noria.features.online import open_online_store
@@ -153,6 +154,36 @@ def test_another_process_reads_what_was_committed_before_its_call(tmp_path: Path
         found, _ = reader.ask(START + timedelta(days=11))
         np.testing.assert_array_equal(found, offline(rows, START + timedelta(days=11)))
         reader.close()
+
+
+def test_a_reader_follows_a_store_that_grew_before_it_first_read(tmp_path: Path) -> None:
+    rows, at = trips(500), START + timedelta(days=11)
+    path = tmp_path / "online"
+    with LmdbOnlineStore(path) as store:
+        store.load(FeatureView("small", source=TRIPS, entity="line", features=VIEW.features), rows)
+        reader = Reader(path)  # it maps 10 MiB, LMDB's least
+        store.load(FeatureView("large", source=TRIPS, entity="id", features=VIEW.features), trips(30_000))
+        assert (path / "data.mdb").stat().st_size > 10 << 20
+        store.load(VIEW, rows)
+        found, _ = reader.ask(at)
+        reader.close()
+    np.testing.assert_array_equal(found, offline(rows, at))
+
+
+def test_a_view_that_is_cleared_while_views_are_listed_is_not_damaged(
+    store: LmdbOnlineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = FeatureView("other", source=TRIPS, entity="line", features=VIEW.features)
+    store.load(VIEW, trips(10))
+    store.load(other, trips(10))
+
+    def list_then_clear(txn: Any) -> Any:
+        found = list_definitions(txn)
+        store.clear(other)
+        return found
+
+    monkeypatch.setattr(lmdb_reading, "list_definitions", list_then_clear)
+    assert store.specs() == [SPEC]
 
 
 def test_a_reader_never_sees_half_of_a_load(tmp_path: Path) -> None:

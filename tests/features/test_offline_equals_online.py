@@ -12,7 +12,7 @@ from tests.features.definition import VIEWS
 from tests.features.histories import AT_ONCE, compare, draw, spine_table, table
 
 from noria.features.backends.lmdb import LmdbOnlineStore
-from noria.features.declarations import AggregationKind
+from noria.features.declarations import Aggregation, AggregationKind, FeatureSpec
 from noria.features.kept_values import LastValues
 from noria.features.layout import TierLayout
 from noria.features.offline import point_in_time
@@ -98,6 +98,10 @@ def _microsecond_early(event_us: Any, width_us: int) -> Any:
     return (event_us - 1) // width_us
 
 
+def _forever(feature: FeatureSpec, ttl: str, view: str) -> Aggregation:
+    return feature.aggregation
+
+
 def _whatever_the_key(row: LastValues, event_us: int, key: bytes) -> bool:
     return row[0] > event_us
 
@@ -115,6 +119,7 @@ def _not_at_once(row: LastValues, event_us: int, key: bytes) -> bool:
         ("noria.features.offline.first_tiles", _first_earlier),
         ("noria.features.offline.tiles_of", _microsecond_late),
         ("noria.features.offline.tiles_of", _microsecond_early),
+        ("noria.features.declarations._limited", _forever),
         ("noria.features.view_tiles.happened_after", _whatever_the_key),
         ("noria.features.view_tiles.happened_after", _not_at_once),
     ],

@@ -1,7 +1,9 @@
 """On-demand features: how they are declared, and what becomes of rows."""
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -198,6 +200,89 @@ def test_columns_cannot_be_written_to() -> None:
     _, made = add_on_demand(pa.table({"x": rows}), [of(writes).bound()])
     assert "read-only" in str(made["writes"].first)
     assert np.isnan(rows[1])
+
+
+def masked(columns: Columns) -> Any:
+    return {"y": np.ma.masked_less(columns["x"], 2.0)}
+
+
+def exiting(columns: Columns) -> Any:
+    if (columns["x"] == 2).any():
+        sys.exit(3)
+    return {"y": columns["x"]}
+
+
+def wide(columns: Columns) -> Any:
+    return {"y": columns["x"].astype(np.longdouble) * np.longdouble("1e4000")}
+
+
+def test_a_masked_array_is_refused_for_it_would_lose_its_mask() -> None:
+    with pytest.raises(ConfigError, match="gave a masked array for 'y'; wanted is a plain one; NaN where"):
+        add_on_demand(pa.table({"x": [1.0, 2.0]}), [of(masked, "y").bound()])
+
+
+def test_a_function_that_exits_ends_no_process() -> None:
+    found = compute(of(exiting, "y").bound(), {"x": frozen(np.array([1.0, 2.0, 3.0]))}, 3)
+    assert found.failed == (1,)
+    assert str(found.first).endswith("it exits with 3")
+
+
+def test_a_wide_float_that_is_too_large_is_infinite_without_a_warning() -> None:
+    found = compute(of(wide, "y").bound(), {"x": frozen(np.array([0.0, 2.0]))}, 2)
+    assert (found.failed, found.reasons) == ((1,), ("inf",))
+
+
+def test_a_request_column_called_like_a_feature_is_refused() -> None:
+    with pytest.raises(ConfigError, match="reads 'courier__late' of the request, and a feature is called so"):
+        fields_of([of(masked, "y"), COURIER, on_demand(inputs=["courier__late"], outputs=["y"])(doubled)])
+    with pytest.raises(ConfigError, match="reads 'doubled__y' of the request"):
+        on_demand(inputs=["doubled__y"], outputs=["y"])(doubled)
+
+
+def test_an_entity_that_is_read_as_a_number_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'courier' as a number, and it is an entity.*noria.category\('cour"
+    ):
+        on_demand(inputs=["courier", COURIER], outputs=["y"])(doubled)
+
+
+def test_a_column_of_another_kind_is_told_as_it_was_declared() -> None:
+    rows = {"distance": pa.array(["far"]), "zone": pa.array([1.5]), "speed": pa.array([1.0])}
+    features = {name: pa.array([1.0]) for name in ("courier__trips", "courier__late")}
+    for name, told in (
+        ("distance", "as a number, and it is string"),
+        ("zone", "as a text, and it is double"),
+    ):
+        fine = {"distance": pa.array([1.0]), "zone": pa.array(["a"])}
+        with pytest.raises(SourceError, match=f"'trip' reads '{name}' {told}"):
+            add_on_demand(pa.table({**rows, **fine, name: rows[name], **features}), [trip.bound()])
+
+
+def doubled(columns: Columns) -> Any:
+    """Double it."""
+    return {"y": columns["courier__late"] * 2}
+
+
+def test_who_made_it_is_no_part_of_the_definition() -> None:
+    declare = {"inputs": ["x"], "outputs": ["y"]}
+    bare = on_demand(**declare)(doubled)  # type: ignore[arg-type]
+    told = on_demand(**declare, owner="ops", description="Twice", tags=["a"])(doubled)  # type: ignore[arg-type]
+    assert (bare.owner, bare.description, bare.tags) == (None, "Double it.", ())
+    assert (told.owner, told.description, told.tags) == ("ops", "Twice", ("a",))
+    assert bare.spec() == told.spec()
+    for wrong, refusal in (
+        ({"tags": "a"}, "tags is 'a'; give a tuple"),
+        ({"tags": [1]}, r"tags is \[1\]; give a tuple"),
+        ({"owner": 5}, "owner is 5; give a text"),
+    ):
+        with pytest.raises(ConfigError, match=refusal):
+            on_demand(**declare, **wrong)(doubled)  # type: ignore[arg-type]
+
+
+def test_a_function_that_another_decorator_wraps_is_refused() -> None:
+    wrapped = wraps(doubled)(lambda columns: doubled(columns))
+    with pytest.raises(ConfigError, match=r"doubled is wrapped by another decorator; leave that out"):
+        on_demand(inputs=["x"], outputs=["y"])(wrapped)
 
 
 def test_a_function_inside_of_another_is_refused() -> None:

@@ -16,12 +16,15 @@ from noria.clock import to_micros
 from noria.errors import ConfigError, NotFound, StoreError
 from noria.features import FeatureView, agg
 from noria.features.online import open_online_store
+from noria.features.standing import Standing
 from noria.serving.online import OnlineFeatures
 
 redis = pytest.importorskip("redis", reason="redis-py is not installed: the extra `redis` brings it")
 
+from noria.features.backends import redis_reading  # noqa: E402
 from noria.features.backends.redis import RedisOnlineStore  # noqa: E402
-from noria.features.backends.redis_connection import OutOfMemory  # noqa: E402
+from noria.features.backends.redis_connection import Connection, OutOfMemory  # noqa: E402
+from noria.features.backends.redis_format import read_standing  # noqa: E402
 
 __all__ = ["own_redis", "redis_server", "redis_url"]
 
@@ -51,6 +54,28 @@ def test_another_process_reads_what_was_committed_before_its_call(redis_url: str
         store.clear(VIEW)
         assert "NotFound" in reader.read()
         reader.close()
+
+
+@pytest.mark.parametrize("asked", ["specs", "standing"])
+def test_a_view_that_is_loaded_while_it_is_asked_about_is_not_damaged(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    standing = Standing(table="t", version=4, known_us=5, at_us=6)
+    with RedisOnlineStore(redis_url) as store, RedisOnlineStore(redis_url, readonly=True) as other:
+        store.load(VIEW, trips(30), standing=standing)
+
+        def look_then_load(connection: Connection) -> Any:
+            found = read_standing(connection)
+            if loads:
+                loads.pop()
+                store.load(VIEW, trips(30), standing=standing)  # its rows are elsewhere now
+            return found
+
+        loads = [1]
+        monkeypatch.setattr(redis_reading, "read_standing", look_then_load)
+        found = other.specs() if asked == "specs" else other.standing(VIEW)
+        assert found == ([SPEC] if asked == "specs" else standing)
+        assert not loads
 
 
 def test_a_reader_never_sees_half_of_a_load(redis_url: str) -> None:

@@ -102,6 +102,20 @@ def test_a_release_names_the_features_and_their_code(lived: Path) -> None:
         assert {each.name for each in release.views} == {"courier", "district"}
 
 
+def test_who_used_one_is_on_record_as_of_a_view(lived: Path) -> None:
+    with noria.open(lived) as project:
+        versions = [each.ref for each in project.ledger.list_versions(kind="model", name="late_parcel")]
+        for wanted in ("effort", "strain__per_parcel"):
+            told = project.features.readers(wanted)
+            name = wanted.partition("__")[0]
+            assert (told.trainings, told.definitions) == (("late_parcel",), (f"{name}:1",))
+            assert [each.model for each in told.models] == versions
+            assert told.training_sets
+            assert {each.definition for each in told.deployments} == {f"{name}:1"}
+            assert sum(each.rows for each in told.requests) > 0
+        assert project.features.show_on_demand("effort").versions == tuple(reversed(versions))
+
+
 def test_a_trace_computes_the_features_again(lived: Path) -> None:
     with noria.open(lived) as project:
         rows = project.lake.read("predictions")

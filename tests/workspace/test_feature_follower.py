@@ -252,6 +252,30 @@ def test_a_definition_that_a_deployed_release_needs_is_kept_and_followed(followe
     assert followed.project.features.get([old], {"shop": ["a"]}).column("shop__n").to_pylist() == [3]
 
 
+def test_materialize_loads_what_a_deployed_release_reads_as_well(followed: Followed) -> None:
+    followed.project.ingest("visits", visits(0, 1, 2))
+    old = followed.project.features.view("shop")
+    deploy(followed.project, old.spec())
+    followed.declare(DECLARED.replace('"7d"', '"5d"'))
+    assert [each.rows for each in followed.project.features.materialize()] == [3, 3]
+    assert followed.project.features.get([old], {"shop": ["a"]}).column("shop__n").to_pylist() == [2]
+
+
+def test_a_view_that_was_never_loaded_stays_stale_when_it_is_repaired_until_it_is_loaded(
+    followed: Followed,
+) -> None:
+    followed.declare(DECLARED.replace("10m", "200ms").replace('agg.sum("amount"', 'agg.sum("price"'))
+    followed.project.ingest("visits", visits(0))
+    followed.look()
+    time.sleep(0.25)
+    assert [each.is_stale for each in followed.look() if isinstance(each, Stale)] == [True]
+    followed.declare(DECLARED.replace("10m", "200ms"))
+    told = followed.look(2)
+    (fresh,) = [each for each in told if isinstance(each, Stale)]
+    assert "all that came is counted" in fresh.reason
+    assert [type(each) for each in told] == [Brought, Stale]
+
+
 def test_a_query_is_asked_again_where_a_table_that_it_reads_has_changed(followed: Followed) -> None:
     followed.declare(
         DECLARED

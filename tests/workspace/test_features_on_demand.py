@@ -29,7 +29,8 @@ PROJECT = """
         return {"pace": columns["distance"] / columns["courier__minutes"],
                 "is_ada": columns["courier"] == "ada"}
 
-    @noria.on_demand(inputs=["distance"], outputs=["km"])
+    @noria.on_demand(inputs=["distance"], outputs=["km"], owner="planning", tags=("metric", "city"),
+        description="A distance as a map has it")
     def metric(columns):
         return {"km": columns["distance"] * 1.609}
 
@@ -128,7 +129,7 @@ def test_what_is_lacking_is_told(project: noria.Project) -> None:
         project.features.get(["courier"], {"courier": [1.5]})
     missing = project.features.get(["courier"], {"courier": [float("nan"), None]})
     assert np.isnan(missing["courier__trips"].to_numpy()).all()
-    with pytest.raises(ConfigError, match="each once"):
+    with pytest.raises(ConfigError, match="name each feature once"):
         project.features.get(["pace", "pace"], {"courier": ["ada"]})
     features = project.features
     for verb in (features.show, features.compare, lambda name: features.materialize([name])):
@@ -144,6 +145,60 @@ def test_on_demand_features_are_listed(project: noria.Project) -> None:
     assert pace.features == ("courier__trips", "courier__minutes")
     assert pace.place.startswith("couriers_on_demand.py:")
     assert pace.errors == "missing"
+
+
+def test_they_are_found_by_words_tags_and_owners(project: noria.Project) -> None:
+    def found(text: str = "", **wanted: object) -> list[str]:
+        return [each.details.name for each in project.features.search(text, **wanted).on_demand]  # type: ignore[arg-type]
+
+    assert found() == ["centred", "metric", "misspelt", "pace"]
+    assert found("usual MINUTES") == ["pace"]  # of its docstring
+    assert found("map", owner="planning", tags=["city"]) == ["metric"]
+    assert found(tags=["city", "other"]) == []
+    assert found("courier") == ["pace"]  # what it reads
+    assert [each.summary.name for each in project.features.search("courier").views] == ["courier"]
+    (hit,) = project.features.search("ada").on_demand
+    assert (hit.details.owner, hit.outputs) == (None, ("is_ada",))
+    assert project.features.search(owner="planing").meant == ("planning",)
+
+
+def test_a_definition_is_on_record_once_with_its_code(project: noria.Project) -> None:
+    project.features.training_set(spine(courier=["ada"], distance=[7.0]), ["pace", "metric"], name="trips")
+    assert project.features.show_on_demand("metric").definitions == ("metric:1",)
+    (first,) = project.ledger.list_versions(kind="feature_view", name="metric")
+    assert (first.facts["owner"], first.facts["tags"]) == ("planning", ["metric", "city"])
+    path = project.root / "couriers_on_demand.py"
+    text = path.read_text()
+    path.write_text(f"# a comment\n{text}")
+    project.refresh()
+    registered = {each.view: each.version for each in project.features.register()}
+    assert (registered["courier"], registered["metric"]) == ("courier:1", "metric:1")
+    path.write_text(text.replace("1.609", "1.6"))
+    project.refresh()
+    (done,) = project.features.register(["metric"])
+    assert (done.view, done.version, done.statistics) == ("metric", "metric:2", None)
+    with pytest.raises(ConfigError, match="was changed since it was loaded"):
+        path.write_text(text)
+        project.features.register(["metric"])
+    assert project.ledger.verify().problems == ()
+
+
+def test_who_used_one_is_told(project: noria.Project) -> None:
+    project.features.training_set(spine(courier=["ada"], distance=[7.0]), ["pace"], name="trips")
+    asked: dict[str, list[str | float | None]] = {"courier": ["ada", "ben"], "distance": [7.0, 1.0]}
+    project.features.get(["pace"], asked, at=START + timedelta(days=5), reader="billing")
+    project.features.get(["metric"], {"distance": [7.0]}, reader="billing")
+    for wanted in ("pace", "pace__is_ada"):
+        told = project.features.readers(wanted)
+        assert (told.view, told.definitions) == ("pace", ("pace:1",))
+        assert [each.training_set for each in told.training_sets] == ["trips:1"]
+        assert [(each.who, each.calls, each.entities) for each in told.reads] == [("billing", 1, 2)]
+    (read,) = project.features.readers("metric").reads
+    assert (read.how, read.entities) == ("get", 1)
+    with pytest.raises(NotFound, match=r"no feature named 'pace__is_ben'.*pace__is_ada"):
+        project.features.readers("pace__is_ben")
+    with pytest.raises(NotFound, match=r"no feature view named 'peace'.*pace"):
+        project.features.readers("peace")
 
 
 def test_a_view_of_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Features over HTTP: found, shown, read, traced, and who read them."""
 
-import threading
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -47,21 +46,21 @@ class FeatureRoutes:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._store = threading.Lock()  # an embedded online store is open once in a process
 
     def search(self, request: Request) -> Response:
-        """List views; with `search`, `tag` or `owner` those that are found, the best first."""
+        """List features; with `search`, `tag` or `owner` those that are found, the best first."""
         query = request.query_params
-        with self._store:
-            found = self._project.features.search(
-                query.get("search", ""), tags=query.getlist("tag"), owner=query.get("owner")
-            )
+        found = self._project.features.search(
+            query.get("search", ""), tags=query.getlist("tag"), owner=query.get("owner")
+        )
         return answer(found)
 
     def show(self, request: Request) -> Response:
-        """Tell all about a view."""
-        with self._store:
-            return answer(self._project.features.show(request.path_params["view"]))
+        """Tell all about a view or an on-demand feature."""
+        name = request.path_params["view"]
+        if name in self._project.declarations.on_demand:
+            return answer(self._project.features.show_on_demand(name))
+        return answer(self._project.features.show(name))
 
     def readers(self, request: Request) -> Response:
         """Tell who used a view, or a feature of it."""
@@ -87,10 +86,9 @@ class FeatureRoutes:
                 '{"entities": {"courier": ["ada", "ben"]}}'
             )
         at = asked.at or self._project.clock.now()
-        with self._store:
-            found = get_features(
-                self._project, asked.views, asked.entities, at=at, reader=asked.reader, how="http get"
-            )
+        found = get_features(
+            self._project, asked.views, asked.entities, at=at, reader=asked.reader, how="http get"
+        )
         return {"at": at, "entities": found.num_rows, "columns": _columns(found)}
 
     def _trace(self, view: str, asked: _TraceRequest) -> dict[str, Any]:

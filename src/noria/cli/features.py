@@ -41,8 +41,8 @@ def list_views(
 
     with options.open() as project:
         found = project.features.search(search, tags=tag, owner=owner)
-        declared = bool(project.declarations.views)
-        on_demand = () if search or tag or owner else project.features.list_on_demand()
+        declared = bool(project.declarations.views or project.declarations.on_demand)
+    on_demand = [each.details for each in found.on_demand]
     views = [each.summary for each in found.views]
     if options.json:
         screen.json([*views, *on_demand])
@@ -56,6 +56,9 @@ def list_views(
                 for each in on_demand
             ],
         )  # fmt: skip
+        for hit in found.on_demand if search else ():
+            if hit.outputs:
+                screen.line(f"{hit.details.name}: {', '.join(hit.outputs)}")
         if not views:
             return
         screen.line("")
@@ -162,6 +165,8 @@ def _show_on_demand(found: "OnDemandDetails") -> None:
     screen.facts(
         {
             "about": found.description,
+            "owner": found.owner,
+            "tags": ", ".join(found.tags) or None,
             "reads of a request": ", ".join(found.fields) or None,
             "reads": ", ".join(found.features) or None,
             "gives": ", ".join(f"{found.name}__{each}" for each in found.outputs),
@@ -172,6 +177,7 @@ def _show_on_demand(found: "OnDemandDetails") -> None:
             "models": ", ".join(found.models) or None,
             "versions": ", ".join(found.versions[:5]) or None,
             "definition": screen.digest(found.digest),
+            "on record": ", ".join(found.definitions[:5]) or None,
         }
     )
 

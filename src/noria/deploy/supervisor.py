@@ -270,7 +270,8 @@ class Supervisor:
             log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "noria.serving", str(self._folder), "--watch-parent"],
+                # Without `-P` modules of the folder that this runs in would stand before installed ones.
+                [sys.executable, "-P", "-m", "noria.serving", str(self._folder), "--watch-parent"],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -12,14 +12,12 @@ a column does not count for that column; an entity that was never seen has an em
 `== != < <= > >=`, or `in` and `not in` with several values. What is missing fulfils none.
 """
 
-import builtins
-import reprlib
 from collections.abc import Collection
-from fractions import Fraction
 
 import msgspec
 
 from noria.errors import ConfigError
+from noria.features.arguments import counted_values, several, units, whole_number
 from noria.features.conditions import Where, conditions_of
 from noria.features.declarations import (
     Aggregation,
@@ -51,7 +49,6 @@ __all__ = [
 ]
 
 _LEAST_BUCKETS, _MAX_BINS = 16, 4_096
-_BEYOND = 2**63
 
 
 def count(window: str, *, where: Where = (), resolution: str | None = None) -> Aggregation:
@@ -150,11 +147,7 @@ def distinct(
     >>> distinct("dest", "7d").bins
     512
     """
-    if not _LEAST_BUCKETS <= buckets <= _MAX_BINS:
-        raise ConfigError(
-            f"buckets = {buckets} for {column!r} are not from {_LEAST_BUCKETS} to {_MAX_BINS}; "
-            "two or more per value that is expected are good"
-        )
+    whole_number(buckets, "buckets", column, least=_LEAST_BUCKETS, most=_MAX_BINS)
     span = Window.of(window, resolution)
     return Aggregation(
         kind=AggregationKind.DISTINCT,
@@ -217,6 +210,7 @@ def quantile(
     64
     """
     base = _windowed(AggregationKind.QUANTILE, column, Window.of(window, resolution), scale, where)
+    q_millionths = units(q, 1_000_000, "q", column)
     if not 0 <= q <= 1:
         raise ConfigError(f"q = {q} of column {column!r} is not from 0 to 1")
     made = Aggregation(
@@ -225,10 +219,10 @@ def quantile(
         window_s=base.window_s,
         resolution=base.resolution,
         scale=scale,
-        q_millionths=_whole(q, 1_000_000, "q", column),
-        low=_whole(low, scale, "low", column),
-        high=_whole(high, scale, "high", column),
-        width=_whole(width, scale, "width", column),
+        q_millionths=q_millionths,
+        low=units(low, scale, "low", column),
+        high=units(high, scale, "high", column),
+        width=units(width, scale, "width", column),
         where=base.where,
     )
     if high <= low or width <= 0:
@@ -323,8 +317,7 @@ def embedding(column: str, dimensions: int, max_age: str | None = None, *, where
     >>> embedding("vector", 64).dimensions
     64
     """
-    if not 1 <= dimensions <= _MAX_BINS:
-        raise ConfigError(f"dimensions = {dimensions} of column {column!r} are not from 1 to {_MAX_BINS}")
+    whole_number(dimensions, "dimensions", column, least=1, most=_MAX_BINS)
     return msgspec.structs.replace(
         _latest(AggregationKind.EMBEDDING, column, max_age, where), dimensions=dimensions
     )
@@ -371,16 +364,8 @@ def top(
     >>> top("airport", 2, "7d", values=["LAX", "EWR", "JFK"]).values
     ('EWR', 'JFK', 'LAX')
     """
-    kinds = {type(each) for each in values}
-    if kinds not in ({str}, {int}) or len(set(values)) < len(values) or len(values) > _MAX_BINS:
-        raise ConfigError(
-            f"the values of {column!r} to count are {reprlib.repr(list(values))}; give up to {_MAX_BINS} "
-            "texts, or integers, each once"
-        )
-    if not 1 <= k <= len(values):
-        raise ConfigError(f"k = {k} for {column!r} is not from 1 to {len(values)}, the number of its values")
-    if builtins.max(abs(each) if isinstance(each, int) else 0 for each in values) >= _BEYOND:
-        raise ConfigError(f"a value of {column!r} to count is beyond 64 bits; make the column text")
+    counted = counted_values(values, column, most=_MAX_BINS)
+    whole_number(k, "k", column, least=1, most=len(counted))
     span = Window.of(window, resolution)
     return Aggregation(
         kind=AggregationKind.TOP,
@@ -388,7 +373,7 @@ def top(
         window_s=span.seconds,
         resolution=span.resolution,
         k=k,
-        values=tuple(sorted(values)),
+        values=counted,
         where=conditions_of(where, column),
     )
 
@@ -419,7 +404,10 @@ def decayed_sum(column: str, half_life: str, *, where: Where = ()) -> Aggregatio
 
 
 def decayed_mean(column: str, half_life: str, *, where: Where = ()) -> Aggregation:
-    """Average the values of `column`, weighted by `0.5 ** (age / half_life)`; NaN if there is none."""
+    """Average the values of `column`, weighted by `0.5 ** (age / half_life)`; NaN if there is none.
+
+    Once a thousand half-lives have passed since all of them, nothing is left: NaN.
+    """
     return _decayed(AggregationKind.DECAYED_MEAN, column, half_life, where)
 
 
@@ -431,14 +419,14 @@ def by(column: str, values: Collection[Plain], aggregation: Aggregation) -> Grou
     Raises
     ------
     ConfigError
-        If there are no values, or a value twice.
+        If there are no values, a value twice, or a text that would stand for its letters.
 
     Examples
     --------
     >>> by("origin", ["EWR", "JFK"], mean("late", "7d")).values
     ('EWR', 'JFK')
     """
-    wanted = tuple(values)
+    wanted = several(values, column)
     if not wanted or len(set(map(str, wanted))) < len(wanted):
         raise ConfigError(f"the groups of {column!r} are {list(wanted)}; give values, each once")
     for value in wanted:
@@ -465,8 +453,7 @@ def _latest(kind: AggregationKind, column: str, max_age: str | None, where: Wher
 
 
 def _windowed(kind: AggregationKind, column: str, span: Window, scale: int, where: Where) -> Aggregation:
-    if scale < 1:
-        raise ConfigError(f"scale = {scale} of column {column!r} must be a positive integer")
+    whole_number(scale, "scale", column, least=1)
     return Aggregation(
         kind=kind,
         column=column,
@@ -475,11 +462,3 @@ def _windowed(kind: AggregationKind, column: str, span: Window, scale: int, wher
         scale=scale,
         where=conditions_of(where, column),
     )
-
-
-def _whole(value: float, scale: int, what: str, column: str) -> int:
-    """Give `value` in units of `1 / scale`, from its decimal text: 0.1 means a tenth."""
-    scaled = Fraction(str(value)) * scale
-    if scaled.denominator != 1:
-        raise ConfigError(f"{what} = {value} of column {column!r} is no multiple of 1/{scale}")
-    return scaled.numerator

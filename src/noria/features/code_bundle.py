@@ -30,6 +30,7 @@ _CONTENT = "noria.json"
 _CODE = "code/"
 _INIT = "__init__.py"
 _PRIVATE = "_noria_code_"
+_MANGLED = (ValueError, RuntimeError, EOFError, OSError)  # what zipfile raises where bytes were changed
 _INSTANT = (1980, 1, 1, 0, 0, 0)  # the first that a zip can hold: equal sources are equal bytes
 
 
@@ -84,6 +85,8 @@ def read_bundle(data: bytes) -> Bundle:
     """Read what `write_bundle` wrote. Raises `ConfigError` if it is something else."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+                raise zipfile.BadZipFile("it is compressed, and may be larger than memory")
             content = msgspec.json.decode(archive.read(_CONTENT), type=_Content)
             sources = {}
             for path in archive.namelist():
@@ -92,7 +95,7 @@ def read_bundle(data: bytes) -> Bundle:
                     is_package = inner.endswith(f"/{_INIT}")
                     name = inner.removesuffix(f"/{_INIT}" if is_package else ".py").replace("/", ".")
                     sources[name] = archive.read(path), is_package
-    except (zipfile.BadZipFile, KeyError, msgspec.MsgspecError) as err:
+    except (zipfile.BadZipFile, KeyError, msgspec.MsgspecError, *_MANGLED) as err:
         raise ConfigError(f"{len(data)} bytes are no code of on-demand features: {err}") from err
     return Bundle(sha256_hex(data), content.on_demand, sources, content.distributions)
 
@@ -131,10 +134,12 @@ def _function(bundle: Bundle, prefix: str, spec: OnDemandSpec) -> Function:
     where = f"{prefix}.{spec.module}" if spec.module in bundle.sources else spec.module
     try:
         module = importlib.import_module(where)
-    except Exception as err:
+    except (Exception, SystemExit) as err:
+        beside = "; files beside a module do not travel: write tables into a module"
         raise ConfigError(
             f"module {spec.module!r}, which holds the on-demand feature {spec.name!r}, cannot be imported "
             f"from the code kept with the model: {type(err).__name__}: {err}"
+            f"{beside if isinstance(err, OSError) else ''}"
         ) from err
     found = getattr(module, spec.function, None)
     if isinstance(found, OnDemand):

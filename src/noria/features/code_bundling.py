@@ -9,10 +9,10 @@ from pathlib import Path
 from noria.errors import ConfigError
 from noria.features.code_bundle import write_bundle
 from noria.features.on_demand import OnDemand
-from noria.pipelines.code.project import ProjectCode
+from noria.pipelines.code.project import ProjectCode, ReachedSource
 from noria.pipelines.loading import loaded_sources
 
-__all__ = ["folder_of", "make_bundle"]
+__all__ = ["code_digest", "folder_of", "make_bundle"]
 
 _OURSELVES = __name__.partition(".")[0]  # the runtime of a release names its version
 
@@ -32,15 +32,9 @@ def make_bundle(on_demand: Sequence[OnDemand]) -> bytes:
     """
     sources: dict[str, tuple[bytes, bool]] = {}
     imported: set[str] = {"numpy"}
-    loaded = loaded_sources()
     for module in dict.fromkeys(each.function.__module__ for each in on_demand):
         root, file = _place(module)
-        for found in ProjectCode(root).sources(module, file=file):
-            if loaded.get(str(found.path), found.sha256) != found.sha256:
-                raise ConfigError(
-                    f"{found.path} was changed since it was loaded, so that what runs is not what it says; "
-                    "run the command again"
-                )
+        for found in _as_loaded(ProjectCode(root), module, file):
             given = found.text, found.is_package
             if sources.setdefault(found.name, given) != given:
                 raise ConfigError(
@@ -50,6 +44,31 @@ def make_bundle(on_demand: Sequence[OnDemand]) -> bytes:
             imported |= set(found.imports)
     tops = {name.partition(".")[0] for name in sources}
     return write_bundle([each.spec() for each in on_demand], sources, _distributions(imported - tops))
+
+
+def code_digest(feature: OnDemand) -> str:
+    """Give the digest of the code that an on-demand feature reaches, free of comments and layout.
+
+    Raises `ConfigError` like `make_bundle`.
+    """
+    module = feature.function.__module__
+    root, file = _place(module)
+    code = ProjectCode(root)
+    for _ in _as_loaded(code, module, file):
+        pass  # refuses what was changed
+    return code.of(module, file=file).digest
+
+
+def _as_loaded(code: ProjectCode, module: str, file: Path) -> Iterator[ReachedSource]:
+    """Give the modules that a module reaches. Raises `ConfigError` if one was changed since it was loaded."""
+    loaded = loaded_sources()
+    for found in code.sources(module, file=file):
+        if loaded.get(str(found.path), found.sha256) != found.sha256:
+            raise ConfigError(
+                f"{found.path} was changed since it was loaded, so that what runs is not what it says; "
+                "run the command again"
+            )
+        yield found
 
 
 def _place(module: str) -> tuple[Path, Path]:

@@ -7,13 +7,13 @@ wires and disks and its digest tells whether two processes mean the same feature
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import isfinite
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from noria.clock import parse_duration, parse_wait
 from noria.errors import ConfigError
+from noria.features.defaults import checked_default
 from noria.features.sources import Query, Source, rows_of
 from noria.records import digest_of
 
@@ -371,13 +371,7 @@ class FeatureView:
                 raise ConfigError(
                     f"feature {name!r} of view {self.name!r} is {feature!r}; make it with `noria.agg`"
                 )
-        names = [each.name for each in self._features()]
-        for name in (self.name, *names):
-            if not name or "__" in name:
-                raise ConfigError(f"{name!r} names no view or feature: it may not be empty or hold '__'")
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise ConfigError(f"view {self.name!r} has two features {twice[0]!r}: a group gave one of them")
+        names = self._checked_names()
         if unknown := sorted(set(self.defaults) - set(names)):
             raise ConfigError(
                 f"feature view {self.name!r} has a default for {unknown[0]!r}, which is no feature of it; "
@@ -399,6 +393,26 @@ class FeatureView:
                 f"feature view {self.name!r} describes {unknown[0]!r}, which is no feature of it; "
                 f"there is {', '.join(names)}"
             )
+
+    def _checked_names(self) -> list[str]:
+        """Give the names of the features. Raises `ConfigError` where two columns would have one name."""
+        features = list(self._features())
+        names = [each.name for each in features]
+        for name in (self.name, *names):
+            if not name or "__" in name:
+                raise ConfigError(f"{name!r} names no view or feature: it may not be empty or hold '__'")
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise ConfigError(f"view {self.name!r} has two features {twice[0]!r}: a group gave one of them")
+        elements = {
+            f"{each.name}_{at}" for each in features for at in range(each.aggregation.dimensions or 0)
+        }
+        if both := sorted(elements & {*names}):
+            raise ConfigError(
+                f"view {self.name!r} has two columns '{self.name}__{both[0]}': one is an element of an "
+                "embedding; give one of the features another name"
+            )
+        return names
 
     def description_of(self, feature: str) -> str | None:
         """Say what a feature means, in the words of its declaration; None if there are none."""
@@ -440,7 +454,7 @@ class FeatureView:
             aggregation = _limited(feature, self.ttl, self.name)
         default = self.defaults.get(feature.name)
         if default is not None:
-            default = _checked_default(feature, default, self.name)
+            default = checked_default(feature, default, self.name)
         return FeatureSpec(feature.name, aggregation, default)
 
 
@@ -465,33 +479,6 @@ def _limited(feature: FeatureSpec, ttl: str, view: str) -> Aggregation:
             f"{limit_s}; make the window shorter or the ttl longer"
         )
     return aggregation
-
-
-def _checked_default(feature: FeatureSpec, given: Default, view: str) -> Plain | tuple[Plain, ...]:
-    """Give a default as the type of its feature has it."""
-    dimensions, k = feature.aggregation.dimensions, feature.aggregation.k
-    several = None if isinstance(given, bool | int | float | str) else tuple(given)
-    match feature.type:
-        case FeatureType.NUMBER if isinstance(given, bool | int | float) and isfinite(given):
-            return float(given)
-        case FeatureType.TEXT if isinstance(given, str):
-            return given
-        case FeatureType.VECTOR if several is not None and len(several) == dimensions:
-            if all(isinstance(each, int | float) and isfinite(each) for each in several):
-                return tuple(float(each) for each in several)
-        case FeatureType.LIST if several is not None and len(several) <= (k or 0):
-            kind = type(feature.aggregation.values[0])
-            if all(type(each) is kind for each in several):
-                return several
-    wanted = {
-        FeatureType.NUMBER: "a number",
-        FeatureType.TEXT: "a text",
-        FeatureType.VECTOR: f"{dimensions} numbers",
-        FeatureType.LIST: f"at most {k} values, each as in `values`",
-    }[feature.type]
-    raise ConfigError(
-        f"the default of feature {feature.name!r} of view {view!r} is {given!r}; wanted is {wanted}"
-    )
 
 
 def _names(given: str | tuple[str, ...]) -> tuple[str, ...]:

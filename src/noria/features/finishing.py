@@ -10,12 +10,13 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["deviation", "deviations", "different_values", "estimates"]
+__all__ = ["LEAST_WEIGHT", "deviation", "deviations", "different_values", "estimates"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 
+LEAST_WEIGHT = 1e-300  # of all that a decayed mean is of, after about a thousand half-lives: nothing is left
 _LOW_BITS = 40  # of the sum of squares are in its low part
 _WORD = 2.0**64
 _MASK = 2**64 - 1

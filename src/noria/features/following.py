@@ -21,6 +21,7 @@ from noria.errors import NotFound, SourceError
 from noria.features.columns import Ints, instants
 from noria.features.declarations import ViewSpec
 from noria.features.online import Change, OnlineStore
+from noria.features.replaced import known_rows
 from noria.features.standing import Standing
 from noria.features.table_changes import Growth, TableChanges
 
@@ -141,10 +142,11 @@ class Following:
         table = self._changes.table_id(spec.source)
         version, rows = self._changes.read_newest(spec.source, columns=spec.source_columns)
         standing = self._standing(table, version, now_us)
-        store.load(spec, rows, before=from_micros(now_us + 1), standing=standing)
-        known = instants(rows, spec.known_at)
-        self._next[spec.digest] = standing, _next_after(known, now_us)
-        counted = known[known <= now_us]
+        later_us = _next_after(instants(rows, spec.known_at), now_us)
+        rows = known_rows(rows, spec.known_at, _scalar(now_us))
+        store.load(spec, rows, standing=standing)
+        self._next[spec.digest] = standing, later_us
+        counted = instants(rows, spec.known_at)
         return Brought(
             view=spec.name,
             digest=spec.digest,
@@ -158,7 +160,7 @@ class Following:
         self, store: OnlineStore, place: _Place, specs: Sequence[ViewSpec], now_us: int
     ) -> list[Brought | HeldUp]:
         try:
-            why = self._growth(place, now_us)
+            why = self._growth(place, specs, now_us)
             if isinstance(why, Growth) and place.standing is not None:
                 known_us = max(now_us, place.standing.known_us)
                 columns = sorted({column for spec in specs for column in spec.source_columns})
@@ -183,22 +185,32 @@ class Following:
                 done.append(_held_up(spec, error))
         return done
 
-    def _growth(self, place: _Place, now_us: int) -> Growth | str:
+    def _growth(self, place: _Place, specs: Sequence[ViewSpec], now_us: int) -> Growth | str:
         """Tell what came since, or why the views have to be loaded whole."""
         table = self._changes.table_id(place.source)
         standing = place.standing
         if standing is None:
             return "it was not in the online store, or not known how far it was"
+        if standing.known_us > now_us + _CLOCK_SLIP_US:
+            return "the clock was set back"
         growth = self._changes.growth(place.source, since=standing.version)
         if standing.table != table or growth is None:
             return f"the table {place.source!r} was made anew"
-        if standing.known_us > now_us + _CLOCK_SLIP_US:
-            return "the clock was set back"
+        return self._too_much(place, specs, growth, now_us) or growth
+
+    def _too_much(self, place: _Place, specs: Sequence[ViewSpec], growth: Growth, now_us: int) -> str:
+        """Say why what came cannot, or need not, be counted row by row; nothing if it can."""
+        standing = place.standing
+        assert standing is not None
         if growth.is_rewritten:
             return f"rows of {place.source!r} were replaced or taken out"
+        if self._changes.keeps_replaced(place.source) and any(
+            self._waiting_us(standing, spec) <= now_us for spec in specs
+        ):
+            return f"what is known of rows of {place.source!r} has changed"
         if growth.rows > max(_LOADED_ROWS, self._changes.rows(place.source) // _LOADED_SHARE):
             return f"{growth.rows} rows came to {place.source!r} at once"
-        return growth
+        return ""
 
     def _count(
         self,

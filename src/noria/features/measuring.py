@@ -232,8 +232,9 @@ def _listed(rows: pa.Table, measure: Measure) -> Measured:
         )
     if is_text:
         found = pc.index_in(column.cast(pa.string()), value_set=pa.array(measure.values, pa.string()))
-    elif pa.types.is_uint64(kind):  # a value beyond int64 is none of those counted
-        found = pc.index_in(column, value_set=pa.array([max(each, 0) for each in measure.values], kind))
+    elif pa.types.is_uint64(kind):  # what is beyond int64, or below 0, is on one side only
+        values = pa.array([None if int(each) < 0 else each for each in measure.values], kind)
+        found = pc.index_in(column, value_set=values, skip_nulls=True)
     else:
         found = pc.index_in(column.cast(pa.int64()), value_set=pa.array(measure.values, pa.int64()))
     seen = np.asarray(found.is_valid(), dtype=np.bool_)

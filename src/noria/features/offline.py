@@ -34,7 +34,7 @@ from noria.features.declarations import (
     ViewSpec,
 )
 from noria.features.fading import Fading, faded_between
-from noria.features.finishing import deviations, estimates
+from noria.features.finishing import LEAST_WEIGHT, deviations, estimates
 from noria.features.layout import Decayed, Histogram, Sums, decayed_of, sums_of
 from noria.features.measuring import Measures
 from noria.features.replaced import replaced_from
@@ -211,7 +211,7 @@ class _Kernel:
             case AggregationKind.DECAYED_MEAN:
                 values, weights = (self._faded(each) for each in decayed_of(aggregation))
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    return np.where(weights > 0, values / weights, np.nan)
+                    return np.where(weights > LEAST_WEIGHT, values / weights, np.nan)
             case kind:
                 raise AssertionError(f"{kind} gives no number")
 

@@ -104,6 +104,9 @@ class OnDemand:
     outputs: tuple[str, ...]
     errors: Errors
     function: Function
+    owner: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -140,6 +143,9 @@ def on_demand(
     inputs: Sequence[str | Field | FeatureView | OnDemand],
     outputs: Sequence[str],
     errors: Errors = "missing",
+    owner: str | None = None,
+    description: str | None = None,
+    tags: Sequence[str] = (),
 ) -> Callable[[Function], OnDemand]:
     """Declare that the decorated function computes features of a request, offline and online alike.
 
@@ -158,6 +164,9 @@ def on_demand(
     errors : {"missing", "refuse"}
         What becomes of a row for which the function raises or gives an infinite value: its values are
         missing, or whoever asked is refused.
+    owner, description, tags
+        For people, and no part of the definition; the description is the function's docstring if none is
+        given.
 
     Raises
     ------
@@ -181,7 +190,21 @@ def on_demand(
         _check_names(name, given, named)
         if errors not in ("missing", "refuse"):
             raise ConfigError(f"on-demand feature {name!r} has errors={errors!r}; give 'missing' or 'refuse'")
-        made = OnDemand(name=name, inputs=given, outputs=named, errors=errors, function=function)
+        for what, given_text in (("owner", owner), ("description", description)):
+            if not isinstance(given_text, str | None):
+                raise ConfigError(f"on-demand feature {name!r}: {what} is {given_text!r}; give a text")
+        if isinstance(tags, str) or not all(isinstance(each, str) for each in tags):
+            raise ConfigError(f"on-demand feature {name!r}: tags is {tags!r}; give a tuple of texts")
+        made = OnDemand(
+            name=name,
+            inputs=given,
+            outputs=named,
+            errors=errors,
+            function=function,
+            owner=owner,
+            description=inspect.getdoc(function) if description is None else description,
+            tags=tuple(tags),
+        )
         fields_of([made])
         return made
 
@@ -230,13 +253,26 @@ def fields_of(features: Iterable[FeatureView | OnDemand]) -> tuple[Field, ...]:
     Raises
     ------
     ConfigError
-        If one is read as a number and as a text.
+        If one is read as a number and as a text, as an entity is one, or is called as a feature is.
     """
     found: dict[str, Field] = {}
-    for each in on_demand_of(features):
+    given = list(features)
+    made = {column for each in _within(given) for column in each.columns}
+    entities = {column for view in views_of(given) for column in view.spec().entity}
+    for each in on_demand_of(given):
         for field in each.inputs:
             if isinstance(field, Field) and found.setdefault(field.name, field) != field:
                 raise ConfigError(f"{field.name!r} is read as a number and as a text; declare it once")
+            if isinstance(field, Field) and field.name in made:
+                raise ConfigError(
+                    f"on-demand feature {each.name!r} reads {field.name!r} of the request, and a feature is "
+                    "called so; give the view or the on-demand feature as an input, or rename the column"
+                )
+            if isinstance(field, Field) and field.kind == "number" and field.name in entities:
+                raise ConfigError(
+                    f"on-demand feature {each.name!r} reads {field.name!r} as a number, and it is an entity, "
+                    f"which comes as a text; give `noria.category({field.name!r})`"
+                )
     return tuple(found.values())
 
 
@@ -254,6 +290,10 @@ def _check_function(function: object) -> str:
     name, place = function.__name__, f"{function.__module__}.{function.__qualname__}"
     if name == "<lambda>":
         raise ConfigError(f"{place} is a lambda; write `def name(columns):` at the top of a module")
+    if hasattr(function, "__wrapped__"):
+        raise ConfigError(
+            f"{place} is wrapped by another decorator; leave that out, or do within the function what it does"
+        )
     if function.__closure__ or "." in function.__qualname__:
         raise ConfigError(
             f"{place} is inside of another function or a class; write it at the top of its module, where a "

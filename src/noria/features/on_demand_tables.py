@@ -112,8 +112,20 @@ def read_columns(table: pa.Table, spec: OnDemandSpec) -> Mapping[str, npt.NDArra
             f"on-demand feature {spec.name!r} reads {', '.join(lacking)}; there is "
             f"{', '.join(table.column_names)}"
         )
-    columns = {name: frozen(_numbers(table, name)) for name in (*spec.numbers, *spec.features)}
-    return columns | {name: frozen(_texts(table, name)) for name in spec.texts}
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for read, names, kind in (
+        (_numbers, (*spec.numbers, *spec.features), "number"),
+        (_texts, spec.texts, "text"),
+    ):
+        for name in names:
+            try:
+                columns[name] = frozen(read(table, name))
+            except SourceError as err:
+                raise SourceError(
+                    f"on-demand feature {spec.name!r} reads {name!r} as a {kind}, and it is "
+                    f"{column_type(table, name)}; give one of these, or declare it as what it is"
+                ) from err
+    return columns
 
 
 def failure_facts(

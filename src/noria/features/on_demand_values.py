@@ -171,6 +171,8 @@ def _fill(
         if strict and not isinstance(error, UnboundLocalError):
             raise _mistake(bound.spec, error) from error
         caught: Exception = error
+    except SystemExit as error:  # `sys.exit()` of a user's function ends no worker
+        caught = RuntimeError(f"it exits with {error.code!r}").with_traceback(error.__traceback__)
     except Exception as error:  # noqa: BLE001 - a user's function: its rows are missing, the others go on
         caught = error
     else:
@@ -203,7 +205,12 @@ def _call(bound: Bound, inputs: Columns, into: Floats) -> None:
             raise _malformed(spec, f"gave {_told(values)} for {name!r}", f"an array of shape ({rows},)")
         if values.dtype.kind not in "fiub":
             raise _malformed(spec, f"gave {values.dtype} for {name!r}", "numbers; NaN where one is missing")
-        into[:, place] = values
+        if isinstance(values, np.ma.MaskedArray):  # it would lose its mask
+            raise _malformed(
+                spec, f"gave a masked array for {name!r}", "a plain one; NaN where one is missing"
+            )
+        with np.errstate(over="ignore"):  # of a wider float; what is too large is infinite, and told so
+            into[:, place] = values
 
 
 def _mistake(spec: OnDemandSpec, error: Exception) -> ConfigError:

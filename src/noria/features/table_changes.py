@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow as pa
 from noria.errors import NotFound, SourceError, StoreError
 from noria.lake.data_files import DataFile
 from noria.lake.files import open_files
+from noria.lake.replaced import replaced_name, with_replaced
 from noria.lake.tables import Tables
 from noria.warehouse.commits import CommitLog
 
@@ -49,7 +51,7 @@ class TableChanges:
 
     def __init__(self, url: str) -> None:
         self._log = CommitLog(url)
-        self._tables = Tables(open_files(url))
+        self._tables, self._guard = Tables(open_files(url)), RLock()
 
     def table_id(self, name: str) -> str:
         """Tell a table from one that was made anew under its name."""
@@ -90,10 +92,18 @@ class TableChanges:
             return self._tables.get(name).rows
 
     def read_newest(self, name: str, *, columns: Sequence[str]) -> tuple[int, pa.Table]:
-        """Give the newest version of a table, and all its rows."""
+        """Give the newest version of a table, and its rows with those that were replaced in it.
+
+        Where any was, a column `noria.lake.schema.REPLACED_AT` says until when it was what was known.
+        """
         with _reading(name):
             table = self._tables.get(name)
-            return table.version, table.read(columns=columns)
+            return table.version, with_replaced(self._tables, self._guard, table, columns, None)
+
+    def keeps_replaced(self, name: str) -> bool:
+        """Say whether rows of a table may have been replaced by others of their key."""
+        with _reading(name):
+            return self._log.exists(replaced_name(name))
 
     def read_at(self, name: str, version: int, *, columns: Sequence[str], where: Any) -> pa.Table:
         """Give rows of a table as of one of its versions, with columns that it has now."""

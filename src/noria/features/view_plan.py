@@ -17,7 +17,7 @@ import numpy.typing as npt
 from noria.errors import StoreDamaged
 from noria.features.apart import PENDING, Apart, opened
 from noria.features.declarations import Aggregation, AggregationKind, FeatureType, Tier, ViewSpec
-from noria.features.finishing import deviation, different_values
+from noria.features.finishing import LEAST_WEIGHT, deviation, different_values
 from noria.features.kept_rows import split_rows
 from noria.features.last_plan import LastPlan
 from noria.features.layout import Histogram, TierLayout, decayed_of, layout_of, sums_of
@@ -204,12 +204,12 @@ class ViewPlan:
                 features[at] = (at_us - row[0]) / 60e6 if column < 0 else row[1][column]
 
     def _read_decayed(self, features: list[float], raw: Any, at_us: int) -> None:
-        age_us = NEWEST.unpack_from(raw)[0] - at_us
+        age_us = min(NEWEST.unpack_from(raw)[0] - at_us, 0)  # a clock that was set back adds nothing
         sums = raw[NEWEST.size :].cast("d")
         for at, total, weight, half_life_us in self._decayed:
             if weight < 0:
                 features[at] = sums[total] * exp2(age_us / half_life_us)
-            elif sums[weight] > 0:
+            elif sums[weight] * exp2(age_us / half_life_us) > LEAST_WEIGHT:
                 features[at] = sums[total] / sums[weight]
 
 

@@ -250,7 +250,8 @@ class Predictor:
                 matrix = model.encode(rows, numbers, texts, by_name, texts_by_name)
             if on_demand is not None:
                 on_demand.refuse(computed, [each == served.release for each in chosen])
-                failed |= on_demand.failed(computed)
+                for name, count in on_demand.failed(computed).items():
+                    failed[name] = max(count, failed.get(name, 0))  # versions may fail for other rows
             releases.append(
                 ReleaseScores(
                     release=served.release,

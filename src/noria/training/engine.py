@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from noria.features.registering import record_view
+from noria.features.registering import record_on_demand, record_view
 from noria.ledger.store import Ledger
 from noria.profiles.records import Profile
 from noria.records import Run, RunId, Version, VersionId
@@ -131,6 +131,10 @@ def fit(
             fitted = computed.fitted
             tracked.log_param("step_run", computed.run)
         views = [record_view(ledger, each, cause=cause, at=at) for each in training.views]
+        views += [
+            record_on_demand(ledger, each, code=fitted.code_digests[each.name], cause=cause, at=at)
+            for each in training.on_demand
+        ]
         for each in (*inputs, *views, _record_set(fitted, training.name, ledger, at=at)):
             tracked.add_input(each)
         tracked.log_params(fitted.params)

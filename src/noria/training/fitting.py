@@ -1,6 +1,6 @@
 """Fitting: rows in, a model as bytes out. It records nothing, so it is the same wherever it runs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from noria.errors import ConfigError
 from noria.evaluation.estimates import estimated_auc, estimated_log_loss
 from noria.evaluation.scores import evaluate
 from noria.features.code_bundle import load_functions, read_bundle
-from noria.features.code_bundling import make_bundle
+from noria.features.code_bundling import code_digest, make_bundle
 from noria.features.on_demand_tables import read_columns
 from noria.features.on_demand_values import compute, differing_values
 from noria.pipelines.declarations import Step, step
@@ -58,6 +58,8 @@ class FittedModel:
         What the function logged: parameters, and (metric, step, value).
     code : bytes or None
         Of its on-demand features, by which the samples were computed again.
+    code_digests : dict of str to str
+        Of the code of each on-demand feature, by its name.
     """
 
     format: ModelFormat
@@ -71,6 +73,7 @@ class FittedModel:
     params: dict[str, Any]
     points: list[tuple[str, int, float]]
     code: bytes | None = None
+    code_digests: dict[str, str] = field(default_factory=dict)
 
 
 def fit_model(
@@ -114,6 +117,7 @@ def fit_model(
         params=run.params,
         points=run.points,
         code=_code(training, samples),
+        code_digests={each.name: code_digest(each) for each in training.on_demand},
     )
 
 

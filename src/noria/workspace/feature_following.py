@@ -63,7 +63,8 @@ def writing_store(project: Project, *, wait_s: float = _WAIT_S, anew: bool = Fal
     until = time.monotonic() + wait_s
     while True:
         try:
-            store = open_online_store(project.settings.stores.online, root=project.root, anew=anew)
+            with project.online_guard:  # behind who reads it in this process
+                store = open_online_store(project.settings.stores.online, root=project.root, anew=anew)
         except LeaseHeld:
             if time.monotonic() >= until:
                 raise
@@ -80,13 +81,14 @@ def reading_store(project: Project) -> Iterator[OnlineStore | None]:
     if not project.has_online:
         yield None
         return
-    try:
-        store = open_online_store(project.settings.stores.online, root=project.root, readonly=True)
-    except StoreMissing:
-        yield None
-        return
-    with closing(store):
-        yield store
+    with project.online_guard:
+        try:
+            store = open_online_store(project.settings.stores.online, root=project.root, readonly=True)
+        except StoreMissing:
+            yield None
+            return
+        with closing(store):
+            yield store
 
 
 def record_loaded(project: Project, brought: Brought) -> None:
@@ -188,7 +190,8 @@ class ViewsFollowed:
         )
         for spec in specs:
             if not self._is_table(spec):
-                why = "what its query reads has changed"
+                is_new = store.standing(spec) is None
+                why = "it was not in the online store" if is_new else "its query was asked again"
                 try:
                     done.append(self._load_query(store, spec, why=why))
                 except (ConfigError, NotFound, QueryStopped, SourceError) as error:

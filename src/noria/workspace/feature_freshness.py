@@ -35,7 +35,7 @@ class FreshnessOfViews:
 
     def __init__(self, project: Project, followed: ViewsFollowed, tell: Callable[[Stale], None]) -> None:
         self._project, self._followed, self._tell = project, followed, tell
-        self._missing_since: dict[str, float] = {}
+        self._missing_since: dict[str, float] = {}  # by view: a changed definition waits on
         self._stale: dict[str, bool] = {}
 
     def look(self, views: Mapping[str, FeatureView], standings: Mapping[str, Standing | None]) -> None:
@@ -54,8 +54,9 @@ class FreshnessOfViews:
         if standing is None:
             if not self._followed.is_there(spec):
                 return 0.0
-            return time.time() - self._missing_since.setdefault(spec.digest, time.time())
-        self._missing_since.pop(spec.digest, None)
+            now = time.time()
+            return max(0.0, now - self._missing_since.setdefault(spec.name, now))
+        self._missing_since.pop(spec.name, None)
         since_us = self._followed.behind_since_us(spec, standing)
         return 0.0 if since_us is None else max(0.0, time.time() - since_us / 1e6)
 

@@ -1,19 +1,19 @@
-"""On-demand features of a project: which there are, and rows completed by them."""
+"""On-demand features of a project: chosen by name, and rows completed by them."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from noria.errors import ConfigError, NotFound, SourceError
 from noria.features.declarations import FeatureView
 from noria.features.fields import Field
 from noria.features.on_demand import OnDemand, OnDemandSpec, fields_of, on_demand_of, views_of
-from noria.workspace.feature_online import get_online
+from noria.workspace.feature_on_demand_details import tell_on_demand
+from noria.workspace.feature_online import asked_column, get_online
 from noria.workspace.feature_reads import note_read
 from noria.workspace.feature_records import OnDemandDetails
 
@@ -32,7 +32,6 @@ __all__ = [
     "choose",
     "differing_on_demand",
     "get_features",
-    "list_on_demand",
     "request_columns",
     "show_on_demand",
 ]
@@ -101,7 +100,8 @@ def choose(project: Project, features: Sequence[WantedFeature]) -> Chosen:
     if not chosen.features:
         raise ConfigError("no feature view is wanted; name one or more")
     if len(set(chosen.names)) < len(chosen.names):
-        raise ConfigError(f"the features wanted are {chosen.names}; name each once")
+        twice = sorted(name for name, times in Counter(chosen.names).items() if times > 1)
+        raise ConfigError(f"{', '.join(map(repr, twice))} is named more than once; name each once")
     return chosen
 
 
@@ -125,10 +125,12 @@ def get_features(
             name: _entities(name, values) if name in named else cast("list[int]", values)
             for name, values in entities.items()
         }
+        _check_lengths(columns)
         rows = get_online(project, chosen.views, columns, at=at)
-        note_read(project, chosen.views, entities=rows.num_rows, how=how, who=reader)
     else:
-        rows = pa.table({name: pa.array(values) for name, values in entities.items()})
+        _check_lengths(entities)
+        rows = pa.table({name: asked_column(name, values) for name, values in entities.items()})
+    note_read(project, (*chosen.views, *chosen.on_demand), entities=rows.num_rows, how=how, who=reader)
     return chosen.complete(rows)[0]
 
 
@@ -185,44 +187,37 @@ def show_on_demand(project: Project, wanted: WantedFeature) -> OnDemandDetails:
     (found,) = choose(project, [wanted]).features
     if not isinstance(found, OnDemand):
         raise ConfigError(f"{found.name!r} is a feature view, not computed on demand; `show` tells about it")
-    return _told(project, found)
-
-
-def list_on_demand(project: Project) -> tuple[OnDemandDetails, ...]:
-    """Tell about every on-demand feature, by name."""
-    return tuple(_told(project, each) for _, each in sorted(project.declarations.on_demand.items()))
-
-
-def _told(project: Project, feature: OnDemand) -> OnDemandDetails:
-    spec = feature.spec()
-    trainings = project.declarations.trainings.values()
-    using = [each for each in trainings if feature.name in {one.name for one in each.on_demand}]
-    versions = [
-        version for each in using for version in project.ledger.list_versions(kind="model", name=each.name)
-    ]
-    code = feature.function.__code__
-    file = Path(code.co_filename)
-    place = file.relative_to(project.root).as_posix() if file.is_relative_to(project.root) else file.name
-    return OnDemandDetails(
-        name=spec.name,
-        description=inspect.getdoc(feature.function),
-        fields=(*spec.numbers, *spec.texts),
-        features=spec.features,
-        outputs=spec.outputs,
-        errors=spec.errors,
-        place=f"{place}:{code.co_firstlineno}",
-        digest=spec.digest,
-        models=tuple(sorted(each.name for each in using)),
-        versions=tuple(each.ref for each in sorted(versions, key=lambda each: each.at, reverse=True)),
-    )
+    return tell_on_demand(project, found)
 
 
 def _entities(name: str, values: Sequence[str | float | None]) -> list[str | int | None]:
     """Give the entities of a column; NaN is a missing one, as frames have it."""
-    found = [None if isinstance(each, float) and isnan(each) else each for each in values]
+    found = [None if isinstance(each, float) and isnan(each) else each for each in _listed(name, values)]
     if any(isinstance(each, float) for each in found):
         raise SourceError(f"entity column {name!r} holds fractions; an entity is a text or a whole number")
+    others = [each for each in found if not isinstance(each, str | int | None) or isinstance(each, bool)]
+    if others:
+        raise SourceError(
+            f"entity column {name!r} holds {others[0]!r}; an entity is a text, a whole number or None"
+        )
     return cast("list[str | int | None]", found)
+
+
+def _listed(name: str, values: object) -> list[Any]:
+    """Give the plain values of a list, an array, or a column of a frame."""
+    if isinstance(values, str | bytes):
+        raise SourceError(f"column {name!r} is {values!r}; give a list of values, such as [{values!r}]")
+    for method in ("to_pylist", "tolist", "to_list"):  # Arrow; numpy and pandas; Polars
+        if hasattr(values, method):
+            return list(getattr(values, method)())
+    return list(cast("Iterable[Any]", values))
+
+
+def _check_lengths(columns: Mapping[str, Sequence[Any]]) -> None:
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name!r} has {size}" for name, size in sizes.items())
+        raise SourceError(f"columns differ in length: {told}; give a value of each for every entity")
 
 
 def _find(project: Project, wanted: WantedFeature) -> FeatureView | OnDemand:

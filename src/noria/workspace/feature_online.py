@@ -7,7 +7,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from noria.clock import to_micros
+from noria.clock import as_utc, to_micros
 from noria.errors import ConfigError, SourceError
 from noria.workspace.feature_records import Compared, Loaded, Traced
 from noria.workspace.feature_registering import register_views
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from noria.features.declarations import ViewSpec
     from noria.workspace.project import Project
 
-__all__ = ["compare_online", "get_online", "materialize_views", "trace_values"]
+__all__ = ["asked_column", "compare_online", "get_online", "materialize_views", "trace_values"]
 
 
 def get_online(
@@ -45,10 +45,11 @@ def get_online(
     specs = [each.spec() for each in views]
     if not project.has_online:
         raise lacking(layout_of(specs[0]), {})
-    with closing(
-        open_online_store(project.settings.stores.online, root=project.root, readonly=True)
-    ) as store:
-        at_us = to_micros(at or project.clock.now())
+    at_us = to_micros(_asked_at(project, at))
+    with (
+        project.online_guard,
+        closing(open_online_store(project.settings.stores.online, root=project.root, readonly=True)) as store,
+    ):
         if all(spec.is_numbers_only for spec in specs):
             numbers = store.read(specs, entities, at_us)
             names = [name for spec in specs for name in spec.columns]
@@ -60,7 +61,29 @@ def get_online(
                 for spec, each in zip(specs, found, strict=True)
                 for name, feature in zip(spec.columns, spec.features, strict=True)
             }
-    return pa.table({name: pa.array(each) for name, each in entities.items()} | values)
+    named = {name for spec in specs for name in spec.entity}
+    columns = {name: asked_column(name, each, is_entity=name in named) for name, each in entities.items()}
+    return pa.table(columns | values)
+
+
+def asked_column(name: str, values: Sequence[Any], *, is_entity: bool = False) -> pa.Array:
+    """Give a column that somebody asks with; entities of several kinds are texts, as they are to the store.
+
+    Raises
+    ------
+    SourceError
+        If it is no column.
+    """
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as err:
+        if is_entity and not isinstance(err, UnicodeEncodeError):
+            return pa.array([None if each is None else str(each) for each in values], pa.string())
+        raise SourceError(
+            f"column {name!r} cannot be read: {err}; give values of one kind, texts or numbers"
+        ) from err
 
 
 def materialize_views(project: Project, features: Sequence[Wanted]) -> tuple[Loaded, ...]:
@@ -84,11 +107,21 @@ def materialize_views(project: Project, features: Sequence[Wanted]) -> tuple[Loa
             record_loaded(project, brought)
             loaded.append(Loaded(view=view.name, rows=brought.rows, known_until=brought.newest_at))
         needed = {*needed_specs(project), *(view.spec() for view in views)}
-        names = {view.name for view in views} if features else set(store.views())
+        names = (
+            {view.name for view in views} if features else {spec.name for spec in (*needed, *store.specs())}
+        )
         for spec in store.specs():
             if spec.name in names and spec not in needed:
                 store.clear(spec)
                 record_cleared(project, spec)
+        kept = store.definitions()
+        for spec in sorted(
+            needed, key=lambda each: (each.name, each.digest)
+        ):  # a deployed release reads a definition that the store has lost
+            if spec.name in names and spec.digest not in kept.get(spec.name, ()):
+                brought = followed.load(store, spec, why="a deployed release needs it")
+                record_loaded(project, brought)
+                loaded.append(Loaded(view=spec.name, rows=brought.rows, known_until=brought.newest_at))
     return tuple(loaded)
 
 
@@ -101,9 +134,11 @@ def compare_online(project: Project, name: Wanted, *, limit: int, at: datetime |
     from noria.features.joining import join_features
     from noria.features.value_columns import unequal
 
+    if limit < 1:
+        raise ConfigError(f"the limit is {limit}; give how many entities are compared, at least 1")
     view = find_view(project, name)
     spec = view.spec()
-    now = at or project.clock.now()
+    now = _asked_at(project, at)
     entities = entities_of(project, spec).slice(0, limit)
     columns = {each: entities.column(each).to_pylist() for each in spec.entity}
     online = get_online(project, [view], columns, at=now)
@@ -144,7 +179,9 @@ def trace_values(project: Project, name: Wanted, entity: Mapping[str, Any], *, a
             f"view {spec.name!r} is of {', '.join(map(repr, spec.entity))}; "
             f"given was {', '.join(map(repr, entity)) or 'nothing'}"
         )
-    now = at or project.clock.now()
+    if any(each is None for each in entity.values()):
+        raise SourceError(f"an entity of view {spec.name!r} is missing; no row is of a missing entity")
+    now = _asked_at(project, at)
     instants = pa.array([now], pa.timestamp("us", "UTC"))
     spine = pa.table({each: pa.array([str(entity[each])]) for each in spec.entity} | {"at": instants})
     with FeatureSources(project, [spec]) as sources:
@@ -163,6 +200,16 @@ def trace_values(project: Project, name: Wanted, entity: Mapping[str, Any], *, a
         values={each: _plain(value) for each, value in values.items()},
         rows=known_rows(rows, spec.known_at, instants[0]).sort_by(order),
     )
+
+
+def _asked_at(project: Project, at: datetime | None) -> datetime:
+    """Give the instant that somebody asks about, which is the project's now if they do not say."""
+    if at is None:
+        return project.clock.now()
+    try:
+        return as_utc(at)
+    except ValueError as err:
+        raise ConfigError(f"{err}; give an instant such as 2013-05-01T12:00:00Z") from err
 
 
 def _rows_of(spec: ViewSpec, entity: Mapping[str, Any], schema: pa.Schema) -> ds.Expression:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from noria.deploy.releases import Release, read_release, read_route
 from noria.deploy.shipping import PREDICTIONS
 from noria.errors import NotFound
 from noria.features.declarations import FeatureView, ViewSpec
+from noria.features.on_demand import OnDemand, OnDemandSpec
 from noria.features.registering import list_view_versions
 from noria.workspace.feature_reader_records import (
     DeploymentUse,
@@ -29,17 +30,20 @@ if TYPE_CHECKING:
 __all__ = ["readers_of"]
 
 
-def readers_of(project: Project, wanted: str | FeatureView) -> FeatureReaders:
+def readers_of(project: Project, wanted: str | FeatureView | OnDemand) -> FeatureReaders:
     """See `noria.workspace.features.Features.readers`."""
     view, feature = _named(project, wanted)
     definitions = [each for each in list_view_versions(project.ledger, view) if _has(each, feature)]
-    declared = project.declarations.views.get(view)
-    digests = {each.sha256 for each in definitions}
+    declared = _declared(project, view)
+    # Of an on-demand feature a reading notes the definition without its code.
+    digests = {each.facts.get("on_demand", each.sha256) for each in definitions}
     if declared is not None and _looked_up([declared.spec()], view, feature) is not None:
         digests.add(declared.spec().digest)
-    deployments = tuple(_deployments(project, view, feature, definitions))
     reads, since = _reads(project.feature_reads.read(), view, digests, every=feature is None)
     models, sets = _made_with(project, definitions)
+    # Code is no part of an on-demand feature in a release: its model tells which definition it was.
+    refs = {each.sha256: each.ref for each in definitions} | {each.model: each.definition for each in models}
+    deployments = tuple(_deployments(project, view, feature, refs))
     return FeatureReaders(
         view=view,
         feature=feature,
@@ -47,7 +51,7 @@ def readers_of(project: Project, wanted: str | FeatureView) -> FeatureReaders:
             sorted(
                 each.name
                 for each in project.declarations.trainings.values()
-                if view in {one.name for one in each.views}
+                if view in {one.name for one in each.views} | {one.name for one in each.on_demand}
             )
         ),
         definitions=tuple(each.ref for each in definitions),
@@ -60,22 +64,34 @@ def readers_of(project: Project, wanted: str | FeatureView) -> FeatureReaders:
     )
 
 
-def _named(project: Project, wanted: str | FeatureView) -> tuple[str, str | None]:
+def _declared(project: Project, name: str) -> FeatureView | OnDemand | None:
+    return project.declarations.views.get(name) or project.declarations.on_demand.get(name)
+
+
+def _named(project: Project, wanted: str | FeatureView | OnDemand) -> tuple[str, str | None]:
     """Read `VIEW` or `VIEW__FEATURE`; a view that is declared no more is known by its versions."""
-    if isinstance(wanted, FeatureView):
+    if not isinstance(wanted, str):
         return wanted.name, None
     view, _, feature = wanted.partition("__")
-    declared = project.declarations.views.get(view)
+    declared = _declared(project, view)
     known = list_view_versions(project.ledger, view)
     if declared is None and not known:
-        raise NotFound("feature view", view, project.declarations.views)
+        declarations = project.declarations
+        raise NotFound("feature view", view, [*declarations.views, *declarations.on_demand])
     if feature:
         names = {each for version in known for each in version.facts["rules"]}
         if declared is not None:
-            names |= {each.name for each in declared.spec().features}
+            names |= set(_columns(declared.spec()))
         if feature not in names:
             raise NotFound("feature", wanted, [f"{view}__{each}" for each in names])
     return view, feature or None
+
+
+def _columns(spec: ViewSpec | OnDemandSpec) -> tuple[str, ...]:
+    """Name what a definition gives, without its own name."""
+    if isinstance(spec, OnDemandSpec):
+        return spec.outputs
+    return tuple(each.name for each in spec.features)
 
 
 def _has(version: Version, feature: str | None) -> bool:
@@ -113,10 +129,15 @@ def _made_with(
 
 
 def _deployments(
-    project: Project, view: str, feature: str | None, definitions: Sequence[Version]
+    project: Project, view: str, feature: str | None, refs: Mapping[str, str]
 ) -> Iterator[DeploymentUse]:
-    """Go through all moves: what a deployment pointed to until the next one."""
-    refs = {each.sha256: each.ref for each in definitions}
+    """Go through all moves: what a deployment pointed to until the next one.
+
+    Parameters
+    ----------
+    refs
+        Definitions, by their digests and by the model versions that were trained with them.
+    """
     places: dict[tuple[str, str], list[Pointer]] = {}
     for pointer in project.ledger.list_pointers():
         places.setdefault((pointer.environment, pointer.name), []).append(pointer)
@@ -133,7 +154,7 @@ def _deployments(
                 id = content.releases[entry.release]
                 if id not in known:
                     known[id] = read_release(project.ledger.get_version_by_id(id))
-                spec = _looked_up(known[id].views, view, feature)
+                spec = _looked_up((*known[id].views, *known[id].on_demand), view, feature)
                 if spec is None:
                     continue
                 yield DeploymentUse(
@@ -141,7 +162,7 @@ def _deployments(
                     deployment=deployment,
                     release=entry.release,
                     model=known[id].model_ref,
-                    definition=refs.get(spec.digest),
+                    definition=refs.get(spec.digest, refs.get(known[id].model_ref)),
                     weight=entry.weight,
                     mode=entry.mode,
                     since=pointer.at,
@@ -149,9 +170,11 @@ def _deployments(
                 )
 
 
-def _looked_up(views: Iterable[ViewSpec], name: str, feature: str | None) -> ViewSpec | None:
-    for spec in views:
-        if spec.name == name and (feature is None or feature in {each.name for each in spec.features}):
+def _looked_up(
+    specs: Iterable[ViewSpec | OnDemandSpec], name: str, feature: str | None
+) -> ViewSpec | OnDemandSpec | None:
+    for spec in specs:
+        if spec.name == name and (feature is None or feature in _columns(spec)):
             return spec
     return None
 

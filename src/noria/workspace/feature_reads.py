@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from noria.errors import ConfigError, SourceError, StoreError
 from noria.streams.backends.log import LogStream
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from noria.features.declarations import FeatureView
+    from noria.features.on_demand import OnDemand
     from noria.workspace.project import Project
 
 __all__ = ["ReadLog", "ReadNote", "note_read", "reads_table"]
@@ -26,6 +28,7 @@ _SEGMENT_BYTES = 4 << 20
 _KEPT_BYTES = 32 << 20
 _FORGET_EVERY = 1_000
 _AT_ONCE = 10_000
+_LONGEST_NAME = 200
 
 
 class ReadNote(msgspec.Struct, frozen=True, array_like=True):
@@ -59,10 +62,26 @@ class ReadLog:
         self._noted += 1
 
     def read(self) -> Iterator[ReadNote]:
-        """Give the notes that are kept, the oldest first. Raises `StoreError` if they are damaged."""
+        """Give the notes that are kept, the oldest first; those that are dropped meanwhile may be missing.
+
+        Raises
+        ------
+        StoreError
+            If they are damaged.
+        """
         decoder = msgspec.json.Decoder(ReadNote)
         after = self._log.extent(0).first - 1
-        while events := self._log.read(0, after=after, rows=_AT_ONCE):
+        while True:
+            try:
+                events = self._log.read(0, after=after, rows=_AT_ONCE)
+            except (SourceError, StoreError):
+                first = self._log.extent(0).first
+                if first <= after + 1:
+                    raise
+                after = first - 1  # the oldest were dropped, here or by another process
+                continue
+            if not events:
+                return
             for event in events:
                 yield decoder.decode(event.payload)
             after = events[-1].offset
@@ -73,13 +92,26 @@ class ReadLog:
 
 
 def note_read(
-    project: Project, views: Iterable[FeatureView], *, entities: int, how: str, who: str | None = None
+    project: Project,
+    views: Iterable[FeatureView | OnDemand],
+    *,
+    entities: int,
+    how: str,
+    who: str | None = None,
 ) -> None:
-    """Note that somebody read features: by default the user of this machine. Raises `StoreError`."""
+    """Note that somebody read features: by default the user of this machine.
+
+    Raises
+    ------
+    ConfigError
+        If `who` is no name that can be shown.
+    StoreError
+        If it cannot be written.
+    """
     project.feature_reads.note(
         ReadNote(
             at=datetime.now(UTC),
-            who=who or _user(),
+            who=_user() if who is None else _name(who),
             how=how,
             entities=entities,
             views={each.name: each.spec().digest for each in views},
@@ -108,6 +140,16 @@ def reads_table(project: Project) -> pa.Table:
     ]
     columns = list(zip(*rows, strict=True)) or [() for _ in schema]
     return pa.table([pa.array(each, kind) for each, kind in zip(columns, schema.types, strict=True)], schema)
+
+
+def _name(who: str) -> str:
+    if not isinstance(who, str) or not who.strip() or not who.isprintable() or len(who) > _LONGEST_NAME:
+        shown = repr(who)[:_LONGEST_NAME]
+        raise ConfigError(
+            f"the reader is {shown}; give a name of 1 to {_LONGEST_NAME} characters that can be shown: "
+            "letters, digits, signs and spaces"
+        )
+    return who
 
 
 @cache

@@ -15,6 +15,7 @@ __all__ = [
     "CHECKED",
     "Compared",
     "FeatureShown",
+    "FoundOnDemand",
     "FoundView",
     "FoundViews",
     "Loaded",
@@ -73,6 +74,7 @@ class FoundViews(msgspec.Struct, frozen=True, kw_only=True):
 
     views: tuple[FoundView, ...]
     meant: tuple[str, ...]
+    on_demand: tuple[FoundOnDemand, ...] = ()
 
 
 class FeatureShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,14 +135,14 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
-    """A view on record.
+    """A view or an on-demand feature on record.
 
     Attributes
     ----------
     version
         `NAME:NUMBER`.
     statistics
-        What was measured; None if nothing has landed, or it could not be.
+        What was measured; None if nothing has landed, or it could not be, or it is computed on demand.
     reason
         Why it could not be measured.
     """
@@ -168,6 +170,10 @@ class OnDemandDetails(msgspec.Struct, frozen=True, kw_only=True):
         Of the definition, without the code of its function; each model version keeps that.
     versions
         The model versions that were trained with it, newest first.
+    owner, tags
+        As they are declared.
+    definitions
+        Its definitions on record, code and all, `NAME:NUMBER`, the newest first.
     """
 
     name: str
@@ -180,6 +186,17 @@ class OnDemandDetails(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     models: tuple[str, ...]
     versions: tuple[str, ...]
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    definitions: tuple[str, ...] = ()
+
+
+class FoundOnDemand(msgspec.Struct, frozen=True, kw_only=True):
+    """An on-demand feature that a search found; `outputs` are those that the words are about."""
+
+    details: OnDemandDetails
+    outputs: tuple[str, ...]
+    score: float
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from noria.errors import LeaseHeld, NotFound
-from noria.features.registering import record_view
+from noria.features.registering import record_on_demand, record_view
 from noria.features.statistics.records import ViewStatistics
 from noria.records import Version, canonical_json, digest_of
 from noria.workspace.feature_sources import FeatureSources
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from noria.features.declarations import FeatureView, ViewSpec
+    from noria.features.on_demand import OnDemand
     from noria.workspace.project import Project
 
-__all__ = ["find_view_statistics", "measure_view", "register_views"]
+__all__ = ["find_view_statistics", "measure_view", "register_on_demand", "register_views"]
 
 _KIND = "feature_statistics"
 _RUN = "register"
@@ -41,6 +42,18 @@ def register_views(
             measure_view(project, view, version, cause=cause)
         versions.append(version)
     return versions
+
+
+def register_on_demand(
+    project: Project, features: Sequence[OnDemand], *, cause: str | None = None
+) -> list[Version]:
+    """Put definitions of on-demand features on record, each once, with the digest of their code.
+
+    Raises `ConfigError` if code lies in no file, or was changed since this process has loaded it.
+    """
+    from noria.features.code_bundling import code_digest
+
+    return [record_on_demand(project.ledger, each, code=code_digest(each), cause=cause) for each in features]
 
 
 def measure_view(

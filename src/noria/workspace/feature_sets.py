@@ -6,6 +6,7 @@ makes no difference to what is kept.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ import msgspec
 
 from noria.errors import NotFound
 from noria.workspace.feature_on_demand import WantedFeature, choose
-from noria.workspace.feature_registering import register_views
+from noria.workspace.feature_registering import register_on_demand, register_views
 from noria.workspace.feature_sources import FeatureSources
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from noria.features.declarations import ViewSpec
+    from noria.features.on_demand import OnDemand
     from noria.features.on_demand_values import Computed
     from noria.lake.declarations import ArrowFrame
     from noria.records import Version
@@ -53,6 +55,7 @@ def make_training_set(
     chosen = choose(project, features)
     specs = [_corrected(each.spec()) if corrected else each.spec() for each in chosen.views]
     registered = register_views(project, chosen.views, cause=cause)
+    registered += register_on_demand(project, _in_files(chosen.on_demand), cause=cause)
     asked = {"features": chosen.names, "at": at} | ({"corrected": True} if corrected else {})
     many = _ROWS_AT_ONCE if rows_at_once is None else rows_at_once
     failed = _Failed()
@@ -117,6 +120,16 @@ def _joined(
     )
     pa.default_memory_pool().release_unused()  # else each piece takes as much again
     return made
+
+
+def _in_files(features: Sequence[OnDemand]) -> list[OnDemand]:
+    """Leave out what stands in a notebook or the script that runs: a worker could not import it either."""
+    modules = ((each, each.function.__module__) for each in features)
+    return [
+        each
+        for each, name in modules
+        if name != "__main__" and getattr(sys.modules.get(name), "__file__", None) is not None
+    ]
 
 
 def _corrected(spec: ViewSpec) -> ViewSpec:

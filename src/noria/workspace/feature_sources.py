@@ -86,6 +86,8 @@ def tables_behind(project: Project, spec: ViewSpec) -> tuple[str, ...]:
 
 def reads_table(project: Project, spec: ViewSpec, name: str) -> bool:
     """Say whether a view's rows come from a table; of a query that cannot be read nothing does."""
+    if not project.has_begun:  # there is no table yet that a query could name
+        return spec.sql is None and spec.source == name
     try:
         return name in tables_behind(project, spec)
     except (ConfigError, NotFound):

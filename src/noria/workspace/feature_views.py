@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 from noria.errors import ConfigError, NotFound
 from noria.features.declarations import FeatureSpec, FeatureView, ViewSpec
+from noria.features.on_demand import OnDemand
 from noria.features.registering import list_view_versions, record_view
-from noria.features.searching import search_views
+from noria.features.searching import search_features
 from noria.features.telling import rule_of
+from noria.workspace.feature_on_demand_details import tell_on_demand
 from noria.workspace.feature_records import (
     FeatureShown,
+    FoundOnDemand,
     FoundView,
     FoundViews,
     Registered,
     ViewDetails,
     ViewSummary,
 )
-from noria.workspace.feature_registering import find_view_statistics, measure_view
+from noria.workspace.feature_registering import find_view_statistics, measure_view, register_on_demand
 from noria.workspace.feature_sources import FeatureSources, is_table
 from noria.workspace.feature_standing import OnlineState, online_states
 
@@ -40,6 +43,7 @@ __all__ = [
 ]
 
 Wanted = str | FeatureView
+_ASKED = "its values are computed of what is asked for"
 
 
 def find_view(project: Project, wanted: Wanted) -> FeatureView:
@@ -73,22 +77,33 @@ def list_views(project: Project) -> tuple[ViewSummary, ...]:
 
 def search_project(project: Project, text: str, *, tags: Collection[str], owner: str | None) -> FoundViews:
     """See `noria.workspace.features.Features.search`."""
-    found = search_views(project.declarations.views.values(), text, tags=tags, owner=owner)
-    online = online_states(project) if found.hits else {}
-    return FoundViews(
-        views=tuple(
-            FoundView(summary=_summary(project, each.view, online), features=each.features, score=each.score)
-            for each in found.hits
-        ),
-        meant=found.meant,
+    declared = project.declarations
+    found = search_features(
+        [*declared.views.values(), *declared.on_demand.values()], text, tags=tags, owner=owner
     )
+    online = online_states(project) if found.hits else {}
+    views, on_demand = [], []
+    for hit in found.hits:
+        if isinstance(hit.found, OnDemand):
+            details = tell_on_demand(project, hit.found)
+            on_demand.append(FoundOnDemand(details=details, outputs=hit.features, score=hit.score))
+        else:
+            summary = _summary(project, hit.found, online)
+            views.append(FoundView(summary=summary, features=hit.features, score=hit.score))
+    return FoundViews(views=tuple(views), meant=found.meant, on_demand=tuple(on_demand))
 
 
-def register_named(project: Project, features: Sequence[Wanted]) -> tuple[Registered, ...]:
+def register_named(project: Project, features: Sequence[Wanted | OnDemand]) -> tuple[Registered, ...]:
     """See `noria.workspace.features.Features.register`."""
+    declared = project.declarations
     done = []
-    for each in features or sorted(project.declarations.views):
-        view = find_view(project, each)
+    for each in features or sorted([*declared.views, *declared.on_demand]):
+        feature = declared.on_demand.get(each, each) if isinstance(each, str) else each
+        if isinstance(feature, OnDemand):
+            (version,) = register_on_demand(project, [feature])
+            done.append(Registered(view=feature.name, version=version.ref, statistics=None, reason=_ASKED))
+            continue
+        view = find_view(project, feature)
         version = record_view(project.ledger, view)
         measure_view(project, view, version, again=True)
         reasons = project.ledger.list_events(verb="features.unmeasured", subject=version.ref)
@@ -194,4 +209,4 @@ def _versions(project: Project, spec: ViewSpec) -> tuple[str, ...]:
     for each in project.declarations.trainings.values():
         if spec.name in {view.name for view in each.views}:
             found += project.ledger.list_versions(kind="model", name=each.name)
-    return tuple(each.ref for each in sorted(found, key=lambda each: each.at, reverse=True))
+    return tuple(each.ref for each in sorted(found, key=lambda each: (each.at, each.number), reverse=True))

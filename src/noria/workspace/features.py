@@ -10,10 +10,10 @@ from noria.features.declarations import FeatureView
 from noria.workspace.feature_on_demand import (
     WantedFeature,
     get_features,
-    list_on_demand,
     request_columns,
     show_on_demand,
 )
+from noria.workspace.feature_on_demand_details import list_on_demand
 from noria.workspace.feature_online import compare_online, materialize_views, trace_values
 from noria.workspace.feature_reads import note_read
 from noria.workspace.feature_records import (
@@ -68,7 +68,7 @@ class Features:
         return list_views(self._project)
 
     def search(self, text: str = "", *, tags: Collection[str] = (), owner: str | None = None) -> FoundViews:
-        """Search views by words: names, descriptions, entities, sources, rules, tags, owners.
+        """Search views and on-demand features by words: names, descriptions, sources, rules, tags, owners.
 
         Parameters
         ----------
@@ -77,12 +77,12 @@ class Features:
         tags
             That all have to be there.
         owner
-            Whose views.
+            Whose features.
 
         Returns
         -------
         FoundViews
-            `.views`, the best first; where there is none, `.meant`: words that are near.
+            `.views` and `.on_demand`, the best first; where there is none, `.meant`: words that are near.
         """
         return search_project(self._project, text, tags=tags, owner=owner)
 
@@ -102,16 +102,18 @@ class Features:
         """Tell all about one view. Raises `NotFound`, which says what exists."""
         return show_view(self._project, name)
 
-    def register(self, features: Sequence[Wanted] = ()) -> tuple[Registered, ...]:
-        """Put the definitions of views on record, by default of all, and measure their features.
+    def register(self, features: Sequence[WantedFeature] = ()) -> tuple[Registered, ...]:
+        """Put definitions on record, by default all, and measure the features of views.
 
         Training sets, trainings and `materialize` do so by themselves. A definition that is on record stays
         the version it is; it is measured again where its source has changed since.
 
         Raises
         ------
+        ConfigError
+            If code of an on-demand feature was changed since it was loaded, or lies in no file.
         NotFound
-            If there is no such view.
+            If there is no such feature.
         """
         return register_named(self._project, features)
 
@@ -222,7 +224,8 @@ class Features:
             Columns of the entities, such as `{"carrier": ["UA", "B6"]}`; None is a missing entity. Beside
             them, those of a request that on-demand features read.
         at
-            The instant; by default the project's. It may not be before what the store already knows.
+            The instant; by default the project's. It moves windows only: what the store knows already counts,
+            also where that was known later.
         reader
             Who asks, for `readers`; by default the user of this machine.
 
@@ -338,8 +341,8 @@ class Features:
         note_read(self._project, [self.view(name)], entities=1, how="trace", who=reader)
         return traced
 
-    def readers(self, wanted: Wanted) -> FeatureReaders:
-        """Tell who used a view, or one feature of it, as far as that is on record.
+    def readers(self, wanted: WantedFeature) -> FeatureReaders:
+        """Tell who used a view or an on-demand feature, or one column of it, as far as that is on record.
 
         Trainings and model versions, training sets and who made them, deployments and when, how many requests
         these scored by day, and who read online features by `get` or `trace`, here or over HTTP, by day.
@@ -347,7 +350,8 @@ class Features:
         Parameters
         ----------
         wanted
-            A view, or its name, or `VIEW__FEATURE`; one that is declared no more is known all the same.
+            A view or an on-demand feature, or its name, or `VIEW__FEATURE`; one that is declared no more is
+            known all the same.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -40,6 +41,7 @@ class Opened:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.settings = read_settings(root)
+        self.online_guard = threading.RLock()  # an embedded online store is open once in a process
         self._opened = ExitStack()
         self._clock = _ProjectClock()
 

@@ -19,6 +19,7 @@ __all__ = [
     "ROWS",
     "check_definition",
     "entities_of",
+    "is_listed",
     "list_definitions",
     "open_environment",
     "orphaned_rows",
@@ -92,7 +93,7 @@ def open_environment(path: Path, *, map_size: int | None) -> lmdb.Environment:
         if "already open in this process" in str(err):
             raise StoreError(
                 f"the online store {path} is already open in this process; LMDB allows it once: "
-                "read through the store that writes it"
+                "read through the store that writes it, or wait until what has it open is done"
             ) from err
         raise store_error(path, err) from err
     used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
@@ -126,6 +127,11 @@ def list_definitions(txn: lmdb.Transaction) -> list[ViewRecord]:
                 ) from err
             is_there = cursor.next()
     return found
+
+
+def is_listed(txn: lmdb.Transaction, view: str) -> bool:
+    """Say whether a definition is kept, by its name as `view_id` gives it."""
+    return txn.get(_VIEWS + view.encode()) is not None
 
 
 def orphaned_rows(txn: lmdb.Transaction) -> list[bytes]:

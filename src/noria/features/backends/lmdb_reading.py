@@ -17,6 +17,7 @@ from noria.errors import StoreError
 from noria.features.backends.lmdb_files import (
     ROWS,
     check_definition,
+    is_listed,
     list_definitions,
     open_environment,
     read_head,
@@ -183,14 +184,24 @@ class LmdbFeatureReader:
         try:
             with self._begin() as txn:
                 kept = [view_id(each.name, each.digest) for each in list_definitions(txn)]
-            found = []
-            for view in kept:
-                database = self._open_database(ROWS + view.encode())
-                with self._begin() as txn:
-                    found.append(decode_definition(txn.get(DEFINITION_KEY, db=database), view))
+            found = [self._spec(view) for view in kept]
         except lmdb.Error as err:
             raise store_error(self._path, err) from err
-        return found
+        return [spec for spec in found if spec is not None]
+
+    def _spec(self, view: str) -> ViewSpec | None:
+        """Give a definition that was listed; None if it was cleared since."""
+        try:
+            database = self._open_database(ROWS + view.encode())
+        except lmdb.NotFoundError:
+            with self._begin() as txn:
+                if is_listed(txn, view):
+                    raise
+            return None
+        with self._begin() as txn:
+            if not is_listed(txn, view):
+                return None
+            return decode_definition(txn.get(DEFINITION_KEY, db=database), view)
 
     def standing(self, spec: ViewSpec) -> Standing | None:
         """Tell how far a view is; None if the store does not hold it, or it was loaded by other means."""

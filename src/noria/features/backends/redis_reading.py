@@ -13,7 +13,7 @@ import numpy as np
 
 from noria.errors import NotFound, StoreError
 from noria.features.backends.redis_connection import AGAIN, Connection
-from noria.features.backends.redis_format import Catalogue, Head, read_standing, rows_prefix
+from noria.features.backends.redis_format import Catalogue, Head, KeptView, read_standing, rows_prefix
 from noria.features.declarations import ViewSpec
 from noria.features.layout import layout_of
 from noria.features.plans import Plans
@@ -76,20 +76,32 @@ class RedisFeatureReader:
 
     def specs(self) -> list[ViewSpec]:
         """Give the definitions that the store holds."""
-        kept = sorted(read_standing(self._connection)[1].views.items())
-        if not kept:
-            return []
-        keys = [rows_prefix(self._connection, each.rows) + DEFINITION_KEY for _, each in kept]
-        raw = self._connection.get(*keys)
+        kept, raw = self._beside(lambda catalogue: sorted(catalogue.views.items()), DEFINITION_KEY)
         return [decode_definition(each, view) for (view, _), each in zip(kept, raw, strict=True)]
 
     def standing(self, spec: ViewSpec) -> Standing | None:
         """Tell how far a view is; None if the store does not hold it, or it was loaded by other means."""
-        kept = read_standing(self._connection)[1].find(layout_of(spec))
-        if kept is None:
-            return None
-        (raw,) = self._connection.get(rows_prefix(self._connection, kept.rows) + STANDING_KEY)
-        return decode_standing(raw, spec.name)
+        layout = layout_of(spec)
+
+        def wanted(catalogue: Catalogue) -> list[tuple[str, KeptView]]:
+            view = catalogue.find(layout)
+            return [] if view is None else [(spec.name, view)]
+
+        _, raw = self._beside(wanted, STANDING_KEY)
+        return decode_standing(raw[0], spec.name) if raw else None
+
+    def _beside(
+        self, wanted: Callable[[Catalogue], list[tuple[str, KeptView]]], key: bytes
+    ) -> tuple[list[tuple[str, KeptView]], list[bytes | None]]:
+        """Give views of the catalogue, and what is kept of each by that key, as of one instant."""
+        for _ in range(_TURNS):
+            head, catalogue = read_standing(self._connection)
+            kept = wanted(catalogue)
+            keys = [rows_prefix(self._connection, view.rows) + key for _, view in kept]
+            now, *raw = self._connection.get(self._head_key, *keys)
+            if Head.decode(now, self._connection.place).generation == head.generation:
+                return kept, raw  # rows are where the catalogue has them
+        raise self._restless()
 
     def read(self, specs: Sequence[ViewSpec], entities: Mapping[str, Sequence[Entity]], at_us: int) -> Floats:
         """Give the features of several views as of `at_us`, as `FeatureReader.read` does."""
@@ -155,10 +167,7 @@ class RedisFeatureReader:
                 return values
             wanted |= fetched.asked
             fetched.asked.clear()
-        raise StoreError(
-            f"the online store {self._connection.place} changed {_TURNS} times during one reading; ask for "
-            "fewer entities at once, or let its writer apply more rows at a time"
-        )
+        raise self._restless()
 
     def _places(self, plans: Sequence[ViewPlan]) -> tuple[Head, list[bytes]]:
         """Give where the rows of the views are, looked up again if the views are not as wanted."""
@@ -183,6 +192,12 @@ class RedisFeatureReader:
                 raise lacking(plan.layout, catalogue.definitions())
             prefixes.append(rows_prefix(self._connection, view.rows))
         return prefixes
+
+    def _restless(self) -> StoreError:
+        return StoreError(
+            f"the online store {self._connection.place} changed {_TURNS} times during one reading; ask for "
+            "fewer entities at once, or let its writer apply more rows at a time"
+        )
 
     def _fetch(self, keys: Iterable[bytes]) -> "_Fetched":
         several = list(keys)

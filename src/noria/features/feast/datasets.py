@@ -241,7 +241,20 @@ class Sources:
             )
             return None
         text = str(path)
-        return None if "://" in text else self._repository / text
+        if "://" in text:
+            return None
+        try:
+            (self._repository / text).resolve().exists()
+        except (OSError, ValueError) as error:
+            self._tell(
+                made,
+                kind="differs",
+                what=f"path of {made.name}",
+                why=f"it can be no file here: {error}",
+                instead="correct it, and import again; or write `files=` of the dataset",
+            )
+            return None
+        return self._repository / text
 
     def _looked(
         self, made: Made, path: Path | None, keys: Sequence[str], event: str | None, created: str | None

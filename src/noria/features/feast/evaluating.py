@@ -60,11 +60,13 @@ class Evaluator:
         self._modules[path] = names  # first, for modules that import each other
         shown = path.relative_to(self._root).as_posix()
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"), filename=shown)
-        except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+            tree = ast.parse(path.read_bytes(), filename=shown)
+            _Reading(self, path, shown, names).body(tree.body)
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            if isinstance(error, SourceError):
+                raise  # of a module that this one imports
             line = getattr(error, "lineno", None) or 1
             raise SourceError(f"{shown}, line {line}: no Python that can be read: {error}") from error
-        _Reading(self, path, shown, names).body(tree.body)
         return names
 
     def find(self, module: str, *, beside: Path, level: int) -> Path | None:
@@ -250,7 +252,8 @@ class _Reading:
             ):
                 return _computed(node.op, left, right)
             case ast.Mult() if isinstance(left, timedelta) and isinstance(right, int):
-                return left * right
+                found = _duration(lambda: left * right)
+                return Opaque(ast.unparse(node)) if found is None else found
             case ast.Div() if isinstance(left, PurePosixPath) and isinstance(right, str | PurePosixPath):
                 return left / right
         return Opaque(ast.unparse(node))
@@ -333,7 +336,7 @@ def _of_library(name: str, args: list[Any], named: Mapping[str, Any]) -> Any:
     values = [*args, *named.values()]
     if name.endswith("timedelta"):
         numbers = all(isinstance(each, int | float) for each in values)
-        return timedelta(*args, **named) if numbers else None
+        return _duration(lambda: timedelta(*args, **named)) if numbers else None
     if not all(isinstance(each, str | PurePosixPath) for each in values):
         return None
     texts = [str(each) for each in values]
@@ -345,6 +348,14 @@ def _of_library(name: str, args: list[Any], named: Mapping[str, Any]) -> Any:
     if len(texts) == 1 and kind in ("abspath", "realpath", "normpath"):
         return posixpath.normpath(texts[0])
     return posixpath.dirname(texts[0]) if len(texts) == 1 and kind == "dirname" else None
+
+
+def _duration(make: Callable[[], timedelta]) -> timedelta | None:
+    """Make a duration; None where Python would refuse to."""
+    try:
+        return make()
+    except (OverflowError, TypeError, ValueError):
+        return None
 
 
 def _of_path(of: Any, method: str, args: list[Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from noria.errors import ConfigError, NotFound
+from noria.errors import ConfigError, NotFound, SourceError
 from noria.features.feast.datasets import KnownAt, Source, Sources
 from noria.features.feast.evaluating import Evaluator
 from noria.features.feast.naming import quoted, unused_name
@@ -20,6 +20,7 @@ __all__ = ["Imported", "import_feast"]
 _SETTINGS = "feature_store.yaml"
 _SKIPPED = {".git", ".venv", "venv", "__pycache__", ".ipynb_checkpoints", "node_modules"}
 _SETTING = re.compile(r"(?P<indent>\s*)(?P<key>[\w.-]+):\s*(?P<value>[^#]*?)\s*(#.*)?")
+_PLAIN = re.compile(r"[\w .,:/-]+")
 _STORES = {"redis": '[stores] online = "redis://HOST:6379/0"', "sqlite": "", "": ""}
 _LAKE = {"", "file", "dask", "duckdb"}
 _OTHERS = {
@@ -77,7 +78,7 @@ def import_feast(path: str | Path, *, root: str | Path, known_at: KnownAt = "cre
     NotFound
         If there is no such repository.
     SourceError
-        If a file of it is no Python.
+        If a file of it cannot be read, or is no Python.
     """
     folder = Path(path).resolve()
     if known_at not in ("created", "event"):
@@ -246,11 +247,12 @@ def _module(
     project: str, *, sources: Sequence[Source], views: Sequence[View], services: Sequence[str]
 ) -> str:
     told = (
-        f'"""Declarations of the Feast project {project}, as imported."""'
-        if project
-        else ('"""Declarations of a Feast repository, as imported."""')
+        f"Declarations of {f'the Feast project {project}' if project else 'a Feast repository'}, as imported."
     )
-    parts = [told, "import noria\nfrom noria import agg" if views else ""]
+    parts = [
+        f'"""{told}"""' if _PLAIN.fullmatch(told) else quoted(told),
+        "import noria\nfrom noria import agg" if views else "",
+    ]
     parts += ["\n".join(each.lines()) for each in sources]
     parts += ["\n".join(each.lines) for each in views]
     if services:
@@ -267,7 +269,7 @@ def _field_names(given: Any) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     """List the repository's Python files, as Feast does: not what `.feastignore` names."""
     ignore = folder / ".feastignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    lines = _lines(ignore) if ignore.is_file() else []
     patterns = [each.strip().rstrip("/") for each in lines if each.strip() and not each.startswith("#")]
     found = []
     for file in sorted(folder.rglob("*.py")):
@@ -279,10 +281,17 @@ def _files(folder: Path) -> list[Path]:
     return found
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"{path.name} cannot be read: {error}; it has to be a text in UTF-8") from error
+
+
 def _settings(path: Path) -> Iterator[tuple[str, tuple[str, int]]]:
     """Give the plain values of the settings and of their parts: `online_store.type` -> value and line."""
     part = ""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         found = _SETTING.fullmatch(line)
         if found is None or not line.strip():
             continue

@@ -41,6 +41,8 @@ def quoted(text: str) -> str:
     >>> quoted("daily")
     '"daily"'
     """
+    if not text.isprintable():  # a line's end, or what would look like something else
+        return ascii(text)
     made = json.dumps(text, ensure_ascii=False)
     if '"' in text and "'" not in text:
         inner = made[1:-1].replace('\\"', '"')

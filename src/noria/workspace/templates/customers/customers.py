@@ -3,7 +3,7 @@
     noria ingest purchases          69,659 purchases of 23,570 customers, from the package `lifetimes`
     python buys_again.py            learn from what 1997 told, predict 1998, and print how good that is
     noria feature materialize       load the views for serving
-    noria feature get customer 00003
+    noria feature get customer 00003 --at 1998-07-01
 
 The shop asks on the first of each month, about every customer it has. Nothing here joins anything: views are
 asked for as of an instant, and noria finds the rows that were known at it. The label is a view too, asked for
