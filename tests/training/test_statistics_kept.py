@@ -111,6 +111,25 @@ def test_statistics_that_cannot_be_computed_take_no_model_away(
     assert "somewhere in the statistics" in missing.value.__notes__[0]
 
 
+def test_a_training_that_was_killed_before_it_kept_them_keeps_them_the_next_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    data = made(*make_rows(3_000))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(kept, "statistics_of", end)
+        bench.fit(declare(), data, key="killed")
+    (model,) = bench.ledger.list_versions(kind="model")
+    assert list_suspicions(bench.ledger, model) is None
+    fitted = bench.fit(declare(), data, key="killed")
+    assert fitted.version.id == model.id
+    assert fitted.version.run != fitted.run.id
+    assert asked(bench, fitted).passed
+    assert read_statistics(bench.ledger, bench.registry, fitted.version).features
+
+
 def test_statistics_that_were_changed_are_told_from_those_recorded(bench: Bench, tmp_path: Path) -> None:
     fitted = bench.fit(declare(), made(*make_rows(3_000)))
     sha256 = bench.ledger.get_version("feature_statistics", "late_parcel").sha256

@@ -129,7 +129,7 @@ def test_what_is_lacking_is_told(project: noria.Project) -> None:
         project.features.get(["courier"], {"courier": [1.5]})
     missing = project.features.get(["courier"], {"courier": [float("nan"), None]})
     assert np.isnan(missing["courier__trips"].to_numpy()).all()
-    with pytest.raises(ConfigError, match="name each feature once"):
+    with pytest.raises(ConfigError, match="'pace' is named more than once; name each once"):
         project.features.get(["pace", "pace"], {"courier": ["ada"]})
     features = project.features
     for verb in (features.show, features.compare, lambda name: features.materialize([name])):

@@ -29,8 +29,9 @@ class OnlineStore(Protocol):
     One process writes, any number read; a reading sees what was committed before it began, whole changes
     only. It holds what became known up to now, so reading as of an instant before the newest applied row
     was known gives no past value. Raises `LeaseHeld` when opened by a second writer, `StoreError` when it is
-    damaged (`StoreDamaged`) or away. Views are kept by name and definition: one that changed is loaded
-    beside the one that it was, which is read on by whoever still asks for that.
+    damaged (`StoreDamaged`) or away. One that is open to write is for one thread. Views are kept by name and
+    definition: one that changed is loaded beside the one that it was, which is read on by whoever still asks
+    for that.
     """
 
     def prepare(self, view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:

@@ -158,10 +158,14 @@ def told_suspicions(suspicions: Sequence[Suspicion]) -> str:
 
 def find_statistics(ledger: Ledger, model: Version) -> Version | None:
     """Find the statistics that the training of a model version kept; None if it kept none."""
-    if model.run is None:
-        return None
-    made = (each.version for each in ledger.list_edges(run=model.run) if each.role == "output")
-    return next((each for each in map(ledger.get_version_by_id, made) if each.kind == _KIND), None)
+    # A run that was killed before it kept them has made the model; its next attempt keeps them.
+    attempts = [each.run for each in ledger.list_edges(version=model.id) if each.role == "output"]
+    for run in reversed(attempts):
+        made = (each.version for each in ledger.list_edges(run=run) if each.role == "output")
+        found = next((each for each in map(ledger.get_version_by_id, made) if each.kind == _KIND), None)
+        if found is not None:
+            return found
+    return None
 
 
 def list_suspicions(ledger: Ledger, model: Version) -> tuple[Suspicion, ...] | None:

@@ -91,7 +91,10 @@ class _Worker:
         if not hasattr(os, "waitid"):
             return self.process.poll() is not None
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self.process.pid, how) is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, how) is not None
+        except ChildProcessError:  # it has, and was let go by another thread
+            return True
 
     def let_go(self) -> None:
         """End what is left of it and of its children, close what leads to it, and remove its files."""
