@@ -30,6 +30,7 @@ __all__ = ["MOST_ROWS", "ParityReport", "ViewVerified", "verify_deployment"]
 MOST_ROWS = 1_000  # of one look
 LIMIT = timedelta(minutes=1)  # how far behind a store may be and still be called late instead of wrong
 _EXAMPLES = 5
+_COLUMNS = ("prediction_id", "at", "release", "inputs", "features")
 
 
 class ViewVerified(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,40 +168,45 @@ def verify_deployment(
             f"environment {environment!r} goes by the clock of a replay, which compares all that it serves "
             "by itself; `noria status` shows what it found"
         )
-    found = _logged(project, environment, deployment, since)
-    ids = [] if found is None else found["prediction_id"].to_pylist()
-    chosen = _draw(ids, max(round(share * len(ids)), least), most=most)
-    until = None if not ids or found is None else pc.max(found["recorded_at"]).as_py()
+    where = _is_logged(project, environment, deployment, since)
     views: list[ViewVerified] = []
-    if found is not None and chosen:
-        drawn = found.take(pa.array(chosen, pa.int64()))
-        states = TableStates(project.lake.url)
-        for release in sorted(set(drawn["release"].to_pylist())):
-            rows = drawn.filter(pc.equal(drawn["release"], release))
-            views += _verify_release(project, release, rows, states)
+    ids: list[str] = []
+    until, rows = None, 0
+    if where is not None:
+        # Of all that was logged only ids are held in memory, and the rest of those that are drawn.
+        found = project.lake.read(PREDICTIONS, columns=["prediction_id", "recorded_at"], where=where)
+        ids = found["prediction_id"].to_pylist()
+        until = pc.max(found["recorded_at"]).as_py()
+        chosen = _draw(ids, max(round(share * len(ids)), least), most=most)
+        mine = ds.field("prediction_id").isin([ids[place] for place in chosen])
+        drawn = project.lake.read(PREDICTIONS, columns=_COLUMNS, where=where & mine) if chosen else None
+        if drawn is not None:
+            drawn = drawn.filter(drawn["features"].is_valid())
+            rows = drawn.num_rows
+            states = TableStates(project.lake.url)
+            for release in sorted(set(drawn["release"].to_pylist())):
+                of_release = drawn.filter(pc.equal(drawn["release"], release))
+                views += _verify_release(project, release, of_release, states)
     return ParityReport(
         environment=environment,
         deployment=deployment,
         predictions=len(ids),
-        rows=len(chosen),
+        rows=rows,
         until=until,
         views=_together(views),
     )
 
 
-def _logged(project: Project, environment: str, deployment: str, since: datetime | None) -> pa.Table | None:
-    """Give the predictions that had features, in the order in which they were logged."""
-    if not project.lake.exists(PREDICTIONS):
+def _is_logged(
+    project: Project, environment: str, deployment: str, since: datetime | None
+) -> ds.Expression | None:
+    """Say which rows of the log are meant; None: no prediction has had features yet."""
+    if not project.lake.exists(PREDICTIONS) or set(_COLUMNS) - set(project.lake.schema(PREDICTIONS).names):
         return None
     where = (ds.field("environment") == environment) & (ds.field("deployment") == deployment)
     if since is not None:
         where &= ds.field("recorded_at") > pa.scalar(since, pa.timestamp("us", "UTC"))
-    wanted = ("prediction_id", "at", "recorded_at", "release", "inputs", "features")
-    there = project.lake.schema(PREDICTIONS).names
-    if "features" not in there:
-        return None
-    rows = project.lake.read(PREDICTIONS, columns=[each for each in wanted if each in there], where=where)
-    return rows.filter(rows["features"].is_valid())
+    return where
 
 
 def _draw(ids: Sequence[str], number: int, *, most: int) -> list[int]:
