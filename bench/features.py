@@ -15,6 +15,7 @@ from bench.measuring import Line
 from noria.agg import Aggregation, Grouped
 from noria.features import FeatureView, agg
 from noria.features.offline import point_in_time
+from noria.features.views_at_once import features_of_views
 from noria.lake.declarations import Dataset
 
 ROWS, SPINE, DAYS = 10_000_000, 1_000_000, 90
@@ -86,11 +87,9 @@ def windows() -> dict[str, Aggregation | Grouped]:
 def work(what: str, rows: pa.Table, spine: pa.Table) -> int:
     """Do it one way, and give the rows that came out."""
     if what == "last":
-        views = [FeatureView(each, source=_SOURCE, entity=each, features=_LAST) for each in _WHO]
-        joined = pa.table(
-            {name: column for view in views for name, column in _named(point_in_time(view, rows, spine))}
-        )
-        return len(joined)
+        views = [FeatureView(each, source=_SOURCE, entity=each, features=_LAST).spec() for each in _WHO]
+        made = features_of_views(views, {_SOURCE.name: rows}, spine)
+        return len(pa.table({name: column for each in made for name, column in _named(each)}))
     if what == "windows":
         view = FeatureView("v", source=_SOURCE, entity="who", features=windows())
         return len(point_in_time(view, rows, spine))

@@ -257,10 +257,16 @@ def _extremes(
     newest = np.full(size, np.iinfo(np.int64).min)
     np.maximum.at(newest, groups, event)
     at = np.flatnonzero(event == newest[groups])
-    at = at[np.argsort(groups[at], kind="stable")]
+    counts = np.bincount(groups[at], minlength=size)
+    if counts.max() == 1:  # quicker than to sort
+        only = np.empty(size, dtype=np.int64)
+        only[groups[at]] = at
+        at = only[counts == 1]
+    else:
+        at = at[np.argsort(groups[at], kind="stable")]
     rows, groups = rows[at], groups[at]
     keys = prepared.keys_of(rows)
-    at_once = np.bincount(groups, minlength=size)[groups] > 1
+    at_once = counts[groups] > 1
     if at_once.any():  # keys decide
         better = max if is_last else min
         best: dict[int, int] = {}

@@ -29,6 +29,7 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 _EDGE = 2**63 - 2  # so that there is a place on either side
+_CHUNK = 1 << 17  # values that are looked up at once
 _DENSE = 8  # table entries per value up to which a table beats hashing
 _MICROS = pa.timestamp("us", tz="UTC")
 
@@ -170,9 +171,14 @@ def _codes(values: pa.Array, known: pa.Array) -> Ints:
 def _looked_up(values: pa.Array, known: pa.Array, least: int, most: int) -> Ints:
     table = np.full(most - least + 3, -1, dtype=np.int64)  # a place on either side for what is outside
     table[_numpy(known) - least + 1] = np.arange(len(known))
-    found = table[np.clip(_numpy(values.fill_null(least)), least - 1, most + 1) - least + 1]
-    if values.null_count:
-        found[~np.asarray(values.is_valid())] = -1
+    found = np.empty(len(values), dtype=np.int64)
+    for start in range(0, len(values), _CHUNK):  # a chunk stays in the cache
+        some = values.slice(start, _CHUNK)
+        places = _numpy(some.fill_null(least)).clip(least - 1, most + 1)
+        places -= least - 1
+        np.take(table, places, out=found[start : start + len(some)], mode="clip")  # "raise" would copy
+        if some.null_count:
+            found[start : start + len(some)][~np.asarray(some.is_valid())] = -1
     return found
 
 

@@ -8,8 +8,8 @@ from noria.errors import ConfigError, SourceError
 from noria.features.columns import instants, spec_of
 from noria.features.declarations import FeatureView, ViewSpec
 from noria.features.materialize import SourceReader, read_sources
-from noria.features.offline import point_in_time
 from noria.features.value_columns import empty_columns
+from noria.features.views_at_once import features_of_views
 
 __all__ = ["join_features"]
 
@@ -57,8 +57,7 @@ def join_features(
         made |= empty_columns(specs)
         return pa.table(made)
     sources = read_sources(specs, asked, read, schema_of=schema_of, by_entity=by_entity)
-    for spec in specs:
-        features = point_in_time(spec, sources[spec.source], asked)
+    for features in features_of_views(specs, sources, asked):
         made |= dict(zip(features.column_names, features.columns, strict=True))
     return pa.table(made)
 

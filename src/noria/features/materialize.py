@@ -14,9 +14,9 @@ from noria.clock import from_micros
 from noria.errors import SourceError
 from noria.features.columns import instants, spec_of
 from noria.features.declarations import FeatureView, ViewSpec
-from noria.features.offline import point_in_time
 from noria.features.on_demand import OnDemand, views_of
 from noria.features.value_columns import empty_columns, flattened
+from noria.features.views_at_once import features_of_views
 from noria.lake.store import Lake
 
 __all__ = ["FeatureRequest", "SourceReader", "SpineColumns", "materialize", "read_sources"]
@@ -112,14 +112,15 @@ def with_features(rows: pa.Table, request: FeatureRequest, *, read: SourceReader
     specs = [spec_of(view) for view in views_of(request.features)]
     sources = read_sources(specs, spine, read) if spine.num_rows else {}
     columns = {name: spine.column(name) for name in spine.column_names}
-    for spec in specs:
-        if spine.num_rows:
-            features = point_in_time(spec, sources[spec.source], spine)
-        else:
-            features = pa.table(empty_columns([spec]))
-        features = flattened(features, spec)
-        columns |= {name: features.column(name) for name in features.column_names}
+    made = features_of_views(specs, sources, spine) if spine.num_rows else map(_empty, specs)
+    for spec, features in zip(specs, made, strict=True):
+        flat = flattened(features, spec)
+        columns |= {name: flat.column(name) for name in flat.column_names}
     return pa.table(columns)
+
+
+def _empty(spec: ViewSpec) -> pa.Table:
+    return pa.table(empty_columns([spec]))
 
 
 def _sorted_spine(rows: pa.Table, spine: SpineColumns) -> pa.Table:

@@ -4,7 +4,9 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -40,27 +42,66 @@ class Measured:
 
 
 class Measures:
-    """The rows of a source, as what features need of them."""
+    """The rows of a source, as what features need of them.
 
-    def __init__(self, rows: pa.Table, size: int | None = None) -> None:
+    Parameters
+    ----------
+    rows : Table
+        All that the source holds.
+    used : ndarray of bool or None
+        Which of them count; all without. A column is cut down to them when it is first wanted.
+    """
+
+    def __init__(self, rows: pa.Table, used: Bools | None = None) -> None:
         self._rows = rows
-        self._size = rows.num_rows if size is None else size  # a table without columns has no rows
+        self._used = used
+        self._size = rows.num_rows if used is None else int(np.count_nonzero(used))
+        self._columns: dict[str, pa.Table] = {}
         self._masks: dict[Conditions, Bools] = {}
         self._measured: dict[Measure, Measured] = {}
         self._squares: dict[Measure, tuple[Ints, Ints]] = {}
         self._floats: dict[str, Floats] = {}
         self._values: dict[tuple[str, int], pa.Array] = {}
 
+    def take(self, columns: Sequence[str], places: Ints | pa.Array) -> pa.Table:
+        """Give columns at places among the rows that count, null where a place is."""
+        if self._places is not None:
+            places = self._places.take(pa.array(places))
+        return self._rows.select(columns).take(pa.array(places))
+
+    @cached_property
+    def _places(self) -> pa.Array | None:
+        """Give where in the source each row is that counts; None where all do."""
+        return None if self._used is None else pa.array(np.flatnonzero(self._used))
+
+    def _column(self, name: str) -> pa.Table:
+        """Give a table of one column, cut down to the rows that count."""
+        if name not in self._columns:
+            column = self._rows.select([name])
+            self._columns[name] = column if self._used is None else column.filter(pa.array(self._used))
+        return self._columns[name]
+
     def floats(self, name: str) -> Floats:
         """Give a numeric column as float64, NaN where missing."""
         if name not in self._floats:
-            self._floats[name] = floats(self._rows, name)
+            self._floats[name] = floats(self._column(name), name)
         return self._floats[name]
+
+    def floats_at(self, name: str, places: Ints) -> Floats:
+        """Give a numeric column at places among the rows that count."""
+        if name in self._floats:
+            return self._floats[name][places]
+        return floats(self.take([name], places), name)
+
+    def texts_at(self, name: str, places: pa.Array) -> pa.Array:
+        """Give a column of texts at places among the rows that count, null where there is no place."""
+        return texts(self.take([name], places), name)
 
     def values(self, name: str, dimensions: int) -> pa.Array:
         """Give a column of texts, or of vectors of so many dimensions: lists of float32 of that size."""
         if (name, dimensions) not in self._values:
-            made = vectors(self._rows, name, dimensions) if dimensions else texts(self._rows, name)
+            rows = self._column(name)
+            made = vectors(rows, name, dimensions) if dimensions else texts(rows, name)
             self._values[name, dimensions] = made
         return self._values[name, dimensions]
 
@@ -75,7 +116,7 @@ class Measures:
         if where not in self._masks:
             mask = np.ones(self._size, dtype=np.bool_)
             for condition in where:
-                mask &= _fulfils(column_of(self._rows, condition.column), condition)
+                mask &= _fulfils(column_of(self._column(condition.column), condition.column), condition)
             self._masks[where] = mask
         return self._masks[where]
 
@@ -89,7 +130,7 @@ class Measures:
         """
         if measure not in self._measured:
             whole = _hashed if measure.buckets else _listed if measure.values else _in_units
-            made = whole(self._rows, measure)
+            made = whole(self._column(measure.column), measure)
             if measure.where:
                 seen = made.seen & self.counted(measure.where)
                 made = Measured(np.where(seen, made.values, 0), seen)

@@ -103,25 +103,28 @@ class _Kernel:
         self.spec = spec
         self.spine = SortedSpine(spine_codes, at, entities)
         self.size = len(at)
-        event_at, known_at = instants(rows, spec.event_at), instants(rows, spec.known_at)
-        refuse_early_knowledge(spec, event_at, known_at)
+        event_at = instants(rows, spec.event_at)
+        known_at = event_at
+        if spec.known_at != spec.event_at:
+            known_at = instants(rows, spec.known_at)
+            refuse_early_knowledge(spec, event_at, known_at)
         asked = (codes >= 0) & (known_at <= (int(at.max()) if self.size else 0))
         for name in spec.source_columns:
             column_type(rows, name)
-        self.rows, self.used = rows, None if asked.all() else np.flatnonzero(asked)
-        measured = rows.select(spec.measured_columns)
-        if self.used is not None:
-            measured, codes = measured.filter(pa.array(asked)), codes[asked]
-            event_at, known_at = event_at[asked], known_at[asked]
+        used = None if asked.all() else asked
+        if used is not None:
+            codes, all_at = codes[used], event_at
+            event_at = all_at[used]
+            known_at = event_at if known_at is all_at else known_at[used]
         self.row_codes, self.event_at, self.known_at = codes, event_at, known_at
         # Past its entity's last position a row begins at another's, and ceases there at once.
         self.start = self.spine.positions_at(codes, known_at)
         self.end = self.spine.bounds[codes + 1]
-        until = replaced_from(rows, codes, self.spine, used=self.used)
+        until = replaced_from(rows, codes, self.spine, used=used)
         self.replaced = None if until is None else until[1]  # whether another row took the place of each
         if until is not None:
             self.end = np.maximum(np.minimum(self.end, until[0]), self.start)
-        self.measures = Measures(measured, len(codes))
+        self.measures = Measures(rows, used)
         self._tiles: dict[int, Ints] = {}
         self._window: tuple[tuple[int, int], _Intervals] | None = None
         self._begun: dict[Sums, Ints] = {}
@@ -145,8 +148,10 @@ class _Kernel:
         row = np.where(present & (self.spine.codes >= 0), row, -1)
         given = np.empty(self.size, dtype=np.int64)
         given[self.spine.order] = row
-        values = self.measures.values(cast("str", aggregation.column), aggregation.dimensions or 0)
-        return or_default(values.take(pa.array(given, mask=given < 0)), feature)
+        places, name = pa.array(given, mask=given < 0), cast("str", aggregation.column)
+        if aggregation.type == FeatureType.TEXT:
+            return or_default(self.measures.texts_at(name, places), feature)
+        return or_default(self.measures.values(name, aggregation.dimensions or 0).take(places), feature)
 
     def _most_frequent(self, feature: FeatureSpec) -> pa.Array:
         """List the most frequent values at each position."""
@@ -199,8 +204,9 @@ class _Kernel:
                 return self._first(aggregation)
             case AggregationKind.LAST:
                 row, present = self._last_row(aggregation)
-                column = self.measures.floats(cast("str", aggregation.column))
-                return np.where(present, column[row] if len(column) else np.nan, np.nan)
+                values = np.full(self.size, np.nan)
+                values[present] = self.measures.floats_at(cast("str", aggregation.column), row[present])
+                return values
             case AggregationKind.AGE:
                 row, present = self._last_row(aggregation)
                 since = self.event_at[row] if len(self.event_at) else 0
@@ -275,13 +281,13 @@ class _Kernel:
         )
 
     def _first(self, aggregation: Aggregation) -> Floats:
-        column = self.measures.floats(cast("str", aggregation.column))
-        if not len(column):
-            return np.full(self.size, np.nan)
         order, rank = self._ranks()
         counted = self.measures.counted(aggregation.where)
         earliest = _paint(self._interval(*_window(aggregation)), -rank, counted, self.size)
-        return np.where(earliest == _NOTHING, np.nan, column[order[-np.maximum(earliest, 1 - len(order))]])
+        values, present = np.full(self.size, np.nan), earliest != _NOTHING
+        rows = order[-earliest[present]]
+        values[present] = self.measures.floats_at(cast("str", aggregation.column), rows)
+        return values
 
     def _ranks(self) -> tuple[Ints, Ints]:
         """Give the rows by entity, event and key, and the place of each among them."""
@@ -352,8 +358,7 @@ class _Kernel:
         tied = (code[1:] == code[:-1]) & (event_at[1:] == event_at[:-1])
         if tied.any():  # keys are only looked at where they decide
             at = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
-            tied_rows = order[at] if self.used is None else self.used[order[at]]
-            keys = key_bytes(self.rows.select(self.spec.key).take(pa.array(tied_rows)), self.spec.key)
+            keys = key_bytes(self.measures.take(self.spec.key, order[at]), self.spec.key)
             by_key = sorted(range(len(at)), key=lambda each: (code[at[each]], event_at[at[each]], keys[each]))
             order[at] = order[at[by_key]]
         return order

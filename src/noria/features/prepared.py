@@ -1,7 +1,8 @@
 """Rows on their way into the online store: sorted as they became known, as integers."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from noria.features.measuring import Measures
 from noria.features.offline import bins_of, refuse_early_knowledge
 
 __all__ = ["KeptRows", "Prepared", "TierRows", "ValueRows", "prepare"]
+
+_WORTHWHILE = 1 << 15  # rows below which a thread saves nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +134,28 @@ def prepare(view: FeatureView | ViewSpec, rows: pa.Table) -> Prepared:
     spec = spec_of(view)
     layout = layout_of(spec)
     known = instants(rows, spec.known_at)
-    order = _order(rows, spec, known)
-    rows = rows.select(list(spec.source_columns)).take(pa.array(order))
-    event = instants(rows, spec.event_at)
-    refuse_early_knowledge(spec, event, known[order])
-    measures = Measures(rows)
-    names, codes = _entities(rows, spec)
-    if layout.keeps_rows:
-        check_keys(rows, spec.key)
+    name_entities = partial(_entities, rows.select(spec.entity), spec)
+    with ThreadPoolExecutor(1, thread_name_prefix="noria-entities") as thread:
+        is_large = rows.num_rows >= _WORTHWHILE  # pyarrow lets go of the interpreter while it sorts texts
+        entities = thread.submit(name_entities).result if is_large else name_entities
+        order = _order(rows, spec, known)
+        rows = rows.select(list(spec.source_columns)).take(pa.array(order))
+        event = instants(rows, spec.event_at)
+        refuse_early_knowledge(spec, event, known[order])
+        measures = Measures(rows)
+        if layout.keeps_rows:
+            check_keys(rows, spec.key)
+        lasts = tuple(_kept_rows(measures, each, len(order)) for each in layout.lasts)
+        names, codes = entities()
     return Prepared(
         spec=spec,
         layout=layout,
         known_us=known[order],
         names=names,
-        codes=codes,
+        codes=codes[order],
         event_us=event,
         key_columns=rows.select(spec.key),
-        lasts=tuple(_kept_rows(measures, each, len(order)) for each in layout.lasts),
+        lasts=lasts,
         weights=_columns([measures.weights(each) for each in layout.decayed], len(order)),
         values=tuple(_value_rows(measures, each) for each in layout.values),
         tiers=tuple(_tier_rows(measures, each, event, known[order]) for each in layout.tiers),

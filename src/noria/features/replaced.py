@@ -14,7 +14,7 @@ _NEVER_US = 2**62
 
 
 def replaced_from(
-    rows: pa.Table, codes: Ints, spine: SortedSpine, *, used: Ints | None = None
+    rows: pa.Table, codes: Ints, spine: SortedSpine, *, used: Bools | None = None
 ) -> tuple[Ints, Bools] | None:
     """Give the position of the spine from which on each row is replaced, and whether it is; None: none is.
 
@@ -24,12 +24,12 @@ def replaced_from(
         With `REPLACED_AT`, null in rows that stand; without it no row was replaced.
     codes : ndarray of int64
         The rows' entities in the spine.
-    used : ndarray of int64 or None
+    used : ndarray of bool or None
         Which of `rows` are meant; all of them without.
     """
     if REPLACED_AT not in rows.column_names:
         return None
-    replaced = rows[REPLACED_AT] if used is None else rows[REPLACED_AT].take(pa.array(used))
+    replaced = rows[REPLACED_AT] if used is None else rows[REPLACED_AT].filter(pa.array(used))
     if replaced.null_count == len(replaced):
         return None
     until = replaced.combine_chunks().cast(pa.int64()).fill_null(_NEVER_US)
