@@ -6,41 +6,29 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import msgspec
 import psutil
 import pytest
 from tests.pipelines.conftest import MakeProject
+from tests.pipelines.ray_jobs import JOBS, PATIENCE_S, Runner
 from tests.servers.ray_cluster import (
     SETTINGS,
     RayCluster,
     freeze_node,
     kill_node,
-    processes_of,
     ray_cluster,
+    steps_of,
 )
 
 import noria
 from noria.errors import ConfigError
 from noria.pipelines.declarations import Resources
-from noria.pipelines.executor import (
-    Done,
-    Executor,
-    Lost,
-    Place,
-    Progressed,
-    Report,
-    Started,
-    Work,
-    open_executor,
-)
-from noria.pipelines.trees import Stored, Tree
-from noria.pipelines.values.codec import dump
-from noria.records import new_id
+from noria.pipelines.executor import Place, Progressed, Started, open_executor
 
 if find_spec("ray") is None:
     pytest.skip("needs the extra noria[ray]", allow_module_level=True)
@@ -49,118 +37,7 @@ from noria.pipelines.backends import ray as backend
 
 __all__ = ["ray_cluster"]
 
-_PATIENCE_S = 60.0
-
-JOBS = """
-    import ctypes, os, time
-    from pathlib import Path
-    import pyarrow as pa
-    import noria
-
-    @noria.step
-    def table(rows: int) -> pa.Table:
-        return pa.table({"n": list(range(rows)), "half": [n / 2 for n in range(rows)]})
-
-    @noria.step
-    def part(data: pa.Table, number: int, run: noria.StepRun) -> dict[str, float]:
-        import random
-        return {"sum": sum(data["half"].to_pylist()[number::4]), "draw": random.random(), "seed": run.seed}
-
-    @noria.step
-    def report(parts: list[dict[str, float]], data: pa.Table) -> pa.Table:
-        return data.append_column("total", [[sum(each["sum"] for each in parts)] * data.num_rows])
-
-    @noria.pipeline
-    def weekly(rows: int = 20_000) -> pa.Table:
-        data = table(rows)
-        return report(part.map(number=[0, 1, 2, 3])(data), data)
-
-    @noria.step
-    def slow(number: int) -> int:
-        folder = Path(__file__).parent
-        with (folder / "begun").open("a") as file:
-            file.write(f"{number}\\n")
-        (folder / f"at-{number}").write_text(str(os.getpid()))
-        time.sleep(1.5)
-        (folder / f"at-{number}").unlink()
-        return number
-
-    @noria.pipeline
-    def slowly(numbers: list[int]) -> list[int]:
-        return slow.map(number=numbers)()
-
-    def nap(seconds: float) -> float:
-        time.sleep(seconds)
-        return seconds
-
-    def leave(code: int) -> int:
-        print("about to leave", flush=True)
-        os._exit(code)
-
-    def fail(text: str) -> int:
-        raise ArithmeticError(text)
-
-    def odd(number: int) -> object:
-        return lambda: number
-
-    def eat(size: int) -> int:
-        held = [bytearray(os.urandom(1 << 20)) for _ in range(size >> 20)]
-        time.sleep(30)
-        return len(held)
-
-    def stuck(seconds: int) -> int:
-        return ctypes.PyDLL(None).sleep(seconds)  # holds the interpreter's lock all the time
-
-    def tell(steps: int, run: noria.StepRun) -> int:
-        print("telling", flush=True)
-        for number in range(steps):
-            run.progress(number + 1, steps, "half way" if number + 1 == steps // 2 else "")
-            time.sleep(0.7)
-        return steps
-"""
-
-
-class Runner:
-    """Hands steps to an executor, and keeps what it reports."""
-
-    def __init__(self, executor: Executor, folder: Path) -> None:
-        self.executor, self._folder = executor, folder
-        self.reports: dict[str, list[Report]] = {}
-
-    def begin(
-        self, target: str, *, needs: Resources | None = None, timeout_s: float | None = None, **arguments: Any
-    ) -> str:
-        run = new_id()
-        given: dict[str, Tree] = {name: _stored(value, self._folder) for name, value in arguments.items()}
-        work = Work(
-            run=run, task=f"test/{target}", target=f"jobs:{target}", arguments=given, split=(), seed=1,
-            attempt=1, log=str(self.log(run)), timeout_s=timeout_s,
-        )  # fmt: skip
-        self.reports[run] = []
-        self.executor.submit(work, needs or Resources())
-        return run
-
-    def log(self, run: str) -> Path:
-        return self._folder / f"{run}.log"
-
-    def until(self, run: str, kind: type | tuple[type, ...]) -> Any:
-        """Wait for a report of a kind."""
-        ends = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < ends:
-            for each in self.reports[run]:
-                if isinstance(each, kind):
-                    return each
-            for report in self.executor.poll(0.5):
-                self.reports[report.run].append(report)
-        raise AssertionError(f"{run} reported {self.reports[run]}")
-
-    def end(self, run: str) -> Any:
-        return self.until(run, (Done, Lost))
-
-
-def _stored(value: Any, folder: Path) -> Stored:
-    payload = dump(value, scratch=folder, where="a test")
-    return Stored(payload.format, payload.sha256, payload.size_bytes, str(value), payload.data)
+_TOLD_S = 3.0  # by then the executor knows where a step is at work
 
 
 @pytest.fixture(scope="module")
@@ -301,39 +178,134 @@ def test_digests_are_the_same_everywhere(
     assert len({each.value["total"][0].as_py() for each in results}) == 1
 
 
-@pytest.mark.parametrize("end_node", [kill_node, freeze_node])
-def test_steps_of_a_lost_node_run_again_and_no_others(
-    end_node: Callable[[int], None], ray_cluster: RayCluster, nodes: list[int], make_project: MakeProject
-) -> None:
-    root = make_project({"jobs.py": JOBS})
+@pytest.fixture
+def node(ray_cluster: RayCluster, nodes: list[int]) -> Iterator[int]:
+    """Give a node that the test takes away."""
     if not nodes:
         nodes.append(ray_cluster.add_node())
+    yield nodes[-1]
+    ray_cluster.forget_node(nodes.pop())
+
+
+def _kill_a_step(raylet: int) -> None:
+    steps_of(raylet)[0].kill()
+
+
+def _kill_steps_first(raylet: int) -> None:
+    """Let a node go down as one that is shut down: a step ends, it is told of, and then the rest ends."""
+    _kill_a_step(raylet)
+    time.sleep(0.5)
+    kill_node(raylet)
+
+
+def _kill_raylet(raylet: int) -> None:
+    psutil.Process(raylet).kill()
+
+
+@pytest.mark.parametrize(
+    ("end_node", "after"),
+    [
+        (kill_node, 3),
+        (freeze_node, 3),
+        (_kill_steps_first, 6),  # when none waits that would take the killed one's place
+    ],
+)
+def test_steps_of_a_lost_node_run_again_and_no_others(
+    end_node: Callable[[int], None], after: int, ray_cluster: RayCluster, node: int, make_project: MakeProject
+) -> None:
+    root = make_project({"jobs.py": JOBS})
     with ThreadPoolExecutor(1) as beside, noria.open(root) as project:
-        ended = beside.submit(_end_in_midst, end_node, nodes[-1], root)
+        ended = beside.submit(_end_in_midst, end_node, node, root, after)
         result = project.run_pipeline("slowly", {"numbers": list(range(6))}, executor=ray_cluster.url)
         lost = ended.result()
-    ray_cluster.forget_node(nodes.pop())
     begun = [int(line) for line in (root / "begun").read_text().split()]
     assert result.value == list(range(6))
     assert sorted(begun) == sorted([*range(6), lost])
 
 
-def _end_in_midst(end_node: Callable[[int], None], raylet: int, root: Path) -> int:
-    """End a node while a step runs on it, after others have finished; give the step's number."""
-    ends = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < ends:
-        is_midst = (root / "begun").exists() and len((root / "begun").read_text().split()) > 2
-        pids = {each.pid for each in processes_of(raylet)} if is_midst else set()
-        for each in root.glob("at-*") if is_midst else ():
-            try:
-                at_work = 0.8 < time.time() - each.stat().st_mtime < 1.2 and int(each.read_text()) in pids
-            except (FileNotFoundError, ValueError):
-                continue
-            if at_work:
-                end_node(raylet)
-                return int(each.name.removeprefix("at-"))
-        time.sleep(0.05)
-    raise AssertionError("no step ran on the node")
+def _end_in_midst(end_node: Callable[[int], None], raylet: int, root: Path, after: int) -> int:
+    """End a node while it holds a step, once as many have begun; give the step's number."""
+    ends = time.monotonic() + PATIENCE_S
+    hold = root / "hold"
+    try:
+        while time.monotonic() < ends:
+            time.sleep(0.05)
+            if not hold.exists() and _count_begun(root) >= after:
+                hold.touch()
+            pids = {each.pid for each in steps_of(raylet)} if hold.exists() else set()
+            for each in root.glob("held-*") if pids else ():
+                if int(each.read_text() or 0) in pids:
+                    time.sleep(_TOLD_S)
+                    end_node(raylet)
+                    return int(each.name.removeprefix("held-"))
+        raise AssertionError(f"no step ran on the node; {_count_begun(root)} had begun")
+    finally:
+        hold.unlink(missing_ok=True)
+
+
+def _count_begun(root: Path) -> int:
+    begun = root / "begun"
+    return len(begun.read_text().split()) if begun.exists() else 0
+
+
+@contextmanager
+def _two_at_work(cluster: RayCluster, place: Place, settle_s: float = 2.0) -> Iterator[Runner]:
+    """Give an executor that runs a step on each of two nodes."""
+    executor = backend.RayExecutor(place, address=cluster.address, settle_s=settle_s)
+    try:
+        runner = Runner(executor, Path(place.root))
+        for run in [runner.begin("nap", seconds=300.0) for _ in range(2)]:
+            runner.until(run, Started)
+            runner.until_begun(run)
+        yield runner
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("end_node", [kill_node, freeze_node, _kill_raylet])
+def test_a_step_that_is_killed_before_its_node_goes_away_is_lost_with_it(
+    end_node: Callable[[int], None], ray_cluster: RayCluster, node: int, place: Place
+) -> None:
+    with _two_at_work(ray_cluster, place, settle_s=10.0) as runner:
+        _kill_a_step(node)
+        assert runner.ended_within(2.0) == []
+        end_node(node)
+        lost = runner.next_end()
+    assert (lost.is_infrastructure, lost.reason[:18]) == (True, "its node went away")
+
+
+def test_a_step_that_is_killed_on_a_node_that_goes_on_has_crashed(
+    ray_cluster: RayCluster, node: int, place: Place
+) -> None:
+    with _two_at_work(ray_cluster, place) as runner:
+        began = time.monotonic()
+        _kill_a_step(node)
+        lost = runner.next_end()
+        assert time.monotonic() - began < 15
+        assert runner.ended_within(1.0) == []
+    told = "its process was ended by SIGKILL (the machine may have run out of memory)"
+    assert (lost.reason, lost.is_infrastructure) == (told, False)
+
+
+def test_a_step_that_crashes_by_itself_has_at_once(ray_cluster: RayCluster, place: Place) -> None:
+    executor = backend.RayExecutor(place, address=ray_cluster.address, settle_s=2 * PATIENCE_S)
+    try:
+        runner = Runner(executor, Path(place.root))
+        lost = runner.end(runner.begin("abort"))  # sooner than any node is asked
+    finally:
+        executor.close()
+    assert (lost.reason, lost.is_infrastructure) == ("its process was ended by SIGABRT", False)
+
+
+def test_a_killed_step_whose_end_is_held_back_can_be_cancelled(
+    ray_cluster: RayCluster, node: int, place: Place
+) -> None:
+    with _two_at_work(ray_cluster, place, settle_s=2 * PATIENCE_S) as runner:
+        _kill_a_step(node)
+        assert runner.ended_within(2.0) == []
+        for run in runner.reports:
+            runner.executor.cancel(run, "enough")
+        assert [runner.end(run).reason for run in runner.reports] == ["enough"] * 2
 
 
 def test_a_cluster_of_its_own_ends_with_its_executor(place: Place) -> None:

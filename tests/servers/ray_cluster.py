@@ -93,8 +93,21 @@ def processes_of(raylet: int) -> list[psutil.Process]:
         return []
 
 
+def steps_of(raylet: int) -> list[psutil.Process]:
+    """Give the processes of a node that run steps."""
+    return [each for each in processes_of(raylet) if _runs_steps(each)]
+
+
+def _runs_steps(process: psutil.Process) -> bool:
+    try:
+        return any("noria.pipelines.worker" in each for each in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill_node(raylet: int) -> None:
-    """Let a node go down as if its power had failed."""
+    """Let a node go down as if its power had failed: none of its processes sees another one end."""
+    freeze_node(raylet)
     for each in processes_of(raylet):
         with suppress(psutil.NoSuchProcess):
             each.kill()
@@ -102,7 +115,7 @@ def kill_node(raylet: int) -> None:
 
 def freeze_node(raylet: int) -> None:
     """Let a node go silent, as behind a cut cable: its connections stay open."""
-    for each in processes_of(raylet):
+    for each in reversed(processes_of(raylet)):  # what could start others, or watches them, first
         with suppress(psutil.NoSuchProcess):
             each.suspend()
 

@@ -82,11 +82,13 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
     """An attempt whose process is gone.
 
     `is_infrastructure`: not for anything that the step did (a node went away), so trying again is no retry.
+    `signal`: what ended its process, if that was none of the executor's doing.
     """
 
     run: str
     reason: str
     is_infrastructure: bool = False
+    signal: int | None = None
 
 
 class Progressed(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):

@@ -120,6 +120,11 @@ class _Worker:
             return f"its process was ended by {_signal_name(-code)}{told}"
         return f"its process ended with code {code} in the middle of the step"
 
+    def signal(self) -> int | None:
+        """Give the signal that ended it, once it was let go, unless that was sent from here."""
+        code = self.process.returncode
+        return -code if code < 0 and self.reason is None else None
+
 
 class ProcessExecutor:
     """A pool of worker processes, started when first needed; one that dies fails its step alone."""
@@ -316,7 +321,7 @@ class ProcessExecutor:
                 return []
             told = f"its process ended with code {worker.process.returncode} before the step began"
             return [Lost(run=work.run, reason=told, is_infrastructure=True)]
-        return [Lost(run=work.run, reason=worker.how_it_ended())]
+        return [Lost(run=work.run, reason=worker.how_it_ended(), signal=worker.signal())]
 
     def _forget(self, worker: _Worker) -> None:
         worker.is_lost = True

@@ -52,6 +52,7 @@ _SEND_S = 30.0
 _PORT = 6379  # of `ray start --head`
 _CONNECT_S = 30.0
 _PATIENCE_S = 60.0
+_SETTLE_S = 2.0  # a machine that goes down ends its processes one after the other
 _START_S = 120.0  # for a cluster of its own
 _CANCEL_S = 15.0  # by then a cancelled attempt is reported, whatever the cluster says
 _CLOSE_S = 20.0
@@ -83,6 +84,9 @@ class RayExecutor:
         Of a cluster of its own.
     patience_s
         How long a step that no node could hold waits for one that could.
+    settle_s
+        How long after a step was killed its node is asked: if it goes on, the step has crashed; if it went
+        down, the step is lost with it, and runs again elsewhere.
 
     Raises
     ------
@@ -93,10 +97,16 @@ class RayExecutor:
     name = "ray"
 
     def __init__(
-        self, place: Place, *, address: str | None, cpus: int = 1, patience_s: float = _PATIENCE_S
+        self,
+        place: Place,
+        *,
+        address: str | None,
+        cpus: int = 1,
+        patience_s: float = _PATIENCE_S,
+        settle_s: float = _SETTLE_S,
     ) -> None:
         self._place, self._address = place, address
-        self._cpus, self._patience_s = cpus, patience_s
+        self._cpus, self._patience_s, self._settle_s = cpus, patience_s, settle_s
         self._reports: list[Report] = []
         self._at_work: dict[str, Work] = {}
         self._cancelled: dict[str, tuple[float, str]] = {}  # until when, why
@@ -174,6 +184,7 @@ class RayExecutor:
             cpus=self._cpus,
             folder=str(driver.folder),
             patience_s=self._patience_s,
+            settle_s=self._settle_s,
             marks=self._marks,
         )
         try:

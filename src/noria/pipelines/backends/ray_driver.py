@@ -20,19 +20,10 @@ from typing import Any
 
 import msgspec
 import ray
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayError,
-    RaySystemError,
-    RayTaskError,
-    RpcError,
-    TaskCancelledError,
-    WorkerCrashedError,
-)
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from noria.pipelines.backends.ray_doubt import NODE_IS_GONE, Doubt, ask, gone, is_doubtful, silence_s
 from noria.pipelines.backends.ray_messages import (
     TELL_EVERY_S,
     Answer,
@@ -72,7 +63,6 @@ _HEALTH = {
     "health_check_failure_threshold": 5,
 }
 _OBJECT_STORE_BYTES = 100 * 2**20  # hardly anything passes through it
-_NODE_IS_GONE = (NodeDiedError, WorkerCrashedError, ObjectLostError, RaySystemError, RpcError)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,6 +79,7 @@ class _Attempt:
     lost_at: float | None = None  # when it counts as lost, and why
     lost_because: Lost | None = None
     again_at: float | None = None  # when it is submitted anew, unless it shows up
+    doubt: Doubt | None = None  # it was killed: alone, or with its node?
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +87,12 @@ class _TaskEnded:
     run: str
     serial: int
     result: "Future[bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class _NodeAsked:
+    run: str
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ class _Nodes:
     dead: frozenset[str]
 
 
-_Message = Order | Stop | _TaskEnded | _Mail | _Nodes | None
+_Message = Order | Stop | _TaskEnded | _NodeAsked | _Mail | _Nodes | None
 _Inbox = queue.SimpleQueue[_Message]
 
 
@@ -145,6 +142,8 @@ class _Driver:
                         self._cancel(message)
                     case _TaskEnded():
                         self._ended(message)
+                    case _NodeAsked():
+                        self._hear(message)
                     case _Mail():
                         self._read(message)
                     case _Nodes():
@@ -189,7 +188,8 @@ class _Driver:
         if attempt is None:
             return
         attempt.reason = stop.reason
-        self._lose(attempt, Lost(run=stop.run, reason=stop.reason), after_s=_CANCEL_S)
+        after_s = _CANCEL_S if attempt.doubt is None else 0.0  # else it has ended
+        self._lose(attempt, Lost(run=stop.run, reason=stop.reason), after_s=after_s)
         _cancel(attempt.task)
 
     def _ended(self, ended: _TaskEnded) -> None:
@@ -206,7 +206,31 @@ class _Driver:
             if answer.log:
                 with Path(attempt.work.log).open("ab") as log:
                     log.write(answer.log)
-            self._report(answer.report)
+            if is_doubtful(answer.report):
+                self._hold_back(attempt, answer)
+            else:
+                self._report(answer.report)
+
+    def _hold_back(self, attempt: _Attempt, ended: Ended) -> None:
+        """Wait until it is known whether the node of a step that was killed goes on."""
+        assert isinstance(ended.report, Lost)
+        asks_at = time.monotonic() + self._setup.settle_s
+        attempt.node, attempt.again_at = ended.node, None
+        attempt.doubt = Doubt(ended.report, asks_at, asks_at + silence_s())
+
+    def _settle(self, attempt: _Attempt, doubt: Doubt, now: float) -> None:
+        """Ask for the node when it is time, and tell of the attempt when it has answered, or never will."""
+        if now >= doubt.ends_at:
+            self._report(doubt.lost)
+        elif doubt.task is None and now >= doubt.asks_at:
+            assert attempt.node is not None
+            run = attempt.work.run
+            doubt.task = ask(attempt.node, lambda error: self._inbox.put(_NodeAsked(run, error)))
+
+    def _hear(self, asked: _NodeAsked) -> None:
+        attempt = self._attempts.get(asked.run)
+        if attempt is not None and attempt.doubt is not None:
+            self._report(_gone(asked.run) if gone(asked.error) else attempt.doubt.lost)
 
     def _lose(self, attempt: _Attempt, lost: Lost, *, after_s: float) -> None:
         if attempt.lost_at is None:
@@ -277,6 +301,8 @@ class _Driver:
                 assert attempt.lost_because is not None
                 _cancel(attempt.task)
                 self._report(attempt.lost_because)
+            elif attempt.doubt is not None:
+                self._settle(attempt, attempt.doubt, now)
             elif attempt.again_at is not None and now >= attempt.again_at:
                 _cancel(attempt.task)
                 self._submit(attempt)
@@ -290,8 +316,11 @@ class _Driver:
         """End attempts on nodes that are gone. Ray waits for a node that went silent."""
         for attempt in self._attempts.values():
             if attempt.node in nodes.dead:
-                lost = Lost(run=attempt.work.run, reason="its node went away", is_infrastructure=True)
-                self._lose(attempt, lost, after_s=_LATE_S)
+                self._lose(attempt, _gone(attempt.work.run), after_s=_LATE_S)
+
+
+def _gone(run: str, told: str = "") -> Lost:
+    return Lost(run=run, reason=f"its node went away{told and f': {told}'}", is_infrastructure=True)
 
 
 def _why(run: str, error: BaseException) -> Lost:
@@ -303,8 +332,8 @@ def _why(run: str, error: BaseException) -> Lost:
             return Lost(run=run, reason=f"its machine ran out of memory: {told}")
         case TaskCancelledError():
             return Lost(run=run, reason="it was cancelled on the cluster")
-        case _ if isinstance(error, _NODE_IS_GONE):
-            return Lost(run=run, reason=f"its node went away: {told}", is_infrastructure=True)
+        case _ if isinstance(error, NODE_IS_GONE):
+            return _gone(run, told)
         case _:
             return Lost(run=run, reason=f"the cluster could not run it: {told}")
 

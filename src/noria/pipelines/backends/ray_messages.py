@@ -32,6 +32,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     cpus: int  # of one that is started
     folder: str  # for the files of one that is started
     patience_s: float  # for a node to come up that could hold a step
+    settle_s: float  # after a step was killed, before its node is asked whether it goes on
     marks: tuple[str, ...]  # files that a node sees which shares the project's folders
 
 

@@ -22,7 +22,7 @@ from noria.pipelines.declarations import Resources
 from noria.pipelines.executor import Done, Failure, Lost, Place, Progressed, Work
 from noria.pipelines.scratch import sweep
 
-__all__ = ["Ended", "Errand", "Mailbox", "Signal", "perform"]
+__all__ = ["Ended", "Errand", "Mailbox", "Signal", "answer", "perform"]
 
 _FIRST_S = 0.2  # a step that takes longer is told of
 _EVERY_S = 0.5
@@ -43,6 +43,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """From a Ray worker: how the attempt ended, and what it printed if the log is not there to see."""
 
     report: Done | Lost
+    node: str | None = None  # None: it refused
     log: bytes = b""
 
 
@@ -115,6 +116,10 @@ def perform(body: bytes) -> bytes:
         raise
 
 
+def answer() -> None:
+    """Do nothing: that it could be done shows that the node goes on."""
+
+
 def _attend(crew: _Crew, errand: Errand, began: float) -> Ended:
     """Watch over an attempt until it has ended."""
     work = errand.work
@@ -134,9 +139,9 @@ def _attend(crew: _Crew, errand: Errand, began: float) -> Ended:
                 signals.progress = report
             elif is_late and isinstance(report, Lost):
                 failure = Failure(kind="TimeoutError", message=report.reason)
-                return Ended(report=_failed(work, failure, began), log=_take_log(crew, work))
+                return Ended(report=_failed(work, failure, began), node=crew.node, log=_take_log(crew, work))
             else:
-                return Ended(report=report, log=_take_log(crew, work))
+                return Ended(report=report, node=crew.node, log=_take_log(crew, work))
         now = time.monotonic()
         if ends is not None and now >= ends and not is_late:
             is_late = True
