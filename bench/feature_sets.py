@@ -44,8 +44,8 @@ def lines(folder: Path) -> Iterator[Line]:
         pq.write_table(table, folder / f"{name}.parquet")
     project_folder = folder / "project"
     project_folder.mkdir()
-    (project_folder / "noria.toml").write_text('[project]\nname = "bench"\nmodules = ["declared"]\n')
-    (project_folder / "declared.py").write_text(_DECLARED)
+    (project_folder / "noria.toml").write_text('[project]\nname = "bench"\nmodules = ["sets_declared"]\n')
+    (project_folder / "sets_declared.py").write_text(_DECLARED)
     with noria.open(project_folder) as project:
         project.ingest("rows", rows)
         made: list[int] = []
