@@ -12,6 +12,8 @@ then a note (`BaseException.add_note`), which screens and tracebacks show and re
     ├── ProjectNotFound (LookupError)     no noria.toml here or above
     ├── NotFound (LookupError)            a named thing does not exist
     ├── Conflict (ValueError)             the same identity with other content
+    ├── BadFilter (ValueError)            a filter, an order or a page of a search that is none
+    ├── BadPath (ValueError)              a path that can name no artifact
     ├── SourceError (ValueError)          a source is gone, empty where it may not be, or malformed
     │   └── TooLarge                      it has more bytes than may be taken at once
     ├── BatchBlocked (ValueError)         a batch broke its contract beyond the limit; nothing was written
@@ -35,6 +37,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "BadFilter",
+    "BadPath",
     "BatchBlocked",
     "ConfigError",
     "Conflict",
@@ -61,6 +65,7 @@ __all__ = [
 ]
 
 _LINES = 8  # of what a step said, in the error of its pipeline
+_SHOWN = 200  # characters of what was given, in an error about it
 
 
 class NoriaError(Exception):
@@ -121,6 +126,37 @@ class Conflict(NoriaError, ValueError):
     """The same identity was given with other content."""
 
     exit_code = 4
+
+
+class BadFilter(NoriaError, ValueError):
+    """A filter, an order or a page token of a search is none.
+
+    Parameters
+    ----------
+    part
+        `filter`, `order_by`, `page token` or `limit`.
+    found, wanted, advice
+        What stood there, what was wanted, and what to do.
+    """
+
+    exit_code = 2
+
+    def __init__(self, part: str, found: str, wanted: str, advice: str = "") -> None:
+        super().__init__(f"{part}: found {found}, wanted {wanted}" + (f"; {advice}" if advice else ""))
+        self.part, self.found, self.wanted, self.advice = part, found, wanted, advice
+
+
+class BadPath(NoriaError, ValueError):
+    """A path that can name no artifact."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, why: str) -> None:
+        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…"
+        super().__init__(
+            f"{shown!r} can name no artifact: {why}; give a relative path such as 'model/weights.bin'"
+        )
+        self.path, self.why = path, why
 
 
 class SourceError(NoriaError, ValueError):

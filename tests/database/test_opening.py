@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 import noria.ledger.tables
 import noria.pipelines.tables
+import noria.registry.tables
 import noria.tracking.tables
 from noria.database import revisions
 from noria.database.metadata import metadata
@@ -44,8 +45,9 @@ def _note(connection: Connection, note: str = "a") -> None:
 
 
 def test_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
-    tables = noria.ledger.tables.runs, noria.tracking.tables.experiments, noria.pipelines.tables.step_cache
-    assert {each.metadata for each in tables} == {metadata}
+    ledger, tracking = noria.ledger.tables.runs, noria.tracking.tables.experiments
+    pipelines, registry = noria.pipelines.tables.step_cache, noria.registry.tables.registered_models
+    assert {each.metadata for each in (ledger, tracking, pipelines, registry)} == {metadata}
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []

@@ -71,6 +71,22 @@ def test_rotating_closes_a_segment_and_dropping_removes_closed_ones(tmp_path: Pa
         assert again.position == Position(3, 13)
 
 
+def test_a_segment_that_cannot_be_begun_leaves_the_log_in_the_one_it_has(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    with Spool(folder, segment_bytes=10) as spool:
+        spool.append(b"a")
+        folder.rename(tmp_path / "away")
+        spool.append(b"b")
+        with (tmp_path / "other").open("wb") as other:  # may get a number that was let go of
+            spool.append(b"c")
+            assert os.fstat(other.fileno()).st_size == 0
+        (tmp_path / "away").rename(folder)
+        spool.append(b"d")
+        spool.append(b"e")
+        assert payloads(folder) == [b"a", b"b", b"c", b"d", b"e"]
+        assert len(list(folder.glob("*.log"))) > 1
+
+
 def test_a_second_process_is_told_who_writes(tmp_path: Path) -> None:
     with Spool(tmp_path), pytest.raises(LeaseHeld, match=f"process {os.getpid()}"):
         Spool(tmp_path)

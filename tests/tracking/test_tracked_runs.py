@@ -10,6 +10,7 @@ from noria.database.store import Database
 from noria.errors import Conflict, NotFound
 from noria.ledger.store import Ledger
 from noria.records import RunState
+from noria.tracking.experiments import ExperimentBook
 from noria.tracking.runs import tracked_run
 from noria.tracking.store import TrackingStore
 
@@ -21,7 +22,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_the_default_experiment_exists_from_the_first_migration(ledger: Ledger) -> None:
-    experiment = TrackingStore(ledger.database).get_experiment("Default")
+    experiment = ExperimentBook(ledger).get("Default")
     assert experiment.id == "0"
 
 
@@ -54,7 +55,7 @@ def test_a_value_that_is_no_number_survives(ledger: Ledger) -> None:
 def test_a_parameter_does_not_change(ledger: Ledger) -> None:
     with tracked_run(ledger, "train", "late", params={"leaves": 31}) as tracked:
         tracked.log_param("leaves", 31)
-        with pytest.raises(Conflict, match="31 and cannot become 63"):
+        with pytest.raises(Conflict, match="'31' and cannot become '63'"):
             tracked.log_param("leaves", 63)
 
 
@@ -81,22 +82,20 @@ def test_a_finished_run_of_the_same_key_is_given_and_takes_nothing_more(ledger: 
 
 def test_threads_that_open_the_same_experiment_make_one(ledger: Ledger) -> None:
     found: list[str] = []
-    store = TrackingStore(ledger.database)
-    threads = [
-        threading.Thread(target=lambda: found.append(store.open_experiment("night").id)) for _ in range(6)
-    ]
+    book = ExperimentBook(ledger)
+    threads = [threading.Thread(target=lambda: found.append(book.open("night").id)) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(found) == 6
     assert len(set(found)) == 1
-    assert [each.name for each in store.list_experiments()] == ["Default", "night"]
+    assert [each.name for each in book.list_all()] == ["Default", "night"]
 
 
 def test_an_unknown_experiment_says_what_exists_and_a_second_of_a_name_is_refused(ledger: Ledger) -> None:
-    store = TrackingStore(ledger.database)
+    book = ExperimentBook(ledger)
     with pytest.raises(NotFound, match="Default"):
-        store.get_experiment("Defualt")
+        book.get("Defualt")
     with pytest.raises(Conflict, match="Default"):
-        store.create_experiment("Default")
+        book.create("Default")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from noria.errors import DiskFull, StoreError
+from noria.errors import ConfigError, DiskFull, StoreError
 
 __all__ = ["is_busy", "translated_faults"]
 
 _NO_DISK_SPACE = "53100"  # PostgreSQL's SQLSTATE disk_full
+_TOO_LONG = "54000"  # program_limit_exceeded: a text that is in an index
 _LITTLE_ROOM_BYTES = 1 << 16  # SQLite grows its shared memory file by half of that
 _ADVICE = {
     "SQLITE_CANTOPEN": "check that the folder exists and may be written",
@@ -33,6 +34,7 @@ def is_busy(err: OperationalError) -> bool:
 def translated_faults(location: str) -> Iterator[None]:
     """Raise `DiskFull` or `StoreError` for what the disk or the server of `location` is to blame for.
 
+    A name that is too long for an index of PostgreSQL, which takes some 2,700 bytes, is a `ConfigError`.
     Other errors of the driver (a wrong statement, a broken constraint) are faults of the code and pass.
     """
     try:
@@ -41,6 +43,9 @@ def translated_faults(location: str) -> Iterator[None]:
         name = _sqlite_name(err)
         if name == "SQLITE_FULL" or _sqlstate(err) == _NO_DISK_SPACE or _may_lack_room(name, location):
             raise DiskFull(location) from err
+        if _sqlstate(err) == _TOO_LONG:
+            told = str(err.orig).partition("\n")[0]
+            raise ConfigError(f"a name is too long for {location}: {told}; shorten it") from err
         advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), None)
         if advice is None and not (isinstance(err, OperationalError) and not name):
             raise

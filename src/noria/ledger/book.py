@@ -14,7 +14,7 @@ from noria.ledger.code import CodeState, capture_code
 from noria.records import RunId
 from noria.storage.contract import Storage
 
-__all__ = ["Book", "as_utc"]
+__all__ = ["Book", "as_utc", "user"]
 
 
 class Book:
@@ -52,7 +52,7 @@ class Book:
         """Give a change for the block: one transaction, at the clock's instant if none is given."""
         instant = as_utc(self.clock.now() if at is None else at)
         with self.database.write() as connection:
-            yield chain.Change(connection, self.scope, instant, datetime.now(UTC), actor or _user())
+            yield chain.Change(connection, self.scope, instant, datetime.now(UTC), actor or user())
 
     def code_state(self) -> CodeState:
         """Give what runs of this process say about their code; its texts are then in the storage."""
@@ -74,7 +74,8 @@ def as_utc(instant: datetime) -> datetime:
 
 
 @cache
-def _user() -> str:
+def user() -> str:
+    """Give the account that this process runs under."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # no account of that number, as in some containers

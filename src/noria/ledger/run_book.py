@@ -6,6 +6,7 @@ from typing import Any
 
 from noria.ledger import runs
 from noria.ledger.book import Book
+from noria.ledger.code import CodeState
 from noria.ledger.whole_runs import WholeRun, record_whole_runs
 from noria.records import Cost, Run, RunState, Version
 
@@ -28,8 +29,13 @@ class RunBook(Book):
         key: str | None = None,
         id: str | None = None,
         at: datetime | None = None,
+        actor: str | None = None,
+        is_held: bool = True,
+        code: CodeState | None = None,
     ) -> Run:
-        """Record that a run begins, held by this process.
+        """Record that a run begins, held by this process; not held, it goes on until it is closed.
+
+        `code` is this process's where none is given.
 
         With a key: if the run of that key is finished, it is given as it is; if it failed, was cancelled or
         its process has died, a new attempt begins.
@@ -41,8 +47,8 @@ class RunBook(Book):
         Conflict
             If the key is that of a run of another kind or name.
         """
-        code = self.code_state()
-        with self.change(at) as change:
+        code = self.code_state() if code is None else code
+        with self.change(at, actor=actor) as change:
             run = runs.start_run(
                 change,
                 kind=kind,
@@ -55,6 +61,7 @@ class RunBook(Book):
                 key=key,
                 code=code,
                 id=id,
+                is_held=is_held,
             )
             if run.state is RunState.RUNNING:
                 self.tell_of(run.id)
@@ -92,6 +99,7 @@ class RunBook(Book):
         error: str | None = None,
         cost: Cost | None = None,
         at: datetime | None = None,
+        actor: str | None = None,
     ) -> Run:
         """Close a run; `params` are added to those it has. Closing it the same way again does nothing.
 
@@ -104,10 +112,19 @@ class RunBook(Book):
         """
         if state is RunState.RUNNING:
             raise ValueError("a run is closed as finished, failed, cancelled or killed, not as running")
-        with self.change(at) as change:
+        with self.change(at, actor=actor) as change:
             run = runs.close_run(
                 change, run_id, state=state, metrics=metrics, params=params, error=error, cost=cost
             )
+            self.tell_of(run.id)
+            return run
+
+    def resume_run(
+        self, run_id: str, *, is_held: bool = True, actor: str | None = None, at: datetime | None = None
+    ) -> Run:
+        """Record that a run goes on that had ended; one at work is given as it is. Raises `NotFound`."""
+        with self.change(at, actor=actor) as change:
+            run = runs.resume_run(change, run_id, is_held=is_held)
             self.tell_of(run.id)
             return run
 

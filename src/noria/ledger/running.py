@@ -72,11 +72,14 @@ class Running:
         Fill it: the closing event covers it.
     params : dict of str to Any
         Parameters that become known at work; they are added to those given.
+    cost_before : Cost or None
+        What the run cost before it was resumed; what it costs now is added to that.
     """
 
     def __init__(self, book: RunBook, start: Callable[[], Run]) -> None:
         self.metrics: dict[str, float] = {}
         self.params: dict[str, Any] = {}
+        self.cost_before: Cost | None = None
         self._book, self._start = book, start
         self._run: Run | None = None
         self._ended = threading.Event()
@@ -122,7 +125,11 @@ class Running:
         self._run = self._start()
         if not self.is_done:
             self._began, self._cpu_before = time.perf_counter(), _cpu_s()
-            threading.Thread(target=self._beat, name=f"heartbeat {self.id}", daemon=True).start()
+            try:
+                threading.Thread(target=self._beat, name=f"heartbeat {self.id}", daemon=True).start()
+            except RuntimeError as err:  # as many as there may be; nobody else would close the run
+                self.__exit__(type(err), err, err.__traceback__)
+                raise
         return self
 
     def __exit__(
@@ -131,7 +138,11 @@ class Running:
         self._ended.set()
         if self.is_done:
             return
-        cost = Cost(cpu_s=_cpu_s() - self._cpu_before, wall_s=time.perf_counter() - self._began)
+        before = self.cost_before or Cost(cpu_s=0.0, wall_s=0.0)
+        cost = Cost(
+            cpu_s=before.cpu_s + _cpu_s() - self._cpu_before,
+            wall_s=before.wall_s + time.perf_counter() - self._began,
+        )
         text = None if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
         patience_s = 0.0 if isinstance(error, StoreError) else _PATIENCE_S
         ends, pause = time.monotonic() + patience_s, 0.2

@@ -28,6 +28,7 @@ __all__ = [
     "get_run",
     "kill_dead_runs",
     "list_runs",
+    "resume_run",
     "start_run",
     "started_by",
 ]
@@ -67,8 +68,11 @@ def start_run(
     key: str | None,
     code: CodeState,
     id: str | None = None,
+    is_held: bool = True,
 ) -> Run:
     """Record that a run begins; with a key, a finished run of that key is given instead.
+
+    One that is not held has no process whose death would end it: its owner is elsewhere.
 
     With an id that is on record already, that run is given: a commit may succeed and report an error.
     """
@@ -116,9 +120,31 @@ def start_run(
         cause=cause,
         rows={row_key(runs, row): row_digest(runs, row)},
     )
-    beat = {"run": row["id"], "event": event.id, "holder": _this_holder(), "beat_at": change.recorded_at}
-    change.connection.execute(_INSERT_HEARTBEAT, beat)
+    if is_held:
+        _hold(change, row["id"], event.id)
     return to_run(row)
+
+
+def resume_run(change: Change, run_id: str, *, is_held: bool) -> Run:
+    """Record that a run goes on that had ended; one at work is given as it is."""
+    row = dict(_get_row(change.connection, run_id))
+    if row["state"] == RunState.RUNNING:
+        return to_run(row)
+    open_ = dict.fromkeys(("error", "cpu_s", "wall_s", "ended_at"))
+    changed = {"state": RunState.RUNNING.value, **open_}
+    row.update(changed)
+    change.connection.execute(_UPDATE, {"run_id": run_id, **changed})
+    payload = {"kind": row["kind"], "name": row["name"], "attempt": row["attempt"]}
+    rows = {row_key(runs, row): row_digest(runs, row)}
+    event = change.record("run.resumed", f"run/{run_id}", payload=payload, cause=None, rows=rows)
+    if is_held:
+        _hold(change, run_id, event.id)
+    return to_run(row)
+
+
+def _hold(change: Change, run_id: str, event_id: str) -> None:
+    beat = {"run": run_id, "event": event_id, "holder": _this_holder(), "beat_at": change.recorded_at}
+    change.connection.execute(_INSERT_HEARTBEAT, beat)
 
 
 def close_run(

@@ -66,6 +66,7 @@ class WholeRun(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     cause: str | None = None
     parent: RunId | None = None
+    experiment: str | None = None
     params: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     seed: int | None = None
@@ -149,7 +150,7 @@ class _Book:
             "key": run.key,
             "cause": run.cause,
             "parent": run.parent,
-            "experiment": None,
+            "experiment": run.experiment,
             "params": encode_json(run.params),
             "seed": run.seed,
             "code": code.commit,

@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
@@ -20,7 +21,7 @@ from typing import BinaryIO, NamedTuple, Self
 from noria.errors import LeaseHeld, StoreError
 from noria.streams.frames import HEADER, frame, header_fits, log_fault
 
-__all__ = ["Position", "Spool", "drop_segments", "read_spool"]
+__all__ = ["Position", "Spool", "drop_segments", "read_spool", "take_lock"]
 
 _HEADER_BYTES = HEADER.size
 _SEGMENT = re.compile(r"(\d{8})\.log")
@@ -66,7 +67,7 @@ class Spool:
         self._segment_bytes = segment_bytes
         self._guard = threading.Lock()
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(self._folder, wait_s)
+        self._lock = take_lock(self._folder, wait_s)
         self._file = -1
         try:
             segments = _segments(self._folder)
@@ -111,6 +112,14 @@ class Spool:
                 self._file = -1
                 os.close(self._lock)
 
+    def drop_inherited(self) -> None:
+        """Close what a forked child got of its parent's log; takes no lock: a thread may have held it."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            for each in (file, self._lock):
+                with suppress(OSError):  # the parent was changing segments just then
+                    os.close(each)
+
     def __enter__(self) -> Self:
         return self
 
@@ -132,12 +141,14 @@ class Spool:
                 raise log_fault(err, self._folder) from err
             self._size += len(data)
             if self._size >= self._segment_bytes:
-                self._rotate()
+                with suppress(StoreError):  # the payload is in; the next one tries again
+                    self._rotate()
 
     def _rotate(self) -> int:
         if self._size:
-            os.close(self._file)
-            self._open_segment(self._segment + 1)
+            before = self._file
+            self._open_segment(self._segment + 1)  # first: a number that was closed may be another file's
+            os.close(before)
         return self._segment - 1
 
     def _open_segment(self, number: int) -> None:
@@ -242,7 +253,14 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"{number:08d}.log"
 
 
-def _take_lock(folder: Path, wait_s: float) -> int:
+def take_lock(folder: Path, wait_s: float = 0.0) -> int:
+    """Hold the log in a folder, as whoever writes there does, until the descriptor is closed; give that.
+
+    Raises
+    ------
+    LeaseHeld
+        If another holds it for longer than `wait_s`.
+    """
     path = folder / "lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + wait_s

@@ -5,11 +5,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from noria.clock import to_micros
 from noria.errors import Conflict
+from noria.ledger.book import user
 from noria.ledger.running import Running
 from noria.ledger.store import Ledger
-from noria.records import Run, RunId, Version, VersionId
+from noria.records import Run, RunId, RunState, Version, VersionId
+from noria.tracking.experiments import ExperimentBook
+from noria.tracking.names import check_name
 from noria.tracking.records import DEFAULT_EXPERIMENT, MetricPoint
+from noria.tracking.run_desk import enroll
 from noria.tracking.store import TrackingStore
 
 __all__ = ["TrackedRun", "tracked_run"]
@@ -24,6 +29,7 @@ class TrackedRun:
 
     def __init__(self, running: Running, store: TrackingStore) -> None:
         self._running, self._store = running, store
+        self._steps: dict[str, int] = {}  # of each metric the greatest so far
 
     @property
     def run(self) -> Run:
@@ -48,18 +54,14 @@ class TrackedRun:
         Conflict
             If it has another value already.
         """
-        self._check_open()
-        known = self.run.params | self._running.params
-        if name in known and known[name] != value:
-            raise Conflict(
-                f"parameter {name!r} of run {self.id} is {known[name]!r} and cannot become {value!r}"
-            )
-        self._running.params[name] = value
+        self.log_params({name: value})
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Keep several parameters. Raises like `log_param`."""
-        for name, value in params.items():
-            self.log_param(name, value)
+        """Keep several parameters, all or none. Raises like `log_param`."""
+        self._check_open()
+        named = {check_name("param", name): value for name, value in params.items()}
+        self._store.log(self.id, params=named)
+        self._running.params.update(named)
 
     def log_metric(self, name: str, value: float, *, step: int = 0) -> None:
         """Keep one value of a metric."""
@@ -68,20 +70,19 @@ class TrackedRun:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int = 0) -> None:
         """Keep one value of each of several metrics, all or none."""
         self._check_open()
-        now = datetime.now(UTC)
-        values = {name: float(value) for name, value in metrics.items()}
-        self._store.append_points(
-            self.id,
-            (
-                MetricPoint(name=name, value=value, step=step, recorded_at=now)
-                for name, value in values.items()
-            ),
-        )
-        self._running.metrics.update(values)
+        now_us = to_micros(datetime.now(UTC))
+        points = [
+            MetricPoint(name=check_name("metric", name), value=float(value), step=step, at_us=now_us)
+            for name, value in metrics.items()
+        ]
+        self._store.log(self.id, points=points)
+        for point in points:
+            if step >= self._steps.get(point.name, step):
+                self._running.metrics[point.name], self._steps[point.name] = point.value, step
 
     def put_tag(self, name: str, value: str) -> None:
         """Set a tag."""
-        self._store.put_tag(self.id, name, value)
+        self._store.put_tag(self.id, check_name("tag", name), value)
 
     def add_input(self, version: Version | VersionId) -> None:
         """Record that the run reads a version."""
@@ -123,17 +124,32 @@ def tracked_run(
         If a living process is at work on a run of this key.
     """
     store = TrackingStore(ledger.database)
-    folder = store.open_experiment(experiment)
-    running = ledger.running(
-        kind,
-        name,
-        cause=cause,
-        parent=parent,
-        experiment=folder.id,
-        params=params,
-        seed=seed,
-        key=key,
-        at=at,
-    )
-    with running:
+    folder = ExperimentBook(ledger).open(experiment)
+
+    def start() -> Run:
+        with ledger.database.write() as connection:
+            run = ledger.start_run(
+                kind,
+                name,
+                cause=cause,
+                parent=parent,
+                experiment=folder.id,
+                params=params,
+                seed=seed,
+                key=key,
+                at=at,
+            )
+            if run.state is RunState.RUNNING:
+                enroll(
+                    connection,
+                    run.id,
+                    experiment=int(folder.id),
+                    name=name,
+                    owner=user(),
+                    started_at=run.started_at,
+                )
+                store.log(run.id, params=params)
+            return run
+
+    with Running(ledger, start) as running:
         yield TrackedRun(running, store)

@@ -1,111 +1,232 @@
-"""Where experiments, metric points and tags live."""
+"""Where what runs log is kept: metric points, parameters, tags."""
 
 import math
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import delete, insert, select
+import msgspec
+from sqlalchemy import BigInteger, Connection, RowMapping, Select, Table, bindparam, select, type_coerce
 
 from noria.database.store import Database
+from noria.database.upserts import Upsert
 from noria.errors import Conflict, NotFound
-from noria.records import RunId
-from noria.tracking.records import Experiment, MetricPoint
-from noria.tracking.tables import experiments, metric_points, run_tags
+from noria.records import RunId, canonical_json
+from noria.tracking.names import check_title
+from noria.tracking.records import MetricPoint, param_text
+from noria.tracking.tables import (
+    HEAD_CHARS,
+    latest_metrics,
+    metric_points,
+    run_params,
+    run_tags,
+    tracked_runs,
+)
 
-__all__ = ["TrackingStore"]
+__all__ = ["LATEST", "POINTS", "RUN_NAME_TAG", "TrackingStore", "check_open", "to_point"]
+
+RUN_NAME_TAG = "mlflow.runName"  # is the run's name, whoever sets which
+
+
+def _points_of(table: Table) -> Select[Any]:
+    at_us = type_coerce(table.c.recorded_at, BigInteger).label("at_us")
+    return select(table.c.run, table.c.name, table.c.step, table.c.value, table.c.is_nan, at_us)
+
+
+POINTS, LATEST = _points_of(metric_points), _points_of(latest_metrics)
+_FOLDER_OF = select(tracked_runs.c.experiment, tracked_runs.c.deleted_at).where(
+    tracked_runs.c.run == bindparam("run")
+)
+_POINTS = Upsert(metric_points)
+_LATEST = Upsert(
+    latest_metrics,
+    replaced=("step", "recorded_at", "value", "is_nan"),
+    if_greater=("step", "recorded_at", "is_nan", "value"),
+)
+_PARAMS = Upsert(run_params)
+_TAGS = Upsert(run_tags, replaced=("value", "head"))
+_KNOWN_PARAMS = select(run_params.c.name, run_params.c.value).where(
+    run_params.c.run == bindparam("run"), run_params.c.name.in_(bindparam("names", expanding=True))
+)
+_DROP_TAG = run_tags.delete().where(
+    run_tags.c.run == bindparam("of_run"), run_tags.c.name == bindparam("of_name")
+)
+_RENAME = tracked_runs.update().where(tracked_runs.c.run == bindparam("of_run"))
 
 
 class TrackingStore:
-    """Experiments, metric points and tags in the project's database. Safe to use from many threads."""
+    """What runs log, in the project's database. Safe to use from many threads and processes.
+
+    What a call keeps is on record as a whole when it returns. The same point of a metric twice is one point.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create_experiment(self, name: str, *, at: datetime | None = None) -> Experiment:
-        """Make an experiment.
+    def log(
+        self,
+        run: RunId,
+        *,
+        points: Iterable[MetricPoint] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        is_open: bool = False,
+    ) -> None:
+        """Keep points, parameters and tags of a run, all or none.
+
+        Parameters
+        ----------
+        params
+            Any values that JSON can hold.
+        is_open
+            Only where the run is in an experiment and was not deleted.
 
         Raises
         ------
         Conflict
-            If there is one of that name.
+            If a parameter has another value already, or the run was deleted.
+        ConfigError
+            If the tag of the run's name is too long for one.
+        NotFound
+            If `is_open` and there is no such run in an experiment.
         """
-        made_at = datetime.now(UTC) if at is None else at
+        rows = [_point_row(run, each) for each in points]  # as the database has them
         with self._database.write() as connection:
-            if connection.execute(select(experiments.c.id).where(experiments.c.name == name)).first():
-                raise Conflict(f"there is an experiment {name!r} already; use it, or choose another name")
-            statement = insert(experiments).values(name=name, at=made_at).returning(experiments.c.id)
-            number = connection.execute(statement).scalar_one()
-        return Experiment(id=str(number), name=name, at=made_at)
-
-    def find_experiment(self, name: str) -> Experiment | None:
-        """Give the experiment of that name, or `None`."""
-        with self._database.read() as connection:
-            row = connection.execute(select(experiments).where(experiments.c.name == name)).first()
-        return None if row is None else Experiment(id=str(row.id), name=row.name, at=row.at)
-
-    def get_experiment(self, name: str) -> Experiment:
-        """Give the experiment of that name. Raises `NotFound`, naming those that exist."""
-        found = self.find_experiment(name)
-        if found is None:
-            raise NotFound("experiment", name, [each.name for each in self.list_experiments()])
-        return found
-
-    def open_experiment(self, name: str) -> Experiment:
-        """Give the experiment of that name; make it if it is not there. Two may do so at once."""
-        found = self.find_experiment(name)
-        if found is not None:
-            return found
-        with self._database.write():
-            return self.find_experiment(name) or self.create_experiment(name)
-
-    def list_experiments(self) -> list[Experiment]:
-        """Give all experiments, oldest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(experiments).order_by(experiments.c.id)).all()
-        return [Experiment(id=str(row.id), name=row.name, at=row.at) for row in rows]
+            folder = connection.execute(_FOLDER_OF, {"run": run}).first()
+            if is_open:
+                check_open(run, folder)
+            experiment = None if folder is None else folder.experiment
+            if params:
+                _keep_params(connection, run, experiment, params)
+            if rows:
+                _POINTS.execute_raw(connection, rows)
+                _LATEST.execute_raw(connection, [(*row[:2], experiment, *row[2:]) for row in _greatest(rows)])
+            if tags:
+                self._keep_tags(connection, run, experiment, tags)
 
     def append_points(self, run: RunId, points: Iterable[MetricPoint]) -> None:
         """Keep values of metrics, all or none."""
-        rows = [
-            {
-                "run": run,
-                "name": each.name,
-                "step": each.step,
-                "value": None if math.isnan(each.value) else each.value,
-                "recorded_at": each.recorded_at,
-            }
-            for each in points
-        ]
-        if rows:
-            with self._database.write() as connection:
-                connection.execute(insert(metric_points), rows)
-
-    def list_points(self, run: RunId, name: str | None = None) -> list[MetricPoint]:
-        """Give the values of a run's metrics: by name, then step, then arrival."""
-        query = select(metric_points).where(metric_points.c.run == run)
-        if name is not None:
-            query = query.where(metric_points.c.name == name)
-        order = (metric_points.c.name, metric_points.c.step, metric_points.c.id)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(*order)).all()
-        return [
-            MetricPoint(
-                name=row.name,
-                step=row.step,
-                value=math.nan if row.value is None else row.value,
-                recorded_at=row.recorded_at,
-            )
-            for row in rows
-        ]
+        self.log(run, points=points)
 
     def put_tag(self, run: RunId, name: str, value: str) -> None:
         """Set a tag of a run, whatever it was before."""
+        self.log(run, tags={name: value})
+
+    def remove_tag(self, run: RunId, name: str) -> None:
+        """Take a tag away. Raises `NotFound`, also where the run is in no experiment; `Conflict`."""
         with self._database.write() as connection:
-            connection.execute(delete(run_tags).where(run_tags.c.run == run, run_tags.c.name == name))
-            connection.execute(insert(run_tags).values(run=run, name=name, value=value))
+            check_open(run, connection.execute(_FOLDER_OF, {"run": run}).first())
+            if not connection.execute(_DROP_TAG, {"of_run": run, "of_name": name}).rowcount:
+                known = connection.execute(select(run_tags.c.name).where(run_tags.c.run == run)).scalars()
+                raise NotFound("tag", name, sorted(known))
+
+    def list_points(self, run: RunId, name: str | None = None) -> list[MetricPoint]:
+        """Give the values of a run's metrics: by name, then step, then instant."""
+        query = POINTS.where(metric_points.c.run == run)
+        if name is not None:
+            query = query.where(metric_points.c.name == name)
+        order = (metric_points.c.name, metric_points.c.step, metric_points.c.recorded_at)
+        with self._database.read() as connection:
+            return [to_point(row) for row in connection.execute(query.order_by(*order)).mappings()]
+
+    def latest_points(self, run: RunId) -> dict[str, MetricPoint]:
+        """Give of each metric the point that is greatest by step, instant and value."""
+        query = LATEST.where(latest_metrics.c.run == run).order_by(latest_metrics.c.name)
+        with self._database.read() as connection:
+            return {row["name"]: to_point(row) for row in connection.execute(query).mappings()}
+
+    def params(self, run: RunId) -> dict[str, Any]:
+        """Give the parameters of a run as what they are, by name."""
+        query = select(run_params).where(run_params.c.run == run).order_by(run_params.c.name)
+        with self._database.read() as connection:
+            return {
+                row.name: row.value if row.json is None else msgspec.json.decode(row.json)
+                for row in connection.execute(query)
+            }
+
+    def list_params(self, run: RunId) -> dict[str, str]:
+        """Give the parameters of a run as people read them, by name."""
+        return self._texts(run_params, run)
 
     def list_tags(self, run: RunId) -> dict[str, str]:
         """Give the tags of a run, by name."""
-        query = select(run_tags.c.name, run_tags.c.value).where(run_tags.c.run == run)
+        return self._texts(run_tags, run)
+
+    def _texts(self, table: Table, run: RunId) -> dict[str, str]:
+        query = select(table.c.name, table.c.value).where(table.c.run == run).order_by(table.c.name)
         with self._database.read() as connection:
-            return {row.name: row.value for row in connection.execute(query.order_by(run_tags.c.name))}
+            return {row.name: row.value for row in connection.execute(query)}
+
+    def _keep_tags(
+        self, connection: Connection, run: RunId, experiment: int | None, tags: Mapping[str, str]
+    ) -> None:
+        _TAGS.execute(connection, [_text_row(run, experiment, name, value) for name, value in tags.items()])
+        if RUN_NAME_TAG in tags and experiment is not None:
+            connection.execute(_RENAME, {"of_run": run, "name": check_title("run", tags[RUN_NAME_TAG])})
+
+
+def check_open(run: str, folder: Any) -> None:
+    """Raise `NotFound` or `Conflict` unless something may be added to a run of an experiment."""
+    if folder is None:
+        raise NotFound("run", run)
+    if folder.deleted_at is not None:
+        raise Conflict(f"run {run} is deleted, and nothing is added to it; restore it first")
+
+
+def to_point(row: RowMapping) -> MetricPoint:
+    """Make the record of a row of `POINTS` or `LATEST`."""
+    return MetricPoint(
+        name=row["name"],
+        value=math.nan if row["is_nan"] else row["value"],
+        step=row["step"],
+        at_us=row["at_us"],
+    )
+
+
+_Row = tuple[str, str, int, int, float, bool]  # run, name, instant, step, value, whether it is NaN
+
+
+def _point_row(run: RunId, point: MetricPoint) -> _Row:
+    value = point.value
+    if value != value:  # noqa: PLR0124 - NaN, asked a thousand times a request
+        return (run, point.name, point.at_us, point.step, 0.0, True)
+    return (run, point.name, point.at_us, point.step, value, False)
+
+
+def _greatest(rows: Sequence[_Row]) -> Iterable[_Row]:
+    """Give of each metric the row that is greatest by step, instant and value; NaN is beyond all numbers."""
+    found: dict[str, _Row] = {}
+    for row in rows:
+        held = found.get(row[1])
+        if held is None or _place(row) > _place(held):
+            found[row[1]] = row
+    return found.values()
+
+
+def _place(row: _Row) -> tuple[int, int, bool, float]:
+    _, _, at_us, step, value, is_nan = row
+    return (step, at_us, is_nan, value)
+
+
+def _keep_params(
+    connection: Connection, run: RunId, experiment: int | None, params: Mapping[str, Any]
+) -> None:
+    texts = {name: param_text(value) for name, value in params.items()}
+    known = connection.execute(_KNOWN_PARAMS, {"run": run, "names": [*texts]})
+    for name, value in known:
+        if value != texts[name]:
+            raise Conflict(
+                f"parameter {name!r} of run {run} is {value!r} and cannot become {texts[name]!r}; "
+                "log it under another name, or start another run"
+            )
+    rows = [
+        {
+            **_text_row(run, experiment, name, text),
+            "json": None if isinstance(params[name], str) else canonical_json(params[name]).decode(),
+        }
+        for name, text in texts.items()
+    ]
+    _PARAMS.execute(connection, rows)
+
+
+def _text_row(run: RunId, experiment: int | None, name: str, value: str) -> dict[str, Any]:
+    return {"run": run, "name": name, "experiment": experiment, "value": value, "head": value[:HEAD_CHARS]}

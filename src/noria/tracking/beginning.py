@@ -1,0 +1,194 @@
+"""How an experiment's run begins, or goes on: what is recorded of it without being asked."""
+
+import shlex
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from noria.errors import ConfigError, Conflict, LeaseHeld
+from noria.ledger.book import user
+from noria.ledger.processes import Process
+from noria.ledger.store import Ledger
+from noria.ledger.tables import heartbeats
+from noria.records import Run, RunId, RunState
+from noria.tracking.artifacts import ArtifactStore
+from noria.tracking.experiments import ExperimentBook, get_open_experiment
+from noria.tracking.logged_values import param_values, plain_text, seed_value, tag_values
+from noria.tracking.names import check_title
+from noria.tracking.reading import read_infos
+from noria.tracking.records import DEFAULT_EXPERIMENT, Experiment
+from noria.tracking.run_desk import COMMIT_TAG, PARENT_TAG, enroll
+from noria.tracking.run_names import random_run_name
+from noria.tracking.store import RUN_NAME_TAG, TrackingStore, check_open
+from noria.tracking.tables import tracked_runs
+
+__all__ = ["KIND", "RunStores", "StoresOpener", "WantedRun", "begin", "checked", "files_folder"]
+
+KIND = "experiment"
+_FILES = "mlflow-artifacts:"
+_NO_CODE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStores:
+    """What runs need of a project."""
+
+    ledger: Ledger
+    artifacts: ArtifactStore
+    spools: Path  # below the project's state
+
+
+StoresOpener = AbstractContextManager[RunStores]
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRun:
+    """What is known of a run before it begins."""
+
+    name: str = ""
+    experiment: str = DEFAULT_EXPERIMENT
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    run: str | None = None  # to go on with
+
+
+def checked(wanted: WantedRun) -> WantedRun:
+    """Give what is wanted as it can be recorded. Raises `ConfigError`, naming what cannot be."""
+    if wanted.experiment == "":
+        raise ConfigError("the experiment's name is empty; give one, or leave it out for 'Default'")
+    return replace(
+        wanted,
+        name=check_title("run", wanted.name),
+        experiment=check_title("experiment", wanted.experiment),
+        params=param_values(wanted.params),
+        tags=tag_values(wanted.tags),
+        seed=seed_value(wanted.seed),
+        run=None if wanted.run is None else plain_text("the run to go on with", wanted.run),
+    )
+
+
+def begin(stores: RunStores, wanted: WantedRun, *, parent: RunId | None) -> Run:
+    """Record that a run begins, or goes on.
+
+    Raises
+    ------
+    NotFound
+        If there is no such run to go on with.
+    LeaseHeld
+        If it is at work.
+    Conflict
+        If it, or its experiment, is deleted; or a parameter has another value already.
+    """
+    ledger = stores.ledger
+    ledger.code_state()  # asks git, which nobody has to wait for who writes
+    if wanted.run is not None:
+        ledger.mark_killed()
+        return _resume(stores, wanted, RunId(wanted.run), parent=parent)
+    experiment = ExperimentBook(ledger).open(wanted.experiment)
+    name = wanted.name or wanted.tags.get(RUN_NAME_TAG, "") or random_run_name()
+    with ledger.database.write() as connection:
+        get_open_experiment(connection, experiment.id)
+        run = ledger.start_run(
+            KIND,
+            name,
+            experiment=experiment.id,
+            parent=parent,
+            params=wanted.params,
+            seed=wanted.seed,
+        )
+        number = int(experiment.id)
+        enroll(connection, run.id, experiment=number, name=name, owner=user(), started_at=run.started_at)
+        tags = {**_told_of(run, parent), **wanted.tags, RUN_NAME_TAG: name}
+        TrackingStore(ledger.database).log(run.id, params=wanted.params, tags=tags)
+    return run
+
+
+def files_folder(experiment: Experiment, run: RunId) -> str:
+    """Give where below the project's artifacts the files of a run are.
+
+    Raises
+    ------
+    ConfigError
+        If the experiment keeps them elsewhere.
+    """
+    place = experiment.artifact_uri
+    if place is None:
+        return f"{experiment.id}/{run}/artifacts"
+    if not place.startswith(_FILES):
+        raise ConfigError(
+            f"experiment {experiment.name!r} keeps its files at {place}, where noria puts none; "
+            "log them to another experiment"
+        )
+    return f"{place.removeprefix(_FILES).strip('/')}/{run}/artifacts"
+
+
+def _resume(stores: RunStores, wanted: WantedRun, id: RunId, *, parent: RunId | None) -> Run:
+    ledger = stores.ledger
+    with ledger.database.write() as connection:
+        (info,) = read_infos(connection, [id])
+        check_open(id, info)
+        _check_same(ledger, wanted, ledger.get_run(id), experiment=info.experiment)
+        if info.state is RunState.RUNNING:
+            query = select(heartbeats.c.holder).where(heartbeats.c.run == id)
+            holder = connection.execute(query).scalar()
+            told = "somebody who tells of it over HTTP" if holder is None else _who(holder)
+            raise LeaseHeld(f"run {id}", told)
+        if parent is not None and ledger.get_run(id).parent != parent:
+            raise Conflict(f"run {id} was begun outside of run {parent}; go on with it outside")
+        run = ledger.resume_run(id)
+        changed = {"is_scheduled": False, "ended_at": None}
+        connection.execute(tracked_runs.update().where(tracked_runs.c.run == id).values(changed))
+        name = {RUN_NAME_TAG: wanted.name} if wanted.name else {}
+        tags = {**_command(), **wanted.tags, **name}
+        TrackingStore(ledger.database).log(id, params=wanted.params, tags=tags)
+        return run
+
+
+def _who(holder: str) -> str:
+    return str(msgspec.json.decode(holder, type=Process))
+
+
+def _check_same(ledger: Ledger, wanted: WantedRun, run: Run, *, experiment: str) -> None:
+    """Refuse what a run that goes on cannot become."""
+    if wanted.seed is not None and wanted.seed != run.seed:
+        raise Conflict(
+            f"run {run.id} has the seed {run.seed}, which cannot become {wanted.seed}; leave it out"
+        )
+    if wanted.experiment == DEFAULT_EXPERIMENT:
+        return
+    found = ExperimentBook(ledger).get_by_id(experiment)
+    if found.name != wanted.experiment:
+        raise Conflict(
+            f"run {run.id} is in experiment {found.name!r}, not in {wanted.experiment!r}; leave it out"
+        )
+
+
+def _told_of(run: Run, parent: RunId | None) -> dict[str, str]:
+    tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **_command()}
+    if parent is not None:
+        tags[PARENT_TAG] = parent
+    if run.code != _NO_CODE:
+        tags[COMMIT_TAG] = run.code
+    return tags
+
+
+def _command() -> dict[str, str]:
+    command = shlex.join(sys.orig_argv)
+    told = {
+        "command": command,
+        "host": socket.gethostname(),
+        "mlflow.source.name": sys.argv[0] if sys.argv else "",
+    }
+    return {name: _clean(text) for name, text in told.items()}
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
