@@ -16,7 +16,7 @@ from noria.errors import ConfigError, DigestMismatch, NotFound
 from noria.ledger.redacted import REDACTED, expected_digest, record_redacted
 from noria.ledger.store import Ledger
 from noria.records import Version, canonical_json
-from noria.registry.records import ModelManifest, Part
+from noria.registry.records import ModelManifest, Part, is_folder
 from noria.registry.store import LoadedModel, Registry, sample_bytes
 from noria.storage.contract import Storage
 
@@ -66,6 +66,8 @@ def parts_of_models(registry: Registry, ledger: Ledger) -> set[str]:
     """Give the digests of all parts of all model versions; one whose manifest is gone has none."""
     found: set[str] = set()
     for each in ledger.list_versions(kind="model"):
+        if is_folder(each):
+            continue  # its files are artifacts
         with suppress(NotFound, DigestMismatch):
             found |= {part.sha256 for part in registry.read_manifest(each).parts.values()}
     return found

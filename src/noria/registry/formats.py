@@ -51,5 +51,9 @@ def load_scorer(format: ModelFormat, data: bytes) -> Scorer:
             from noria.registry.skops_format import load_skops
 
             return load_skops(data)
+        case "mlflow":
+            raise ConfigError(
+                "folders of MLflow are not served yet; register the model in it as LightGBM or scikit-learn"
+            )
         case _:
             assert_never(format)

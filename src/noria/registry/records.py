@@ -6,9 +6,11 @@ from typing import Any, Literal
 import msgspec
 
 from noria.errors import ConfigError
-from noria.records import RunId, VersionId
+from noria.records import RunId, Version, VersionId
 
 __all__ = [
+    "FOLDER_FORMAT",
+    "FolderManifest",
     "Input",
     "InputKind",
     "ModelDetails",
@@ -17,10 +19,12 @@ __all__ = [
     "ModelSummary",
     "Part",
     "Signature",
+    "is_folder",
 ]
 
 InputKind = Literal["number", "category", "feature", "text"]
-ModelFormat = Literal["lightgbm", "skops"]
+ModelFormat = Literal["lightgbm", "skops", "mlflow"]
+FOLDER_FORMAT: Literal["mlflow"] = "mlflow"  # of what is kept as a folder of files
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -103,6 +107,33 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
 
 
+class FolderManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version consists of that was registered by where its files are; its digest is the version's.
+
+    Parameters
+    ----------
+    files : dict of str to Part
+        By their path below the source, as they were then, with the digests that they have in the project's
+        artifacts; none where the source is elsewhere.
+    registration : str
+        Tells one registration from another of the same source.
+    """
+
+    name: str
+    source: str
+    location: str
+    run: str | None
+    logged_model: str | None
+    files: dict[str, Part]
+    registration: str
+    format: Literal["mlflow"] = FOLDER_FORMAT
+
+
+def is_folder(version: Version) -> bool:
+    """Tell whether a model version is a folder of files that somebody registered by where it is."""
+    return version.kind == "model" and version.facts.get("format") == FOLDER_FORMAT
+
+
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A model version as a list shows it."""
 
@@ -123,6 +154,6 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     """A model version as it is shown alone. Its gate results are events about the model's id."""
 
     model: ModelSummary
-    signature: Signature
+    signature: Signature | None  # None: of a folder, whose parts are its files
     parts: dict[str, Part]
     profile: dict[str, Any]  # by column: the kind, what is missing, where it lies

@@ -17,14 +17,17 @@ from noria.ledger.store import Ledger
 from noria.profiles.records import ColumnProfile, Profile
 from noria.records import RunId, Version, VersionId, VersionRef, canonical_json
 from noria.registry.formats import load_scorer
+from noria.registry.labels import add_native
 from noria.registry.matrix import Matrix, Scorer, column_floats, encode
 from noria.registry.records import (
+    FolderManifest,
     ModelDetails,
     ModelFormat,
     ModelManifest,
     ModelSummary,
     Part,
     Signature,
+    is_folder,
 )
 from noria.storage.contract import Storage
 
@@ -155,20 +158,19 @@ class Registry:
             facts=dict(facts or {}),
         )
         sha256 = self._storage.put(canonical_json(manifest))
-        return self._ledger.record_version(
-            _KIND,
-            name,
-            sha256=sha256,
-            uri=self._storage.uri(sha256),
-            run=run,
-            facts={
-                **manifest.facts,
-                "format": format,
-                "metrics": manifest.metrics,
-                "parents": manifest.parents,
-            },
-            at=at,
-        )
+        facts = {
+            **manifest.facts,
+            "format": format,
+            "metrics": manifest.metrics,
+            "parents": manifest.parents,
+        }
+        uri = self._storage.uri(sha256)
+        with self._ledger.database.write() as connection:
+            version = self._ledger.record_version(
+                _KIND, name, sha256=sha256, uri=uri, run=run, facts=facts, at=at
+            )
+            add_native(connection, version)
+        return version
 
     def record_report(
         self,
@@ -213,11 +215,32 @@ class Registry:
             If the version is no model, or its manifest is gone from the storage.
         DigestMismatch
             If the manifest is not what was recorded.
+        ConfigError
+            If it is a folder; see `read_folder`.
         """
-        if version.kind != _KIND:
-            raise NotFound(_KIND, version.ref, (each.ref for each in self._ledger.list_versions(kind=_KIND)))
-        sha256 = expected_digest(self._ledger, version)
-        return msgspec.json.decode(self._storage.get(sha256), type=ModelManifest)
+        if is_folder(version):
+            raise ConfigError(
+                f"{version.ref} is a folder of MLflow, which is not served yet; load it by a client of "
+                "MLflow, or register the model in it by `project.registry.register`"
+            )
+        return msgspec.json.decode(self._manifest_bytes(version), type=ModelManifest)
+
+    def read_folder(self, version: Version) -> FolderManifest:
+        """Give the manifest of a version for which `is_folder` holds. Raises like `read_manifest`."""
+        return msgspec.json.decode(self._manifest_bytes(version), type=FolderManifest)
+
+    def check(self, version: Version) -> int:
+        """Read all bytes of a version, and give how many blobs they are. Raises like `read_manifest`.
+
+        The files of a folder are the project's artifacts, and are left out.
+        """
+        if is_folder(version):
+            self.read_folder(version)
+            return 1
+        parts = self.read_manifest(version).parts
+        for part in parts.values():
+            self._storage.get(part.sha256)
+        return 1 + len(parts)
 
     def read_code(self, version: Version) -> Bundle | None:
         """Give the code of a version's on-demand features, verified; None if it has none.
@@ -262,7 +285,10 @@ class Registry:
         return [_summary(each) for each in self._ledger.list_versions(kind=_KIND, name=name)]
 
     def show(self, version: Version) -> ModelDetails:
-        """Give what is known of a version. Raises like `read_manifest`."""
+        """Give what is known of a version. Raises like `read_manifest`, but shows folders too."""
+        if is_folder(version):
+            files = self.read_folder(version).files
+            return ModelDetails(model=_summary(version), signature=None, parts=files, profile={})
         manifest = self.read_manifest(version)
         profile = msgspec.json.decode(self._storage.get(manifest.parts["profile"].sha256), type=Profile)
         return ModelDetails(
@@ -271,6 +297,11 @@ class Registry:
             parts=manifest.parts,
             profile=_profile_summary(profile),
         )
+
+    def _manifest_bytes(self, version: Version) -> bytes:
+        if version.kind != _KIND:
+            raise NotFound(_KIND, version.ref, (each.ref for each in self._ledger.list_versions(kind=_KIND)))
+        return self._storage.get(expected_digest(self._ledger, version))
 
     def _put(self, data: bytes) -> Part:
         return Part(self._storage.put(data), len(data))
