@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV = $(shell command -v uv || echo $(VENV)-uv/bin/uv)
+MLFLOW := .venv-mlflow
 DEMO_DIR ?= .demo
 
 .PHONY: install servers demo test lint bench soak lock clean
@@ -26,8 +27,8 @@ $(STAMP): pyproject.toml requirements-dev.lock requirements-demo.lock
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src >/dev/null || true
 	@touch $(STAMP)
 
-# What tests talk to beside what PyPI has.
-servers:
+# What tests talk to beside what the project's environment has.
+servers: $(MLFLOW)/.installed
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 	  echo "installing postgresql, which tests start for themselves"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
@@ -40,6 +41,12 @@ servers:
 	  echo "installing chromium, in which tests look at pages"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "no chromium: tests that need it are skipped"
+
+$(MLFLOW)/.installed: requirements-mlflow.lock | $(STAMP)
+	@echo "installing a real MLflow client beside the project's environment"
+	@[ -x $(MLFLOW)/bin/python ] || $(UV) venv --quiet --python $(PYTHON_VERSION) $(MLFLOW)
+	@$(UV) pip install --quiet --python $(MLFLOW)/bin/python --require-hashes -r requirements-mlflow.lock
+	@touch $@
 
 demo: install
 	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
@@ -63,6 +70,7 @@ lock:
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock
 	printf "lifetimes==0.11.3\nnycflights13==0.0.3\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
+	printf "mlflow==3.17.2\nlightgbm\nscikit-learn\nxgboost-cpu\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-mlflow.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-uv $(DEMO_DIR) .bench-peers
+	rm -rf $(VENV) $(VENV)-uv $(MLFLOW) $(DEMO_DIR) .bench-peers

@@ -13,6 +13,9 @@ from bench.measuring import Line
 BENCHES = (
     "starting",
     "ledger",
+    "tracking",
+    "tracking_search",
+    "tracking_server",
     "lake",
     "streams",
     "queries",
@@ -29,6 +32,7 @@ BENCHES = (
     "pipelines_steps",
     "pipelines_deciding",
     "pipelines_naps",
+    "artifacts",
 )
 _HEAD = ("what", "noria", "floor or peer, same run", "its figure", "ratio", "goal", "")
 _WIDTHS = (46, 8, 25, 10, 6, 10, 7)
@@ -47,8 +51,8 @@ def main() -> int:
     for line in measured(names):
         print(_row(_cells(line)), flush=True)
     print(
-        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Peers of pipelines"
-        "\nand features are installed into .bench-peers, each for itself; others (MLflow, FastAPI, BentoML)"
+        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Peers of pipelines,"
+        "\nfeatures and tracking are installed into .bench-peers, each for itself; others (FastAPI, BentoML)"
         "\nare not there, and none of their figures is shown."
     )
     return 0

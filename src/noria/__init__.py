@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from noria.triggers.declarations import Budget, Trigger, decay, every, schedule, stale
     from noria.value.declarations import Objective
     from noria.warehouse.declarations import model
-    from noria.workspace.folder_verbs import training_set
+    from noria.workspace.folder_verbs import start_run, training_set
     from noria.workspace.project import Project, open
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "pipeline",
     "schedule",
     "stale",
+    "start_run",
     "step",
     "train",
     "training_set",
@@ -89,7 +90,7 @@ _HOMES = {
     "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule", "stale"),
     "value.declarations": ("Objective",),
     "warehouse.declarations": ("model",),
-    "workspace.folder_verbs": ("training_set",),
+    "workspace.folder_verbs": ("start_run", "training_set"),
     "workspace.project": ("Project", "open"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -19,6 +19,7 @@ ENVIRONMENT = {
 # Who catches everything without raising the same again.
 OUTERMOST = {
     ("cli/entry.py", "main"): "the process: what reaches it is told, with its exit code",
+    ("api/mlflow/application.py", "__call__"): "a request: it gets a 500 that clients know, the others go on",
     ("serving/app.py", "__call__"): "a request: it gets a 500, the others go on",
     ("pipelines/work.py", "perform"): "a step: what goes wrong in it is its answer, the run goes on",
     ("training/statistics.py", "record_statistics"): "what goes wrong in them is an event; the model stands",

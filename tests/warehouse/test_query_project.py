@@ -1,6 +1,7 @@
 """What `noria query` and `project.query` see of a project that has lived."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,12 @@ import pytest
 
 import noria
 from noria.errors import ConfigError, NotFound, QueryStopped
+from noria.tracking.artifacts import ArtifactStore
+from noria.tracking.logged_models import LoggedModels
+from noria.tracking.model_records import ModelPoint
+from noria.tracking.records import MetricPoint
+from noria.tracking.run_desk import RunDesk
+from noria.tracking.store import TrackingStore
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ENDLESS = "with recursive r as (select 1 as x union all select x + 1 from r) select count(*) from r"
@@ -28,7 +35,7 @@ def test_every_kind_of_record_is_a_table(project: noria.Project) -> None:
     assert {"deliveries", "predictions", "outcomes", "late_parcel__features"} <= names
     assert {"ledger_events", "ledger_runs", "ledger_versions", "ledger_edges", "ledger_pointers"} <= names
     assert {"tracking_params", "tracking_metrics", "tracking_tags", "tracking_experiments"} <= names
-    assert {"pipeline_results", "courier", "district"} <= names
+    assert {"pipeline_results", "tracking_artifacts", "courier", "district"} <= names
     for name in names:
         assert project.query(f'select count(*) as n from "{name}"')["n"][0].as_py() >= 0
 
@@ -39,6 +46,36 @@ def test_metric_points_meet_their_runs(project: noria.Project) -> None:
         from tracking_metrics m join ledger_runs r on m.run = r.id left join tracking_params p on p.run = r.id
         where r.kind = 'train' group by all order by 1""").to_pylist()
     assert {"auc", "log_loss"} <= {each["name"] for each in joined}
+
+
+def test_files_that_runs_logged_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "noria.toml").write_text('[project]\nname = "shop"\n')
+    with noria.open(tmp_path) as project:
+        store = ArtifactStore(project.ledger.database, project.storage, tmp_path / "staging")
+        with store.writing("0/r/artifacts/w.bin") as writer:
+            writer.write(b"water")
+        put = store.get("0/r/artifacts/w.bin")
+        (row,) = project.query("select * from tracking_artifacts").to_pylist()
+    assert row == {"path": put.path, "sha256": put.sha256, "size_bytes": 5, "put_at": put.put_at}
+
+
+def test_models_that_runs_logged_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "noria.toml").write_text('[project]\nname = "shop"\n')
+    with noria.open(tmp_path) as project:
+        models, run = LoggedModels(project.ledger), RunDesk(project.ledger).start("0").info.id
+        made = models.create("0", name="forest", source_run=run)
+        point = MetricPoint(name="loss", value=math.nan, step=1, at_us=0)
+        models.log_points([ModelPoint(model=made.id, run=run, point=point, dataset_name="held back")])
+        TrackingStore(project.ledger.database).log(run, points=[point])
+        (row,) = project.query(
+            "select id, experiment, name, status, version from tracking_models"
+        ).to_pylist()
+        measured = "select model, run, step, value, dataset_name from tracking_model_metrics"
+        (of_model,) = project.query(measured).to_pylist()
+        (of_run,) = project.query("select name, value from tracking_metrics").to_pylist()
+    assert row == {"id": made.id, "experiment": 0, "name": "forest", "status": "pending", "version": None}
+    assert [str(each) for each in of_model.values()] == [made.id, run, "1", "nan", "held back"]
+    assert [str(each) for each in of_run.values()] == ["loss", "nan"]
 
 
 def test_a_feature_view_holds_the_values_as_of_its_newest_row(project: noria.Project) -> None:

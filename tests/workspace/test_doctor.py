@@ -32,7 +32,7 @@ def test_a_sound_project_has_nothing_to_do(tiny_lived: Path) -> None:
         "online store",
         "packages",
     }
-    assert wanted | {"ports", "python", "results", "runs", "storage"} == set(found)
+    assert wanted | {"ports", "python", "results", "runs", "storage", "tracking"} == set(found)
     assert "pipelines 0, steps 0" in found["modules"].found
 
 

@@ -28,6 +28,7 @@ from noria.ledger.redacted import expected_digest
 from noria.monitoring.outcomes import OutcomeLog
 from noria.records import RunState
 from noria.serving.records import Input
+from noria.tracking.artifacts import ArtifactStore
 from noria.training.engine import build_training_set, fit
 from noria.workspace.file_sets import alone
 from noria.workspace.forgetting_records import Forgetting
@@ -337,6 +338,20 @@ def test_what_the_ledger_names_is_told(shop: Path) -> None:
         project.ledger.append("person.asked", payload={"verb": "look", "reason": f"where is {ZOE}?"})
         done = project.forget("orders", "customer", [ZOE], dry_run=True)
     assert [(each.name, each.held) for each in done.of("record")] == [("events", 1)]
+
+
+def test_files_that_runs_logged_are_told_and_stay(shop: Path) -> None:
+    with noria.open(shop) as project:
+        store = ArtifactStore(project.ledger.database, project.storage, shop / ".noria/artifacts")
+        model = project.ledger.get_version("model", "big_order")
+        assert model.run is not None
+        run = project.ledger.get_run(model.run)
+        for path in (f"{run.experiment}/{run.id}/artifacts/rows.csv", "0/other/artifacts/x"):
+            with store.writing(path) as writer:
+                writer.write(ZOE.encode())
+        done = project.forget("orders", "customer", [ZOE])
+        assert [(each.name, each.held) for each in done.of("artifacts")] == [(f"run/{run.id}", 1)]
+        assert {store.open(each.path).read_bytes() for each in store.tree()} == {ZOE.encode()}
 
 
 def test_kept_bytes_of_files_go_unless_another_row_names_them(shop: Path) -> None:

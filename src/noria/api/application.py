@@ -8,16 +8,17 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from noria.api.answers import answer
 from noria.api.bodies import read_body
 from noria.api.errors import HANDLERS, BadRequest
 from noria.api.features import FeatureRoutes
 from noria.api.guards import LoopbackHosts, is_loopback
+from noria.api.mlflow.wiring import mlflow_application
 from noria.api.rows import RowRoutes
 from noria.api.schedules import list_schedules
 from noria.api.streams import StreamRoutes
@@ -43,8 +44,8 @@ class _CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-def application(project: Project, state: Callable[[], UpState], *, host: str) -> Starlette:
-    """Make the application.
+def application(project: Project, state: Callable[[], UpState], *, host: str) -> ASGIApp:
+    """Make the application; MLflow's clients are answered as well.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
     """
     routes = _Routes(project, state)
     features = FeatureRoutes(project)
-    return Starlette(
+    own = Starlette(
         routes=[
             Route("/health", routes.health),
             Route("/api/noria/status", routes.status),
@@ -72,9 +73,10 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
             Route("/features/{view}/trace", features.trace, methods=["POST"]),
             Route("/streams/{name}", StreamRoutes(project).push, methods=["POST"]),
         ],
-        middleware=[Middleware(LoopbackHosts)] if is_loopback(host) else [],
         exception_handlers=HANDLERS,
     )
+    answers = mlflow_application(project, otherwise=own)
+    return LoopbackHosts(answers) if is_loopback(host) else answers
 
 
 class _Routes:

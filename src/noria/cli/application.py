@@ -15,6 +15,7 @@ _NOUNS = {
     "model": "Model versions: list and show.",
     "table": "Tables and models of the warehouse: show.",
     "dashboard": "Pages of charts and tables: list, build.",
+    "import": "What is kept elsewhere, taken in: mlflow.",
     "ledger": "The record of everything: verify.",
 }
 

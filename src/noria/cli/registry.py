@@ -85,12 +85,16 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         return
     model = details.model
     screen.line(f"Model {model.ref}", style="bold")
-    screen.facts({
+    told = {
         "made at": model.at, "what it is": _origin(model.parents, model.facts), "format": model.format,
         "digest": model.sha256, "run": model.run,
-        "trained on": f"{screen.number(model.facts.get('rows'))} rows, "
-        f"{screen.number(model.facts.get('positives'))} positive, known at {_until(model.facts)}",
-    })  # fmt: skip
+    }  # fmt: skip
+    if details.signature is not None:
+        told["trained on"] = (
+            f"{screen.number(model.facts.get('rows'))} rows, "
+            f"{screen.number(model.facts.get('positives'))} positive, known at {_until(model.facts)}"
+        )
+    screen.facts(told)
     if model.metrics:
         screen.heading(f"On {screen.number(model.facts.get('holdout_rows'))} rows that were held back")
         screen.facts(dict(sorted(model.metrics.items())))
@@ -103,15 +107,15 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         screen.table(["at", "", "because"], rows, wrap="because")
     else:
         screen.line("It met none itself." if model.parents else "It met none yet.")
-    screen.heading("Inputs, as they were in training")
-    inputs = [
-        (each.name, each.kind, *_profile(details.profile.get(each.name, {})))
-        for each in details.signature.inputs
-    ]
-    screen.table(
-        ["input", "kind", "low", "mean", "high", "missing"], inputs, right=["low", "mean", "high", "missing"]
-    )
-    _show_statistics(statistics, suspicions)
+    if details.signature is not None:
+        screen.heading("Inputs, as they were in training")
+        inputs = [
+            (each.name, each.kind, *_profile(details.profile.get(each.name, {})))
+            for each in details.signature.inputs
+        ]
+        columns = ["input", "kind", "low", "mean", "high", "missing"]
+        screen.table(columns, inputs, right=columns[2:])
+        _show_statistics(statistics, suspicions)
     screen.heading("Parts")
     parts = [
         (name, screen.number(part.size_bytes), screen.digest(part.sha256))
@@ -152,6 +156,8 @@ def _show_statistics(statistics: "SetStatistics | None", suspicions: "Sequence[S
 def _origin(parents: tuple[str, ...], facts: dict[str, object]) -> str:
     if "drill" in facts:
         return f"drill: {facts['drill']}"
+    if "source" in facts:
+        return f"registered from {facts['source']}"
     if parents:
         return f"refit of {parents[0].rpartition('/')[2]} on all rows"
     return "trained, judged on held-back rows"

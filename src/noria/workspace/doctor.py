@@ -23,6 +23,7 @@ from noria.errors import NoriaError
 from noria.lake.freshness import wanted_age
 from noria.pipelines.kept import look_at_kept
 from noria.pipelines.store import PipelineStore
+from noria.tracking.spool import count_spools
 from noria.workspace.feature_standing import online_states
 from noria.workspace.freshness import told_stale
 from noria.workspace.project import Project
@@ -93,6 +94,7 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
             broken |= finding.check == "database" and finding.health is Health.FAIL
             yield finding
         if not broken:
+            yield from _tracking(project)
             yield from _guarded("storage", "restore the storage from a backup", lambda: _storage(project))
             yield from _guarded("results", "restore the storage from a backup", lambda: _results(project))
             yield from _guarded("lake", "restore the lake from a backup", lambda: _lake(project))
@@ -248,15 +250,22 @@ def _database(project: Project) -> Iterator[Finding]:
         yield _finding("runs", Health.OK, "none was left behind by a dead process")
 
 
+def _tracking(project: Project) -> Iterator[Finding]:
+    """Look for what runs have logged and the database has not: opening the project has moved the rest."""
+    waiting, aside = count_spools(project.state / "tracking")
+    if aside:
+        told = f"what {aside} processes have logged was set aside as {project.state / 'tracking' / 'aside.*'}"
+        todo = "it is damaged, or of a run that is not in this database: look at it, then remove it"
+        yield _finding("tracking", Health.WARN, told, todo)
+    else:
+        told = f"{waiting} processes are logging" if waiting else "all that was logged is in the database"
+        yield _finding("tracking", Health.OK, told)
+
+
 def _storage(project: Project) -> Iterator[Finding]:
     models = project.ledger.list_versions(kind="model")
     sample = models[-_SAMPLE:]
-    blobs = 0
-    for each in sample:
-        manifest = project.registry.read_manifest(each)
-        for part in manifest.parts.values():
-            project.storage.get(part.sha256)
-        blobs += 1 + len(manifest.parts)
+    blobs = sum(project.registry.check(each) for each in sample)
     told = f"{blobs} blobs of {len(sample)} of {len(models)} model versions have the digests on record"
     yield _finding("storage", Health.OK, told)
 

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
-from noria.errors import DigestMismatch, NotFound
+from noria.errors import ConfigError, DigestMismatch, NotFound
 from noria.lake.finding import Carrying, text_of
 from noria.ledger.tables import events, runs, versions
 from noria.pipelines.words import Words
 from noria.records import canonical_json
-from noria.tracking.tables import run_tags
+from noria.tracking.tables import artifacts, run_tags
 from noria.workspace.forgetting_records import Holding
 from noria.workspace.forgetting_stores import Asked
 
@@ -50,7 +50,7 @@ class Vocabularies:
             try:
                 manifest = registry.read_manifest(version)
                 profile = storage.get(manifest.parts["profile"].sha256).decode()
-            except (NotFound, DigestMismatch):
+            except (NotFound, DigestMismatch, ConfigError):
                 continue  # its samples were told of as left, for this very reason
             if words.are_in(canonical_json(manifest).decode()) or words.are_in(profile):
                 told = (
@@ -78,6 +78,7 @@ class Left:
         yield from self._statistics()
         yield from self._others()
         yield from self._sources()
+        yield from self._artifacts()
 
     def forget(self) -> Iterator[Holding]:
         """Look for them."""
@@ -157,3 +158,14 @@ class Left:
             if (project.root / source).is_file():
                 told = "it was taken in from here and is yours: noria changes no such file"
                 yield Holding(kind="file", name=source, state="left", told=told)
+
+    def _artifacts(self) -> Iterator[Holding]:
+        """Count the files that runs have logged which read the subject's data."""
+        for run in self.asked.descent.runs.values():
+            below = f"{run.experiment}/{run.id}"
+            query = select(func.count()).where(artifacts.c.path > f"{below}/", artifacts.c.path < f"{below}0")
+            with self.asked.project.ledger.database.read() as connection:
+                count = connection.execute(query).scalar_one()
+            if count:
+                told = "files that the run logged are yours and were not looked into; see which hold it"
+                yield Holding(kind="artifacts", name=f"run/{run.id}", state="left", held=count, told=told)

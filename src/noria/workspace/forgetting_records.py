@@ -17,7 +17,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     kind
         Of the store: `dataset`, `table`, `samples`, `results`, `logs`, `predictions`, `answers`, `stream`,
-        `files`, `online`, `training set`, `route`, `database`, `model`, `record`.
+        `files`, `online`, `training set`, `route`, `database`, `model`, `record`, `artifacts`.
     name
         Of the very one.
     state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from noria.checks.verdicts import row_json
-from noria.errors import DigestMismatch, LeaseHeld, NoriaError, NotFound
+from noria.errors import ConfigError, DigestMismatch, LeaseHeld, NoriaError, NotFound
 from noria.lake.finding import Carrying, Finder, InPayload, Orphans, Subject, text_of
 from noria.lake.rejected import rejected_name
 from noria.pipelines.forgetting import forget_in_logs, forget_results
@@ -259,7 +259,7 @@ class Samples:
             return Holding(kind="samples", name=version.ref, state="left", told=why)
         try:
             loaded = project.registry.load(version)
-        except (NotFound, DigestMismatch) as err:
+        except (NotFound, DigestMismatch, ConfigError) as err:
             told = f"it cannot be read, so neither can its samples: {err}"
             return Holding(kind="samples", name=version.ref, state="left", told=told)
         names = self._stored(version, loaded)

@@ -125,6 +125,11 @@ class Opened:
             from noria.workspace.lineage import observe
 
             self._opened.callback(observe(self, ledger).close)
+        spools = self.state / "tracking"
+        if spools.is_dir() and any(spools.iterdir()):
+            from noria.workspace.tracking_verbs import move_left_behind
+
+            move_left_behind(self, ledger)
         return ledger
 
     @cached_property

@@ -20,6 +20,7 @@ from noria.workspace.data_verbs import DataVerbs
 from noria.workspace.querying import Questions
 from noria.workspace.stream_verbs import StreamVerbs
 from noria.workspace.table_verbs import TableVerbs
+from noria.workspace.tracking_verbs import TrackingVerbs
 
 if TYPE_CHECKING:
     from noria.audit.trace import Trace
@@ -62,7 +63,7 @@ def open(path: str | os.PathLike[str] | None = None) -> Project:
     return Project(find_project(None if path is None else Path(path)))
 
 
-class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs):
+class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, TrackingVerbs):
     """A folder with a `noria.toml`. Stores are opened when first needed and closed with the project.
 
     Examples

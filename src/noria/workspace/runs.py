@@ -2,7 +2,7 @@
 
 import getpass
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,15 @@ from noria.pipelines.executor import log_path
 from noria.pipelines.records import PipelineResult, Progress
 from noria.pipelines.store import PipelineStore
 from noria.records import Event, Run, RunState
+from noria.tracking.experiments import ExperimentBook
+from noria.tracking.searching import search_runs
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from noria.pipelines.reproduction import Reproduction
     from noria.workspace.project import Project
+    from noria.workspace.run_comparison import RunDifference
 
 __all__ = ["Runs"]
 
@@ -57,6 +62,52 @@ class Runs:
         if newest:
             return newest[0]
         raise NotFound("run", reference)
+
+    def search(
+        self,
+        filter: str = "",
+        *,
+        experiments: Sequence[str] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int = 100,
+    ) -> list[Run]:
+        """Find runs of experiments that are not deleted, the newest first unless `order_by` says otherwise.
+
+        Parameters
+        ----------
+        filter
+            Such as `metrics.auc > 0.7 AND params.model = 'lgbm'`.
+        experiments
+            Their names; default: all.
+        order_by
+            Such as `["metrics.auc DESC"]`.
+
+        Raises
+        ------
+        NotFound
+            If there is no such experiment.
+        BadFilter
+            If `filter` or `order_by` cannot be read.
+        """
+        ledger = self._project.ledger
+        book = ExperimentBook(ledger)
+        folders = book.list_all() if experiments is None else [book.get(each) for each in experiments]
+        numbers = [int(each.id) for each in folders]
+        with ledger.database.read() as connection:
+            page = search_runs(connection, numbers, filter=filter, order_by=order_by, limit=limit)
+            return [ledger.get_run(each) for each in page.runs]
+
+    def compare(self, references: Iterable[str]) -> "pa.Table":
+        """Give runs as a table: a row each, a column for each parameter, metric and tag. Raises as `get`."""
+        from noria.workspace.run_comparison import compare_runs
+
+        return compare_runs(self._project, [self.get(each) for each in references])
+
+    def diff(self, one: str, other: str) -> "RunDifference":
+        """Tell what two runs differ in. Raises as `get`."""
+        from noria.workspace.run_comparison import difference_of
+
+        return difference_of(self._project, self.get(one), self.get(other))
 
     def steps(self, run: Run) -> list[Run]:
         """List the runs of a pipeline run's steps, oldest first."""

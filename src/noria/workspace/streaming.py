@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from noria.clock import WallClock, from_micros
+from noria.clock import WallClock, from_micros, to_micros
 from noria.errors import StoreError
 from noria.ledger.running import Running
 from noria.records import Run, RunState
@@ -216,11 +216,11 @@ class _Counts:
             "lag_s": max(seconds for _, seconds in self._lags.values()),
         }
         self._step += 1
-        recorded_at = WallClock().now()
+        at_us = to_micros(WallClock().now())
         self._points.append_points(
             self._running.id,
             (
-                MetricPoint(name=name, value=value, step=self._step, recorded_at=recorded_at)
+                MetricPoint(name=name, value=value, step=self._step, at_us=at_us)
                 for name, value in values.items()
             ),
         )

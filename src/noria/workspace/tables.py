@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,15 @@ from noria.pipelines.store import CacheEntry
 from noria.pipelines.tables import step_cache
 from noria.pipelines.trees import stored_in, told_of
 from noria.records import Version, canonical_json
-from noria.tracking.tables import experiments, metric_points, run_tags
+from noria.tracking.tables import (
+    artifacts,
+    experiments,
+    logged_model_metrics,
+    logged_models,
+    metric_points,
+    run_params,
+    run_tags,
+)
 from noria.workspace.derived_tables import derived_tables, output_table
 
 if TYPE_CHECKING:
@@ -50,9 +59,18 @@ _COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
         "environment": _TEXT, "name": _TEXT, "number": _WHOLE, "version": _TEXT, "stable": pa.bool_(),
         "reason": _TEXT, "event": _TEXT, "at": _INSTANT, "recorded_at": _INSTANT,
     },
+    "tracking_artifacts": {"path": _TEXT, "sha256": _TEXT, "size_bytes": _WHOLE, "put_at": _INSTANT},
     "tracking_experiments": {"id": _TEXT, "name": _TEXT, "at": _INSTANT},
     "tracking_metrics": {
         "run": _TEXT, "name": _TEXT, "step": _WHOLE, "value": _REAL, "recorded_at": _INSTANT,
+    },
+    "tracking_models": {
+        "id": _TEXT, "experiment": _WHOLE, "name": _TEXT, "type": _TEXT, "status": _TEXT, "source_run": _TEXT,
+        "version": _TEXT, "created_at": _INSTANT, "updated_at": _INSTANT, "deleted_at": _INSTANT,
+    },
+    "tracking_model_metrics": {
+        "model": _TEXT, "run": _TEXT, "name": _TEXT, "step": _WHOLE, "value": _REAL, "dataset_name": _TEXT,
+        "dataset_digest": _TEXT, "recorded_at": _INSTANT,
     },
     "tracking_params": {"run": _TEXT, "name": _TEXT, "value": _TEXT},
     "tracking_tags": {"run": _TEXT, "name": _TEXT, "value": _TEXT},
@@ -206,8 +224,13 @@ def _other_records(ledger: Ledger) -> dict[str, Callable[[], pa.Table]]:
     """Give what opens the tables of tracking and of kept results."""
     readers: Mapping[str, Callable[[], Iterable[Mapping[str, Any]]]] = {
         "pipeline_results": lambda: _kept_results(ledger),
+        "tracking_artifacts": lambda: _rows_of(ledger, select(artifacts).order_by(artifacts.c.path)),
         "tracking_experiments": lambda: _rows_of(ledger, select(experiments).order_by(experiments.c.id)),
-        "tracking_metrics": lambda: _rows_of(ledger, select(metric_points).order_by(metric_points.c.id)),
+        "tracking_metrics": lambda: _rows_of(ledger, select(metric_points)),
+        "tracking_models": lambda: _rows_of(
+            ledger, select(logged_models).order_by(logged_models.c.created_at)
+        ),
+        "tracking_model_metrics": lambda: _rows_of(ledger, select(logged_model_metrics)),
         "tracking_params": lambda: _params(ledger),
         "tracking_tags": lambda: _rows_of(ledger, select(run_tags).order_by(run_tags.c.run, run_tags.c.name)),
     }
@@ -239,15 +262,22 @@ def _row(record: msgspec.Struct) -> dict[str, Any]:
 def _rows_of(ledger: Ledger, statement: Select[Any]) -> Iterator[Mapping[str, Any]]:
     with ledger.database.read() as connection:
         for row in connection.execute(statement).mappings():
-            yield {**row, "id": str(row["id"])} if "id" in row else {**row}
+            told = {**row, "id": str(row["id"])} if "id" in row else {**row}
+            yield {**told, "value": math.nan} if row.get("is_nan") else told  # kept as 0
 
 
 def _params(ledger: Ledger) -> Iterator[Mapping[str, Any]]:
     """Give a row per parameter of a run: texts as they are, all else as JSON."""
+    kept: dict[str, dict[str, str]] = {}  # as they came: a run's record has them at its end
+    for row in _rows_of(ledger, select(run_params)):
+        kept.setdefault(row["run"], {})[row["name"]] = row["value"] if row["json"] is None else row["json"]
     for run in ledger.list_runs(newest_first=False):
-        for name, value in run.params.items():
-            told = value if isinstance(value, str) else canonical_json(value).decode()
-            yield {"run": run.id, "name": name, "value": told}
+        told = {
+            name: value if isinstance(value, str) else canonical_json(value).decode()
+            for name, value in run.params.items()
+        }
+        for name, value in {**told, **kept.get(run.id, {})}.items():
+            yield {"run": run.id, "name": name, "value": value}
 
 
 def _kept_results(ledger: Ledger) -> Iterator[Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from noria.triggers.declarations import Decay, Scheduled, Stale, Trigger, leaves
 from noria.triggers.reconcile import Decision, reconcile
 from noria.workspace.feature_needs import deployed_specs
 from noria.workspace.freshness import FreshnessWatch
+from noria.workspace.tracking_verbs import move_left_behind
 from noria.workspace.up_features import FeatureFollowers
 from noria.workspace.up_jobs import Argv, Runner, pipeline_argv
 from noria.workspace.up_leadership import Leadership
@@ -242,6 +243,7 @@ class Up:
         if time.monotonic() > self._mark_at:
             self._mark_at = time.monotonic() + _MARK_EVERY_S
             self._project.ledger.mark_killed()
+            move_left_behind(self._project, self._project.ledger)
         if time.monotonic() > self._fresh_at:
             self._fresh_at = time.monotonic() + _FRESH_EVERY_S
             self._freshness.look()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from noria.clock import parse_instant
 from noria.errors import NoriaError
-from noria.workspace.feature_parity import ParityReport, verify_deployment
 from noria.workspace.feature_records import BROKEN, CHECKED
 from noria.workspace.up_leadership import Leadership
 from noria.workspace.up_records import Notice, NoticeKind
 
 if TYPE_CHECKING:
+    from noria.workspace.feature_parity import ParityReport
     from noria.workspace.project import Project
 
 __all__ = ["ParityWatch"]
@@ -106,6 +106,8 @@ class ParityWatch:
 
     def _verify(self, environment: str, deployment: str) -> None:
         subject = f"{environment}/{deployment}"
+        from noria.workspace.feature_parity import verify_deployment  # loads what reads tables: 40 MB
+
         last = self._project.ledger.list_events(verb=CHECKED, subject=subject, newest_first=True, limit=1)
         since = parse_instant(last[0].payload["until"]) if last else None
         report = verify_deployment(
@@ -114,7 +116,7 @@ class ParityWatch:
         if report.until is not None:
             self._record(report, subject)
 
-    def _record(self, report: ParityReport, subject: str) -> None:
+    def _record(self, report: "ParityReport", subject: str) -> None:
         told, payload, at = report.told(), report.payload(), self._project.clock.now()
         verbs = (
             [BROKEN, CHECKED] if report.is_broken else [CHECKED]
