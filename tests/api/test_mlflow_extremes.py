@@ -173,3 +173,12 @@ def test_the_name_of_an_experiment_that_is_not_there_names_no_other(client: Clie
     status, answer = client.ask("GET", f"{API}/experiments/get-by-name?experiment_name=night", kind=None)
     assert (status, answer["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
     assert answer["message"].startswith("Could not find experiment with name 'night'")
+
+
+def test_a_body_that_is_too_large_is_refused(client: Client) -> None:
+    run, much = client.run(), "x" * (4 << 20)
+    status, code, message = client.refused("/runs/set-tag", run_id=run, key="a", value=much)
+    assert (status, code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "larger than 4194304 bytes" in message
+    dataset = {"name": "d", "digest": "1", "source_type": "x", "source": "s", "profile": much}
+    client.post("/runs/log-inputs", run_id=run, datasets=[{"dataset": dataset}])

@@ -94,7 +94,7 @@ def port(project: Project) -> Iterator[int]:
     [
         ("text/csv", CSV.encode()),
         ("text/csv; charset=utf-16", CSV.encode("utf-16")),
-        ("text/csv", gzip.compress(CSV.encode())),
+        ("text/csv", gzip.compress(CSV.encode(), mtime=0)),
         ("text/tab-separated-values", CSV.replace(",", "\t").encode()),
         ("application/x-ndjson", LINES.encode()),
         ("application/json", f"[{LINES.replace(chr(10), ',')}]".encode()),
@@ -170,8 +170,8 @@ REFUSED: list[tuple[str, bytes]] = [
     ("text/csv", b"\xff\xfe\x00"),
     ("text/csv", b"\xe9,n\na,1\n"),
     ("text/csv; charset=utf-16", b"\xff\xfe\xff"),
-    ("text/csv", gzip.compress(CSV.encode())[:-9]),
-    ("text/csv", gzip.compress(CSV.encode())[:12] + b"x" * 30),
+    ("text/csv", gzip.compress(CSV.encode(), mtime=0)[:-9]),
+    ("text/csv", gzip.compress(CSV.encode(), mtime=0)[:12] + b"x" * 30),
     ("text/csv", b"PK\x03\x04 no archive"),
     ("text/csv", b"BZh9 no archive"),
     ("text/csv", b"\xfd7zXZ\x00 no archive"),
@@ -230,8 +230,8 @@ def _bomb_of_parquet(values: list[str], places: list[int]) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        ("text/csv", gzip.compress(b"id,n,sold_at\n" + b"\n" * 40_000_000)),
-        ("text/csv", gzip.compress(b"id,n,sold_at\n" + b"k,1,2024-01-01T00:00:00Z\n" * 500_000)),
+        ("text/csv", gzip.compress(b"id,n,sold_at\n" + b"\n" * 40_000_000, mtime=0)),
+        ("text/csv", gzip.compress(b"id,n,sold_at\n" + b"k,1,2024-01-01T00:00:00Z\n" * 500_000, mtime=0)),
         ("application/x-ndjson", bz2.compress(b" " * 20_000_000)),
         ("application/json", lzma.compress(b"[" + b" " * 20_000_000)),
         ("application/vnd.apache.parquet", _bomb_of_parquet(["x" * 5_000_000], [0] * 10)),
@@ -253,7 +253,7 @@ def test_what_is_unpacked_is_bounded(
         "the body is more than 8 MiB once it is unpacked, so nothing of it was taken; send fewer rows at once"
     )
     assert not project.lake.exists("sales")
-    assert push(port, gzip.compress(CSV.encode()))[1]["state"] == "landed"
+    assert push(port, gzip.compress(CSV.encode(), mtime=0))[1]["state"] == "landed"
 
 
 def test_what_is_refused_is_told(project: Project, port: int, monkeypatch: pytest.MonkeyPatch) -> None:

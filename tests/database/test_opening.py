@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 import noria.ledger.tables
 import noria.pipelines.tables
@@ -361,3 +361,22 @@ def test_a_scrub_while_somebody_reads_an_older_state_says_that_it_is_not_done(no
         assert not notes.scrub()
         assert _count(connection) == 0
     assert notes.scrub()
+
+
+def test_what_ctrl_c_cut_off_keeps_nobody_from_writing(notes: Database, tmp_path: Path) -> None:
+    def interrupt(_connection: Connection, _cursor: object, statement: str, *_others: object) -> None:
+        if "RETURNING" in statement:
+            raise KeyboardInterrupt
+
+    engine = notes._opened.engine
+    event.listen(engine, "after_cursor_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt) as held, notes.write() as connection:
+        connection.execute(text("INSERT INTO notes VALUES ('b') RETURNING note"))
+    event.remove(engine, "after_cursor_execute", interrupt)
+    other = sqlite3.connect(tmp_path / "noria.db", timeout=0.0)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    assert held.traceback  # has held the statement all the time
+    with notes.write() as connection:
+        _note(connection)
+        assert _count(connection) == 1

@@ -19,7 +19,7 @@ import noria
 from noria.clock import WallClock
 from noria.errors import ConfigError, Conflict, LeaseHeld, NotFound, ProjectNotFound
 from noria.ledger.store import Ledger
-from noria.records import RunId, RunState
+from noria.records import Run, RunId, RunState
 from noria.storage.local import LocalStorage
 from noria.tracking.active_run import ActiveRun
 from noria.tracking.artifacts import ArtifactStore
@@ -245,6 +245,31 @@ def test_a_run_that_somebody_else_closes_ends_no_training(
     assert run.run.state is state
     assert TrackingStore(stores.ledger.database).latest_points(run.id)["loss"].value == 1
     assert ("somebody else has closed the run" in caplog.text) == (state is RunState.FAILED)
+
+
+@pytest.mark.parametrize("is_closed_before", [True, False])
+def test_ctrl_c_while_a_run_is_closed_leaves_none_open(
+    stores: RunStores, monkeypatch: pytest.MonkeyPatch, is_closed_before: bool
+) -> None:
+    close, left = Ledger.finish_run, [1]
+
+    def interrupted(ledger: Ledger, *ids: str, **told: Any) -> Run:
+        if left and not is_closed_before:
+            left.clear()
+            raise KeyboardInterrupt
+        run = close(ledger, *ids, **told)
+        if left:
+            left.clear()
+            raise KeyboardInterrupt
+        return run
+
+    monkeypatch.setattr(Ledger, "finish_run", interrupted)
+    with pytest.raises(KeyboardInterrupt), start(stores) as run:
+        run.log_metric("loss", 1)
+    wanted = RunState.FINISHED if is_closed_before else RunState.CANCELLED
+    assert run.run == stores.ledger.get_run(run.id)
+    assert (run.run.state, run.run.metrics) == (wanted, {"loss": 1})
+    assert list(stores.spools.iterdir()) == []
 
 
 def test_a_parameter_does_not_change(stores: RunStores) -> None:

@@ -42,6 +42,20 @@ def test_runs_are_found_by_a_filter_in_order(project: library.Project) -> None:
         project.runs.search("metrics.auc >")
 
 
+def test_one_is_as_good_as_a_list_of_one(project: library.Project) -> None:
+    one = _log(project, "a", 0.5, leaves=31)
+    (found,) = project.runs.search(experiments="night", order_by="metrics.auc DESC")
+    assert found.id == one
+    assert project.runs.compare(one)["run"].to_pylist() == [one]
+
+
+def test_a_name_moves_no_terminal(project: library.Project, noria: Run) -> None:
+    _log(project, "a\x1b[31m\rb\x9b2J", 0.5, leaves=31)
+    shown = noria("run", "search", "--project", project.root).stdout
+    assert "a\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}b" in shown
+    assert not {"\x1b", "\r", "\x9b"} & {*shown}
+
+
 def test_runs_are_compared_in_a_table(project: library.Project) -> None:
     ids = [_log(project, "a", 0.5, leaves=31), _log(project, "b", math.nan, leaves=63)]
     with tracked_run(project.ledger, "train", "bare", params={"only": "here"}) as bare:

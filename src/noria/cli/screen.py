@@ -45,6 +45,9 @@ _NARROWEST_COLUMN = 12
 _WRITTEN_DIGITS = 12  # a number of more was computed, most likely
 _INEXACT_FROM = 1e15  # a float holds no more whole digits
 _TINY_BELOW = 1e-4
+_TAME = {
+    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -260,7 +263,7 @@ def _write(text: str, *, style: str = "") -> None:
 
         console().print(Text(text, style=style))
     else:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{_tame(text)}\n")
 
 
 def _padded(cell: str, width: int, ends_at_edge: bool) -> str:
@@ -290,4 +293,9 @@ def _shown(value: object) -> str:
         case float():
             return shorten(value)
         case _:
-            return " ".join(str(value).split("\n"))
+            return _tame(" ".join(str(value).split("\n")))
+
+
+def _tame(text: str) -> str:
+    """Take from a text what moves a terminal's cursor or its colours: names come from anywhere."""
+    return text if text.isascii() and text.isprintable() else text.translate(_TAME)

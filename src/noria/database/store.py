@@ -223,6 +223,7 @@ class _Opened:
         self.engine = create_engine(url, poolclass=QueuePool, pool_size=0)
         if _is_sqlite(url):
             event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "close", _let_go_sqlite)
         event.listen(self.engine, "begin", _begin_sqlite if _is_sqlite(url) else _begin_postgresql)
         self.reader = self.engine.execution_options(noria_writes=False)
         self.writer = self.engine.execution_options(noria_writes=True)
@@ -252,6 +253,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     _set_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _let_go_sqlite(connection: Any, _record: object) -> None:
+    """End what Ctrl-C has cut off: closing alone keeps the lock while a traceback holds a statement."""
+    connection.rollback()
 
 
 def _set_wal(connection: Any) -> None:

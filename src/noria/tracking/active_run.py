@@ -325,6 +325,12 @@ class ActiveRun(RunFiles):
     ) -> None:
         try:
             running.__exit__(kind, error, trace)
+        except KeyboardInterrupt as err:  # left open, it could not go on before this process ends
+            try:
+                running.__exit__(type(err), err, err.__traceback__)
+            except Conflict:  # it was closed just before
+                self._closed_elsewhere = self._begun[0].ledger.get_run(running.id)
+            raise
         except Conflict as err:  # is no reason to end what was trained
             _LOG.warning("somebody else has closed the run: %s; what was logged to it is kept", err)
             self._closed_elsewhere = self._begun[0].ledger.get_run(running.id)

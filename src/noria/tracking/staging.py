@@ -59,9 +59,9 @@ class StagedFile:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the files whose writers died."""
+    """Remove the files whose writers died. What is no such file, as a link, stays and is not followed."""
     for path in folder.glob(f"{_PREFIX}*"):
-        with suppress(FileNotFoundError, BlockingIOError):  # closed meanwhile, or its writer is at it
+        with suppress(OSError):  # closed meanwhile, its writer is at it, or somebody else has put it there
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -67,8 +67,8 @@ class Runs:
         self,
         filter: str = "",
         *,
-        experiments: Sequence[str] | None = None,
-        order_by: Sequence[str] = (),
+        experiments: str | Sequence[str] | None = None,
+        order_by: str | Sequence[str] = (),
         limit: int = 100,
     ) -> list[Run]:
         """Find runs of experiments that are not deleted, the newest first unless `order_by` says otherwise.
@@ -78,9 +78,9 @@ class Runs:
         filter
             Such as `metrics.auc > 0.7 AND params.model = 'lgbm'`.
         experiments
-            Their names; default: all.
+            Their names, or one; default: all.
         order_by
-            Such as `["metrics.auc DESC"]`.
+            Such as `"metrics.auc DESC"`, or several.
 
         Raises
         ------
@@ -91,17 +91,19 @@ class Runs:
         """
         ledger = self._project.ledger
         book = ExperimentBook(ledger)
-        folders = book.list_all() if experiments is None else [book.get(each) for each in experiments]
+        folders = (
+            book.list_all() if experiments is None else [book.get(each) for each in _several(experiments)]
+        )
         numbers = [int(each.id) for each in folders]
         with ledger.database.read() as connection:
-            page = search_runs(connection, numbers, filter=filter, order_by=order_by, limit=limit)
+            page = search_runs(connection, numbers, filter=filter, order_by=_several(order_by), limit=limit)
             return [ledger.get_run(each) for each in page.runs]
 
-    def compare(self, references: Iterable[str]) -> "pa.Table":
+    def compare(self, references: str | Iterable[str]) -> "pa.Table":
         """Give runs as a table: a row each, a column for each parameter, metric and tag. Raises as `get`."""
         from noria.workspace.run_comparison import compare_runs
 
-        return compare_runs(self._project, [self.get(each) for each in references])
+        return compare_runs(self._project, [self.get(each) for each in _several(references)])
 
     def diff(self, one: str, other: str) -> "RunDifference":
         """Tell what two runs differ in. Raises as `get`."""
@@ -249,3 +251,7 @@ def read_params(run: Run) -> Mapping[str, Any]:
         )
     params: Mapping[str, Any] = run.params["params"]
     return params
+
+
+def _several(given: str | Iterable[str]) -> list[str]:
+    return [given] if isinstance(given, str) else [*given]

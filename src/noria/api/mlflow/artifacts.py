@@ -163,6 +163,7 @@ class Download(FileResponse):
     def __init__(self, artifact: Artifact, file: Path) -> None:
         headers = {
             "x-content-type-options": "nosniff",
+            "cross-origin-resource-policy": "same-origin",  # a script of a foreign page may not include it
             "etag": f'"{artifact.sha256}"',
             "last-modified": format_datetime(artifact.put_at, usegmt=True),
         }

@@ -9,7 +9,7 @@ from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.artifacts import files_object
 from noria.api.mlflow.errors import MlflowFault
 from noria.api.mlflow.experiments import check_max_results, folder_numbers
-from noria.api.mlflow.requests import Text
+from noria.api.mlflow.requests import LARGE_BODY_BYTES, Text
 from noria.api.mlflow.wire import metric_object, tag_objects, to_ms
 from noria.database.store import Database
 from noria.errors import BadPath
@@ -136,14 +136,14 @@ class LoggedModelEndpoints:
     def endpoints(self) -> Iterator[Endpoint]:
         """Give what is answered."""
         one = "/logged-models/{model_id}"
-        yield Endpoint(("POST",), "/logged-models", _Create, self.create)
+        yield Endpoint(("POST",), "/logged-models", _Create, self.create, LARGE_BODY_BYTES)
         yield Endpoint(("POST",), "/logged-models/search", _Search, self.search)
         yield Endpoint(("GET",), one, _Get, self.get)
         yield Endpoint(("PATCH",), one, _Finish, self.finish)
         yield Endpoint(("DELETE",), one, _ById, self.delete)
-        yield Endpoint(("PATCH",), f"{one}/tags", _PutTags, self.put_tags)
+        yield Endpoint(("PATCH",), f"{one}/tags", _PutTags, self.put_tags, LARGE_BODY_BYTES)
         yield Endpoint(("DELETE",), f"{one}/tags/{{tag_key}}", _DeleteTag, self.delete_tag)
-        yield Endpoint(("POST",), f"{one}/params", _AddParams, self.add_params)
+        yield Endpoint(("POST",), f"{one}/params", _AddParams, self.add_params, LARGE_BODY_BYTES)
         yield Endpoint(("GET",), f"{one}/artifacts/directories", _List, self.list_files)
         yield Endpoint(("POST",), "/runs/outputs", _LogOutputs, self.log_outputs)
         yield Endpoint(("POST",), "/runs/log-model", _LogModel, self.log_model)

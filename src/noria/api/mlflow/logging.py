@@ -8,7 +8,7 @@ import msgspec
 
 from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.errors import MlflowFault
-from noria.api.mlflow.requests import Text
+from noria.api.mlflow.requests import LARGE_BODY_BYTES, Text
 from noria.api.mlflow.wire import CONTEXT_TAG, from_ms, metric_object, number_of
 from noria.records import RunId
 from noria.tracking.histories import HistoryReader
@@ -143,7 +143,7 @@ class LoggingEndpoints:
         yield Endpoint(("POST",), "/runs/set-tag", _LogText, self.set_tag)
         yield Endpoint(("POST",), "/runs/delete-tag", _DeleteTag, self.delete_tag)
         yield Endpoint(("POST",), "/runs/log-batch", _LogBatch, self.log_batch, _MAX_BATCH_BYTES)
-        yield Endpoint(("POST",), "/runs/log-inputs", _LogInputs, self.log_inputs)
+        yield Endpoint(("POST",), "/runs/log-inputs", _LogInputs, self.log_inputs, LARGE_BODY_BYTES)
         yield Endpoint(("GET",), "/metrics/get-history", _GetHistory, self.history)
         yield Endpoint(("GET",), "/metrics/get-history-bulk-interval", _GetIntervals, self.intervals)
 

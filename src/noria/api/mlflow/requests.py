@@ -9,9 +9,10 @@ import msgspec
 
 from noria.api.mlflow.errors import MlflowFault
 
-__all__ = ["MAX_BODY_BYTES", "Text", "decoded", "is_json"]
+__all__ = ["LARGE_BODY_BYTES", "MAX_BODY_BYTES", "Text", "decoded", "is_json"]
 
-MAX_BODY_BYTES = 32 << 20  # a profile of a dataset has up to 16 MB
+MAX_BODY_BYTES = 4 << 20  # each is held in memory, of every client at once
+LARGE_BODY_BYTES = 32 << 20  # a profile of a dataset has up to 16 MB
 T = TypeVar("T", bound=msgspec.Struct)
 _MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$([^`]*)`)?")
 _AT = re.compile(r"(.*) - at `\$\.?([^`]*)`", re.DOTALL)
