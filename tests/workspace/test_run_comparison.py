@@ -100,7 +100,11 @@ def test_the_commands_say_the_same(project: library.Project, noria: Run) -> None
     one, other = _log(project, "first", 0.5, leaves=31), _log(project, "second", 0.75, leaves=63)
     found = noria("run", "search", "metrics.auc > 0.6", "--project", project.root)
     assert (found.returncode, "second" in found.stdout, "first" in found.stdout) == (0, True, False)
-    rows = json.loads(noria("run", "search", "--json", "--project", project.root).stdout)
+    with tracked_run(project.ledger, "train", "rich", experiment="night") as tracked:
+        tracked.log_metrics({f"m{each}": each for each in range(9)})
+    shown = noria("run", "search", "metrics.m8 > 1", "--order-by", "metrics.m7", "--project", project.root)
+    assert "m7 7, m8 8, m0 0, m1 1, and 5 more" in " ".join(shown.stdout.split())
+    rows = json.loads(noria("run", "search", "metrics.auc > 0", "--json", "--project", project.root).stdout)
     assert [each["name"] for each in rows] == ["second", "first"]
     shown = noria("run", "diff", one, other, "--project", project.root)
     assert shown.returncode == 0

@@ -49,7 +49,8 @@ def search_runs(
         screen.line("There is no such run.")
         return
     columns = ["run", "name", "state", "started", "metrics", "parameters"]
-    screen.table(columns, [_row(each) for each in table.to_pylist()], wrap="parameters")
+    asked = " ".join([filter, *(order_by or ())])
+    screen.table(columns, [_row(each, asked) for each in table.to_pylist()], wrap="parameters")
 
 
 def diff_runs(
@@ -106,7 +107,7 @@ def _told(value: str | float | None) -> str:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _row(run: dict[str, Any]) -> tuple[str, ...]:
+def _row(run: dict[str, Any], asked: str) -> tuple[str, ...]:
     from noria.cli import screen
 
     return (
@@ -114,16 +115,15 @@ def _row(run: dict[str, Any]) -> tuple[str, ...]:
         run["name"],
         run["state"],
         screen.instant(run["started_at"]),
-        _figures(run, "metrics."),
-        _figures(run, "params."),
+        _figures(run, "metrics.", asked),
+        _figures(run, "params.", asked),
     )
 
 
-def _figures(run: dict[str, Any], prefix: str) -> str:
-    found = [
-        f"{name.removeprefix(prefix)} {_told(value)}"
-        for name, value in run.items()
-        if name.startswith(prefix) and value is not None
-    ]
+def _figures(run: dict[str, Any], prefix: str, asked: str) -> str:
+    """Give the first figures of a run: those that are asked about, then others."""
+    names = [name for name, value in run.items() if name.startswith(prefix) and value is not None]
+    names.sort(key=lambda name: name not in asked)
+    found = [f"{name.removeprefix(prefix)} {_told(run[name])}" for name in names]
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
