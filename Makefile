@@ -70,7 +70,7 @@ lock:
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock
 	printf "lifetimes==0.11.3\nnycflights13==0.0.3\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
-	printf "mlflow==3.17.2\nlightgbm\nscikit-learn\nxgboost-cpu\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-mlflow.lock
+	printf "mlflow==3.17.2\nlightgbm\nonnx\nonnxruntime\nscikit-learn\nskops\nxgboost-cpu\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-mlflow.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-uv $(MLFLOW) $(DEMO_DIR) .bench-peers
