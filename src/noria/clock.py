@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _LONGEST_S = 10_000 * 366 * 86_400  # microseconds of an instant, less it, are 64 bits
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+)([smhdw])")
@@ -92,7 +93,7 @@ def to_micros(instant: datetime) -> int:
     """
     if instant.tzinfo is None:
         raise ValueError(f"{instant!r} has no time zone; noria speaks aware UTC only")
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    return (instant - _EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:

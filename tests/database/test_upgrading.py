@@ -23,7 +23,7 @@ from noria.tracking.store import TrackingStore
 
 AT_US = to_micros(datetime(2024, 3, 1, tzinfo=UTC))
 RUN, OTHER = RunId("a" * 32), RunId("b" * 32)
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -123,3 +123,23 @@ def test_models_of_before_are_found_by_clients(url: str) -> None:
         (latest,) = found.latest
         assert (latest.number, latest.source, latest.run) == (2, "noria:/model/late:2", RUN)
         catalogue.create("early")
+
+
+def _fill_labels(connection: Connection) -> None:
+    """Give a model of a client, as revision 0004 keeps it."""
+    _fill_models(connection)
+    model = text("""INSERT INTO registered_models (id, name, ledger_name, created_at, updated_at)
+        VALUES (1, 'late', 'late', :at, :at)""")
+    version = text("""INSERT INTO model_versions
+            (version, model, number, source, location, stage, created_at, updated_at)
+        VALUES ('project/model/late:2', 1, 2, 's3://b/c', 's3://b/c', 'Staging', :at, :at)""")
+    for each in (model, version):
+        connection.execute(each, {"at": AT_US})
+
+
+def test_versions_of_before_were_registered_whole(url: str) -> None:
+    _make(url, "0004", _fill_labels)
+    with Database.open(url) as database:
+        (found,) = ModelCatalogue(Ledger(database, clock=WallClock())).get("late").latest
+        assert (found.number, found.stage.value, found.source) == (2, "Staging", "s3://b/c")
+        assert (found.status, found.status_message, found.owner) == ("READY", None, None)

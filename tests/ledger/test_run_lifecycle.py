@@ -12,6 +12,7 @@ from noria.clock import WallClock
 from noria.database.store import Database
 from noria.errors import Conflict, LeaseHeld, NotFound
 from noria.ledger import processes, running, runs
+from noria.ledger.acting import acting_as
 from noria.ledger.processes import Process, is_gone, this_process
 from noria.ledger.store import Ledger
 from noria.ledger.tables import heartbeats
@@ -238,8 +239,10 @@ def test_the_run_of_a_killed_process_is_marked_killed_at_once(ledger: Ledger, da
     child, run_id = _start_elsewhere(database)
     assert ledger.mark_killed() == []
     _kill(child)
-    killed = ledger.mark_killed()
+    with acting_as("person:ada"):  # who happens to look
+        killed = ledger.mark_killed()
     assert [run.id for run in killed] == [run_id]
+    assert ledger.list_events(verb="run.killed")[0].actor != "person:ada"
     assert killed[0].state is RunState.KILLED
     assert killed[0].error is not None
     assert f"pid {child.pid}" in killed[0].error

@@ -57,11 +57,11 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visiting(chromium: Any) -> Visiting:
-    """Give a function that opens a file as a reader would: `with visiting(path) as visit`."""
+    """Give a function that opens a file, or a URL, as a reader would: `with visiting(path) as visit`."""
 
     @contextmanager
     def visit(
-        path: Path,
+        path: Path | str,
         *,
         scheme: Literal["light", "dark"] = "light",
         size: tuple[int, int] = (1280, 900),
@@ -82,7 +82,7 @@ def visiting(chromium: Any) -> Visiting:
                 "console",
                 lambda said: made.complaints.append(said.text) if said.type == "error" else None,
             )
-            made.page.goto(path.as_uri())
+            made.page.goto(path if isinstance(path, str) else path.as_uri())
             yield made
         finally:
             context.close()

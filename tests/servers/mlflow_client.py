@@ -18,9 +18,13 @@ RunProgram = Callable[..., str]
 @pytest.fixture
 def mlflow_program(tmp_path: Path) -> RunProgram:
     """Give a function that runs a program with the client, and gives what it printed."""
+    return program_runner(tmp_path / "client")
+
+
+def program_runner(home: Path) -> RunProgram:
+    """Give what `mlflow_program` does, for fixtures of several tests; the client lives in a new folder."""
     if not _PYTHON.exists():
         pytest.skip("there is no MLflow client: `make servers` installs it")
-    home = tmp_path / "client"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MLFLOW"))}
 

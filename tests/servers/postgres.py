@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,7 +60,7 @@ class Postgres:
         assert done.returncode == 0, f"{program}: {done.stdout}\n{done.stderr}"
 
 
-def _missing() -> str | None:
+def missing_postgres() -> str | None:
     """Say why there is no PostgreSQL here, if that is so."""
     if not _PROGRAMS:
         return "PostgreSQL is not installed: apt-get install -y --no-install-recommends postgresql"
@@ -83,12 +84,9 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Postgres]:
-    """Give a running server. What it wrote need not survive a power loss here."""
-    reason = _missing()
-    if reason is not None:
-        pytest.skip(reason)
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """Give a server of one's own. What it wrote need not survive a power loss."""
     folder = Path(tempfile.mkdtemp(prefix="noria-pg-"))  # short: the path of a socket has 107 bytes at most
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
@@ -102,6 +100,16 @@ def postgres_server() -> Iterator[Postgres]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """Give a running server."""
+    reason = missing_postgres()
+    if reason is not None:
+        pytest.skip(reason)
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def translated_faults(location: str) -> Iterator[None]:
             raise DiskFull(location) from err
         if _sqlstate(err) == _TOO_LONG:
             told = str(err.orig).partition("\n")[0]
-            raise ConfigError(f"a name is too long for {location}: {told}; shorten it") from err
+            raise ConfigError(f"a name is too long for the database: {told}; shorten it") from err
         advice = next((text for start, text in _ADVICE.items() if name.startswith(start)), None)
         if advice is None and not (isinstance(err, OperationalError) and not name):
             raise

@@ -27,8 +27,8 @@ def current_revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def upgrade_tables(connection: Connection, *, location: str) -> None:
-    """Bring the tables to `newest_revision` inside the caller's transaction.
+def upgrade_tables(connection: Connection, *, location: str, revision: str | None = None) -> None:
+    """Bring the tables to `newest_revision`, or to an older one, inside the caller's transaction.
 
     The caller's transaction is the only one that may write, so the second of two processes that start at once
     waits here and then finds nothing to do; a kill leaves the tables as they were.
@@ -38,7 +38,7 @@ def upgrade_tables(connection: Connection, *, location: str) -> None:
     StoreError
         If the database was written by a newer noria.
     """
-    current, wanted = current_revision(connection), newest_revision()
+    current, wanted = current_revision(connection), revision or newest_revision()
     if current == wanted:
         return
     if current is not None and current > wanted:
@@ -53,4 +53,4 @@ def upgrade_tables(connection: Connection, *, location: str) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, wanted)

@@ -21,8 +21,10 @@ __all__ = ["Database"]
 
 _BUSY_S = 60.0  # how long one attempt waits for another writer
 _PATIENCE_S = 240.0  # how long all attempts together do
+_CACHE_KIB = 6_000  # of pages, for each connection of SQLite: what 100 runs of a page have logged is in less
 _READERS_S = 2.0  # how long a scrub waits for those that read an older state
 _WRITER_KEY = 0x6E6F726961  # "noria": PostgreSQL's advisory lock that makes writers queue
+_REPEATABLE_READ = 3  # as `psycopg.IsolationLevel` has it
 _FORGOTTEN: list["_Opened"] = []  # of the parent process: closing its connections here would harm it
 
 
@@ -43,13 +45,15 @@ class Database:
         self._renewing = threading.Lock()
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, are_tables_made: bool = True) -> Self:
         """Open a database, make it if it is not there, and bring its tables up to date.
 
         Parameters
         ----------
         url
             `sqlite:///RELATIVE/PATH.db`, `sqlite:////ABSOLUTE/PATH.db` or `postgresql://…`.
+        are_tables_made
+            Whether its tables are looked at: else whoever opens it makes them, as a restore does.
 
         Raises
         ------
@@ -76,7 +80,8 @@ class Database:
         except ModuleNotFoundError as err:
             raise ConfigError(f"database {location} needs the package {err.name}; install it") from err
         try:
-            database._bring_up_to_date()
+            if are_tables_made:
+                database._bring_up_to_date()
         except BaseException:
             database.close()
             raise
@@ -133,6 +138,7 @@ class Database:
             return
         with translated_faults(self.location), opened.reader.connect() as connection:
             yield connection
+            connection.commit()  # nothing; but psycopg forgets at a rollback what it has prepared
 
     def look(self, statement: Executable, parameters: Mapping[str, object]) -> Any:
         """Give the first value of one statement's first row, None if there is none; no transaction is begun.
@@ -143,7 +149,9 @@ class Database:
         if opened.local.writing is not None:
             return opened.local.writing.execute(statement, parameters).scalar()
         with translated_faults(self.location), opened.looker.connect() as connection:
-            return connection.execute(statement, parameters).scalar()
+            found = connection.execute(statement, parameters).scalar()
+            connection.commit()
+            return found
 
     def scrub(self) -> bool:
         """Write SQLite's file anew, so that no byte is left of what was deleted; nobody is kept from reading.
@@ -219,11 +227,14 @@ class _Opened:
         self.pid = os.getpid()
         self.local = _Local()
         self.turn = threading.Lock()  # threads of one process queue here, fairly and without polling
-        # pool_size 0: as many connections as there are threads at it, kept open for the next time
-        self.engine = create_engine(url, poolclass=QueuePool, pool_size=0)
+        # pool_size 0: as many connections as there are threads at it, kept open for the next time; the one
+        # that was used last goes first, which has statements prepared and pages at hand
+        self.engine = create_engine(url, poolclass=QueuePool, pool_size=0, pool_use_lifo=True)
         if _is_sqlite(url):
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "close", _let_go_sqlite)
+        else:
+            event.listen(self.engine, "connect", _prepare_postgresql)
         event.listen(self.engine, "begin", _begin_sqlite if _is_sqlite(url) else _begin_postgresql)
         self.reader = self.engine.execution_options(noria_writes=False)
         self.writer = self.engine.execution_options(noria_writes=True)
@@ -252,7 +263,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_S * 1000)}")
     _set_wal(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    """Keep to one process of the server: a page is found sooner than further ones have started."""
+    connection.execute("SET max_parallel_workers_per_gather = 0")
+    connection.commit()
 
 
 def _let_go_sqlite(connection: Any, _record: object) -> None:
@@ -282,12 +300,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _begin_postgresql(connection: Connection) -> None:
     is_writer = connection.get_execution_options().get("noria_writes", True)
-    if is_writer is None:
-        return
+    driver: Any = connection.connection.driver_connection
+    is_reader = is_writer is False
+    if driver.read_only is not (is_reader or None):  # goes with the BEGIN; a SET would be asked by itself
+        driver.isolation_level = _REPEATABLE_READ if is_reader else None
+        driver.read_only = is_reader or None
     if is_writer:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITER_KEY})")
-    else:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 def _read_url(url: str) -> URL:

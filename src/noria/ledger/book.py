@@ -10,6 +10,7 @@ from pathlib import Path
 from noria.clock import Clock
 from noria.database.store import Database
 from noria.ledger import chain
+from noria.ledger.acting import acting_user
 from noria.ledger.code import CodeState, capture_code
 from noria.records import RunId
 from noria.storage.contract import Storage
@@ -49,10 +50,14 @@ class Book:
 
     @contextmanager
     def change(self, at: datetime | None, *, actor: str | None = None) -> Iterator[chain.Change]:
-        """Give a change for the block: one transaction, at the clock's instant if none is given."""
+        """Give a change for the block: one transaction, at the clock's instant if none is given.
+
+        Its events are those of the user on whose behalf this context acts, if there is one, else of `actor`.
+        """
         instant = as_utc(self.clock.now() if at is None else at)
         with self.database.write() as connection:
-            yield chain.Change(connection, self.scope, instant, datetime.now(UTC), actor or user())
+            who = acting_user() or actor or user()
+            yield chain.Change(connection, self.scope, instant, datetime.now(UTC), who)
 
     def code_state(self) -> CodeState:
         """Give what runs of this process say about their code; its texts are then in the storage."""

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from noria.ledger import runs
+from noria.ledger.acting import acting_as
 from noria.ledger.book import Book
 from noria.ledger.code import CodeState
 from noria.ledger.whole_runs import WholeRun, record_whole_runs
@@ -137,7 +138,7 @@ class RunBook(Book):
         with self.database.read() as connection:
             if not runs.dead_runs_exist(connection, self.scope, datetime.now(UTC)):
                 return []
-        with self.change(None) as change:
+        with acting_as(None), self.change(None) as change:  # who has found it has not done it
             killed = runs.kill_dead_runs(change)
             for each in killed:
                 self.tell_of(each.id)

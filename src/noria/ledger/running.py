@@ -74,12 +74,15 @@ class Running:
         Parameters that become known at work; they are added to those given.
     cost_before : Cost or None
         What the run cost before it was resumed; what it costs now is added to that.
+    patience_s : float
+        How long closing it tries while the database is away.
     """
 
     def __init__(self, book: RunBook, start: Callable[[], Run]) -> None:
         self.metrics: dict[str, float] = {}
         self.params: dict[str, Any] = {}
         self.cost_before: Cost | None = None
+        self.patience_s = _PATIENCE_S
         self._book, self._start = book, start
         self._run: Run | None = None
         self._ended = threading.Event()
@@ -144,7 +147,7 @@ class Running:
             wall_s=before.wall_s + time.perf_counter() - self._began,
         )
         text = None if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
-        patience_s = 0.0 if isinstance(error, StoreError) else _PATIENCE_S
+        patience_s = 0.0 if isinstance(error, StoreError) else self.patience_s
         ends, pause = time.monotonic() + patience_s, 0.2
         while True:
             try:

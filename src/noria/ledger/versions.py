@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
-from noria.errors import NotFound
+from noria.errors import Conflict, NotFound
 from noria.ledger.chain import Change
 from noria.ledger.rows import encode_json, row_digest, row_key, to_edge, to_version
 from noria.ledger.runs import get_run, started_by
@@ -51,8 +51,12 @@ def record_version(
     run: str | None,
     facts: Mapping[str, Any] | None,
     cause: str | None,
+    number: int | None = None,
 ) -> Version:
-    """Record a version under the next number; the same content again gives the version it has."""
+    """Record a version under the next number; the same content again gives the version it has.
+
+    One that was numbered elsewhere keeps its number, if no other has it. Raises `Conflict`.
+    """
     if run is not None:
         get_run(change.connection, run)
         cause = cause or started_by(change.connection, run)
@@ -62,7 +66,10 @@ def record_version(
             add_edge(change, run=run, version=existing.id, role="output", cause=cause)
         return existing
     of_name = {"scope": change.scope, "kind": kind, "name": name}
-    number = (change.connection.execute(_LAST_NUMBER, of_name).scalar() or 0) + 1
+    if number is None:
+        number = (change.connection.execute(_LAST_NUMBER, of_name).scalar() or 0) + 1
+    elif change.connection.execute(_BY_NUMBER, {**of_name, "number": number}).first() is not None:
+        raise Conflict(f"there is a {kind} {name}:{number} of other content; a version never changes")
     row: dict[str, Any] = {
         "id": f"{change.scope}/{kind}/{name}:{number}",
         **of_name,

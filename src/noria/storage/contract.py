@@ -1,7 +1,7 @@
 """What every storage of blobs can do."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +51,10 @@ class Storage(Protocol):
         """Tell whether such a blob is kept (its bytes are not read)."""
         ...
 
+    def freshen(self, sha256: str) -> bool:
+        """Tell whether such a blob is kept; if so it counts as put just now, where the backend can say so."""
+        ...
+
     def remove(self, sha256: str) -> bool:
         """Remove a blob for good; False if there is none. Whoever still names it gets `NotFound` then.
 
@@ -61,6 +65,10 @@ class Storage(Protocol):
 
     def listed(self) -> Iterator[Held]:
         """Give every blob that is kept here, those of parts left out."""
+        ...
+
+    def parts(self) -> Sequence[str]:
+        """Name the parts in which something was kept, sorted."""
         ...
 
     def part(self, name: str) -> Self:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ __all__ = ["LocalStorage"]
 
 _CHUNK_BYTES = 1 << 20
 _ABANDONED_AFTER_S = 86_400
+_FRESH_S = 3_600  # what was put within this time need not be marked as put again
 _READ_ONLY = 0o444
 
 
@@ -42,7 +43,7 @@ class LocalStorage:
         sha256 = sha256_hex(data)
         path = self._path(sha256)
         with self._translated():
-            if not _holds(path, sha256):
+            if not (_holds(path, sha256) and _freshen(path)):
                 with self._staged() as staged:
                     staged.file.write(data)
                     staged.settle(path)
@@ -63,7 +64,7 @@ class LocalStorage:
                 staged.file.write(chunk)
             sha256 = digest.hexdigest()
             target = self._path(sha256)
-            if not _holds(target, sha256):
+            if not (_holds(target, sha256) and _freshen(target)):
                 staged.settle(target)
         return sha256
 
@@ -96,6 +97,11 @@ class LocalStorage:
         """Tell whether such a blob is kept."""
         return self._path(sha256).is_file()
 
+    def freshen(self, sha256: str) -> bool:
+        """Tell whether such a blob is kept; it counts as put just now."""
+        with self._translated():
+            return _freshen(self._path(sha256))
+
     def remove(self, sha256: str) -> bool:
         """Remove a blob for good; False if there is none."""
         with self._translated():
@@ -111,6 +117,11 @@ class LocalStorage:
             with suppress(FileNotFoundError):  # removed meanwhile
                 found = path.stat()
                 yield Held(path.name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    def parts(self) -> Sequence[str]:
+        """Name the parts, sorted."""
+        with self._translated():
+            return sorted(each.parent.name for each in self.root.glob("parts/*/sha256"))
 
     def part(self, name: str) -> Self:
         """Give a storage of its own below this one."""
@@ -180,6 +191,17 @@ def _holds(path: Path, sha256: str) -> bool:
         return _file_sha256(path) == sha256
     except FileNotFoundError:
         return False
+
+
+def _freshen(path: Path) -> bool:
+    """Mark what is there as put just now, so that nobody takes it for left over; False if it is gone."""
+    try:
+        if time.time() - path.stat().st_mtime > _FRESH_S:
+            with suppress(PermissionError):  # of another account, which alone may
+                os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _file_sha256(path: Path) -> str:

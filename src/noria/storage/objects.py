@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -148,6 +148,10 @@ class ObjectStorage:
                 return False
         return True
 
+    def freshen(self, sha256: str) -> bool:
+        """Tell whether such a blob is kept; an object keeps the instant at which it was written."""
+        return self.exists(sha256)
+
     def remove(self, sha256: str) -> bool:
         """Remove a blob, and what was fetched of it; False if there is none."""
         self._cache.remove(sha256)
@@ -163,6 +167,13 @@ class ObjectStorage:
             for page in obstore.list(self._store, prefix=f"{self._below}sha256"):
                 for each in page:
                     yield Held(each["path"].rpartition("/")[2], each["size"], each["last_modified"])
+
+    def parts(self) -> Sequence[str]:
+        """Name the parts, sorted."""
+        above = f"{self._below}parts"
+        with self._translated():
+            listed = obstore.list_with_delimiter(self._store, prefix=above)
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in listed["common_prefixes"])
 
     def part(self, name: str) -> Self:
         """Give a storage of its own below this one."""
