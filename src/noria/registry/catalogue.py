@@ -35,7 +35,7 @@ from noria.registry.labels import (
     text_digest,
     touch_model,
 )
-from noria.registry.tables import model_aliases, model_tags, model_versions
+from noria.registry.tables import model_aliases, model_tags, model_versions, registered_models
 
 __all__ = ["ModelCatalogue"]
 
@@ -124,6 +124,36 @@ class ModelCatalogue:
             touch_model(change, model, deleted_at=change.recorded_at)
             payload = {"name": name, "versions": count}
             change.record("model.deleted", model.ledger_name, payload=payload, cause=None)
+
+    def undelete(self, name: str, *, actor: str | None = None) -> RegisteredModel:
+        """Take the mark of deletion from the model last called so, and from the versions deleted with it.
+
+        Aliases are not there again, nor are versions that had been deleted before.
+
+        Raises
+        ------
+        NotFound
+            If no model of that name was deleted.
+        Conflict
+            If another model has the name now.
+        """
+        check_model_name(name)
+        with self._ledger.change(None, actor=actor) as change:
+            connection = change.connection
+            query = select(registered_models).where(
+                registered_models.c.name == name, registered_models.c.deleted_at.is_not(None)
+            )
+            gone = connection.execute(query.order_by(registered_models.c.deleted_at.desc()).limit(1)).first()
+            if gone is None:
+                raise NotFound("deleted model", name, ())
+            _check_free(change, name)
+            mine = (model_versions.c.model == gone.id, model_versions.c.deleted_at == gone.deleted_at)
+            back = {"deleted_at": None, "updated_at": change.recorded_at}
+            count = connection.execute(model_versions.update().where(*mine).values(back)).rowcount
+            touch_model(change, gone, deleted_at=None)
+            payload = {"name": name, "versions": count}
+            change.record("model.restored", gone.ledger_name, payload=payload, cause=None)
+            return read_models(connection, [gone.id])[0]
 
     def put_tag(self, name: str, tag: str, value: str) -> None:
         """Set a tag of a model. Raises `NotFound`, `ConfigError`."""

@@ -61,6 +61,9 @@ class CataloguedVersion(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime
     tags: dict[str, str]
     aliases: tuple[str, ...]
+    status: str = "READY"  # of its registration, as MLflow calls it
+    status_message: str | None = None
+    owner: str | None = None  # who registered it, where that is known
 
 
 class RegisteredModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -282,6 +282,9 @@ def _to_version(row: Row[Any], tags: dict[str, str], aliases: tuple[str, ...]) -
         updated_at=row.updated_at,
         tags=tags,
         aliases=aliases,
+        status=row.status,
+        status_message=row.status_message,
+        owner=row.owner,
     )
 
 

@@ -1,7 +1,5 @@
 """The matrix that a model reads, made from a table of named columns."""
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,11 +7,9 @@ import pyarrow.compute as pc
 
 from noria.errors import SourceError
 from noria.registry.records import Input, Signature
+from noria.registry.scorers import Matrix, Scorer
 
 __all__ = ["Matrix", "Scorer", "column_floats", "encode"]
-
-Matrix = npt.NDArray[np.float64]
-Scorer = Callable[[Matrix], Matrix]  # rows in, one probability for each out
 
 
 def encode(signature: Signature, table: pa.Table, *, rows: npt.NDArray[np.int64] | None = None) -> Matrix:

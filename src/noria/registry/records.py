@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 InputKind = Literal["number", "category", "feature", "text"]
-ModelFormat = Literal["lightgbm", "skops", "mlflow"]
+ModelFormat = Literal["lightgbm", "xgboost", "onnx", "skops", "mlflow"]
 FOLDER_FORMAT: Literal["mlflow"] = "mlflow"  # of what is kept as a folder of files
 
 

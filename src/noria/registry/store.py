@@ -16,7 +16,7 @@ from noria.ledger.redacted import expected_digest
 from noria.ledger.store import Ledger
 from noria.profiles.records import ColumnProfile, Profile
 from noria.records import RunId, Version, VersionId, VersionRef, canonical_json
-from noria.registry.formats import load_scorer
+from noria.registry.formats import load_estimator, load_scorer, scorer_of
 from noria.registry.labels import add_native
 from noria.registry.matrix import Matrix, Scorer, column_floats, encode
 from noria.registry.records import (
@@ -49,12 +49,15 @@ class LoadedModel:
     samples : pa.Table
         Some of those rows, before encoding, and in the column of the signature's output the scores that
         the model gave when it was registered.
+    estimator
+        The model as its library has it.
     """
 
     version: Version
     manifest: ModelManifest
     profile: Profile
     samples: pa.Table
+    estimator: Any
     scorer: Scorer
 
     @property
@@ -220,8 +223,8 @@ class Registry:
         """
         if is_folder(version):
             raise ConfigError(
-                f"{version.ref} is a folder of MLflow, which is not served yet; load it by a client of "
-                "MLflow, or register the model in it by `project.registry.register`"
+                f"{version.ref} is a folder of MLflow, which is not served yet; `project.load_model` loads "
+                "it, `project.registry.register` registers the model in it"
             )
         return msgspec.json.decode(self._manifest_bytes(version), type=ModelManifest)
 
@@ -272,12 +275,14 @@ class Registry:
         """
         manifest = self.read_manifest(version)
         parts = {name: self._storage.get(part.sha256) for name, part in manifest.parts.items()}
+        estimator = load_estimator(manifest.format, parts["model"])
         return LoadedModel(
             version=version,
             manifest=manifest,
             profile=msgspec.json.decode(parts["profile"], type=Profile),
             samples=pa.ipc.open_stream(parts["samples"]).read_all(),
-            scorer=load_scorer(manifest.format, parts["model"]),
+            estimator=estimator,
+            scorer=scorer_of(manifest.format, estimator),
         )
 
     def list_models(self, name: str | None = None) -> list[ModelSummary]:

@@ -76,6 +76,9 @@ model_versions = Table(
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
     Column("deleted_at", Instant),
+    Column("status", Name, nullable=False, server_default="READY"),  # of its registration
+    Column("status_message", Text),
+    Column("owner", Name),  # who registered it, where that is known
     UniqueConstraint("model", "number"),
     Index(None, "model", "deleted_at", "stage", "number"),
     Index(None, "model", "updated_at"),

@@ -170,6 +170,14 @@ class VersionCatalogue:
         wanted = set(stages or Stage)
         return [each for each in self._models.get(name).latest if each.stage in wanted]
 
+    def get_staged(self, name: str, stage: str | None) -> CataloguedVersion:
+        """Give the greatest version, or that of a stage. Raises `NotFound`, `ConfigError` if none is."""
+        found = self.latest(name, () if stage is None else (Stage.read(stage),))
+        if not found:
+            told = "" if stage is None else f" in stage {stage!r}"
+            raise ConfigError(f"model {name!r} has no version{told}; name one by its number")
+        return max(found, key=lambda each: each.number)
+
     def describe(
         self, name: str, number: int, description: str | None, *, actor: str | None = None
     ) -> CataloguedVersion:
@@ -245,6 +253,28 @@ class VersionCatalogue:
             touch_model(change, model)
             change.record("model_version.deleted", _reference(model, row), payload={}, cause=None)
 
+    def undelete(self, name: str, number: int, *, actor: str | None = None) -> CataloguedVersion:
+        """Take the mark of deletion from a version; its aliases are not there again.
+
+        Raises
+        ------
+        NotFound
+            If there is no such model, or it has no such version that was deleted.
+        """
+        with changing(self._ledger, name, actor) as (change, model):
+            query = select(model_versions).where(
+                model_versions.c.model == model.id,
+                model_versions.c.number == checked_number(number),
+                model_versions.c.deleted_at.is_not(None),
+            )
+            row = change.connection.execute(query).first()
+            if row is None:
+                raise NotFound("deleted version", f"{name}:{number}", ())
+            _touch(change, row, deleted_at=None)
+            touch_model(change, model)
+            change.record("model_version.restored", _reference(model, row), payload={}, cause=None)
+            return read_versions(change.connection, [row.version])[0]
+
     def put_tag(self, name: str, number: int, tag: str, value: str) -> None:
         """Set a tag of a version. Raises `NotFound`, `ConfigError`."""
         rows = tag_rows({tag: value})
@@ -306,12 +336,7 @@ class VersionCatalogue:
             return self.get(named.name, named.number)
         if named.alias is not None:
             return self._models.get_aliased(named.name, named.alias)
-        stages = () if named.stage is None else (Stage.read(named.stage),)
-        found = self.latest(named.name, stages)
-        if not found:
-            stage = "" if named.stage is None else f" in stage {named.stage!r}"
-            raise ConfigError(f"model {named.name!r} has no version{stage}; name one by its number")
-        return max(found, key=lambda each: each.number)
+        return self.get_staged(named.name, named.stage)
 
     def _files(self, folder: str | None) -> dict[str, Part]:
         """Give what is in a folder of the project's artifacts, or the one file that it is."""

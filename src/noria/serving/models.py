@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from noria.errors import DeploymentError, DigestMismatch, NoriaError
 from noria.features.declarations import ViewSpec
 from noria.records import sha256_hex
-from noria.serving.booster import Booster
 from noria.serving.looked_up import LookedUp, looked_up_columns
 from noria.serving.on_demand import OnDemandFeatures, load_on_demand
 from noria.serving.records import ModelState, Route, ServedModel, split
+from noria.serving.scorers import SERVED_FORMATS, FileScorer, open_scorer
 
 __all__ = ["LoadedModel", "LoadedRoute", "RouteRefusedError", "Target", "load_route"]
 
@@ -39,7 +39,7 @@ class LoadedModel:
     """A verified model with the plan by which request columns and features become its matrix."""
 
     served: ServedModel
-    booster: Booster
+    scorer: FileScorer
     codes: Mapping[str, Mapping[str | None, float]]  # category or text column -> value -> code
     unseen: Mapping[str, float]  # category or text column -> code of a value that is not in the list
     on_demand: OnDemandFeatures | None = None
@@ -182,8 +182,10 @@ def _check_entries(route: Route) -> None:
 
 
 def _load_model(served: ServedModel, folder: Path) -> LoadedModel:
-    if served.format != "lightgbm":
-        raise DeploymentError(f"models of format {served.format!r} are not served; there is 'lightgbm'")
+    if served.format not in SERVED_FORMATS:  # told before a file is looked for
+        raise DeploymentError(
+            f"models of format {served.format!r} are not served; there is {', '.join(SERVED_FORMATS)}"
+        )
     path = folder / served.path
     try:
         text = path.read_bytes()
@@ -208,15 +210,15 @@ def _load_model(served: ServedModel, folder: Path) -> LoadedModel:
                 f"nothing gives {', '.join(lacking)}, which the on-demand feature {spec.name!r} reads"
             )
         looked_up.update(spec.columns)
-    booster = Booster(text)
-    if booster.columns != len(served.inputs):
+    scorer = open_scorer(served.format, text)
+    if scorer.columns is not None and scorer.columns != len(served.inputs):
         raise DeploymentError(
-            f"the model takes {booster.columns} columns, its signature has {len(served.inputs)}"
+            f"the model takes {scorer.columns} columns, its signature has {len(served.inputs)}"
         )
     categories = [each for each in served.inputs if each.kind in ("category", "text")]
     model = LoadedModel(
         served=served,
-        booster=booster,
+        scorer=scorer,
         codes={
             each.name: {None: math.nan, **{value: float(code) for code, value in enumerate(each.categories)}}
             for each in categories
@@ -237,13 +239,13 @@ def _verify_samples(model: LoadedModel) -> None:
             f"{len(samples.matrix)} of a matrix with {width} columns"
         )
     wanted = np.frombuffer(samples.scores, dtype="<f8")
-    found = model.booster.predict(np.frombuffer(samples.matrix, dtype="<f8").reshape(rows, width))
+    found = model.scorer.predict(np.frombuffer(samples.matrix, dtype="<f8").reshape(rows, width))
     differing = np.flatnonzero(found.view(np.int64) != wanted.view(np.int64))
     if len(differing):
         raise DeploymentError(
             f"{len(differing)} of {rows} sample rows get another score than was stored with the version "
             f"(row {differing[0]}: {found[differing[0]]!r} instead of {wanted[differing[0]]!r}); "
-            "train and register it again with the installed LightGBM"
+            "train and register it again with the library that is installed"
         )
 
 

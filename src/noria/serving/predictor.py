@@ -324,7 +324,7 @@ def _away(error: Exception) -> RequestError:
 
 def _predict(model: LoadedModel, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     try:
-        return model.booster.predict(matrix)
+        return model.scorer.predict(matrix)
     except NoriaError as err:
         served = model.served
         raise RequestError(

@@ -25,6 +25,7 @@ from noria.ledger.store import Ledger
 from noria.records import Event, EventId, Version
 from noria.registry.store import LoadedModel, Registry
 from noria.serving.records import Input
+from noria.serving.scorers import SERVED_FORMATS
 from noria.training.declarations import Training
 from noria.training.engine import Computed, Fitted, TrainingData, build_training_set, fit
 from noria.training.records import TrainingSet
@@ -42,7 +43,6 @@ __all__ = [
 ]
 
 _DEFAULT_HOLDOUT = "14d"
-SERVED_FORMATS = ("lightgbm",)
 
 
 class Stage(StrEnum):
@@ -316,7 +316,7 @@ def _release(
     if manifest.format not in SERVED_FORMATS:
         raise ConfigError(
             f"{version.ref} is a model of format {manifest.format!r}, which is registered and scored but not "
-            f"served in this release; let {training.name!r} return a LightGBM model"
+            f"served in this release; let {training.name!r} return a model of LightGBM, XGBoost or ONNX"
         )
     bundle = bench.registry.read_code(version)
     return record_release(
