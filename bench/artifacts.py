@@ -18,6 +18,7 @@ from noria.api.server import ControlPlane
 from noria.database.store import Database
 from noria.storage.local import LocalStorage
 from noria.tracking.artifacts import ArtifactStore
+from noria.tracking.multipart import PartedUploads
 
 _MEGABYTES = 256
 _PIECE = b"0123456789abcdef" * 65_536
@@ -96,7 +97,8 @@ def _peak_mb(pid: int) -> float:
 def _serve(root: Path) -> None:
     with Database.open(f"sqlite:///{root}/noria.db") as database, ControlPlane("127.0.0.1", 0) as plane:
         store = ArtifactStore(database, LocalStorage(root / "storage"), root / "staging")
-        plane.start(MlflowApplication([], ArtifactRoutes(store, str).endpoints(), otherwise=_nowhere))
+        routes = ArtifactRoutes(store, str, str, PartedUploads(store, root / "parts"))
+        plane.start(MlflowApplication([], routes.endpoints(), otherwise=_nowhere))
         print(plane.url.rpartition(":")[2], flush=True)
         sys.stdin.read()
 

@@ -1,27 +1,20 @@
-"""Pages of 100 ids out of experiments of 1,000 to 100,000 runs, in SQLite that was never analyzed."""
+"""Pages of 100 ids out of experiments of 1,000 to 100,000 runs, in SQLite that was never analyzed.
 
-import random
+Then pages of 100 whole runs over HTTP, on SQLite and on PostgreSQL.
+"""
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Connection, insert
 
 from bench.measuring import Line, take_turns
-from noria.clock import from_micros
+from bench.tracking_filling import fill_experiments
+from bench.tracking_pages import page_lines, postgresql_to_fill
 from noria.database.store import Database
-from noria.ledger.tables import runs
 from noria.tracking.searching import search_runs
-from noria.tracking.tables import experiments, latest_metrics, run_params, run_tags, tracked_runs
 
 _SIZES = (1_000, 10_000, 100_000)
 _PAGE, _RUNS, _TIMES = 100, 5, 5
 _AT_MOST_MS = 10
-_FAMILY = 20  # runs of one parent
-_METRICS = ("accuracy", "auc", "f1", "loss", "seconds")
-_PARAMS = ("depth", "leaves", "rate", "rounds", "seed")
-_SPREAD = 1_000  # values of a parameter
-_PIECE = 10_000
 _SEARCHES: dict[str, tuple[str, tuple[str, ...]]] = {
     "metric filter, metric order": ("metrics.accuracy > 0.5", ("metrics.loss DESC",)),
     "the same, 2% match": ("metrics.accuracy > 0.98", ("metrics.loss DESC",)),
@@ -35,75 +28,52 @@ _SEARCHES: dict[str, tuple[str, tuple[str, ...]]] = {
     "run name": ("run_name = 'run-7'", ()),
 }
 _USUAL = "metric filter, metric order"
+_WHOLE: dict[str, tuple[str, tuple[str, ...]]] = {  # which no index answers: all runs, or all texts, are read
+    "parameter LIKE, none": ("params.rate LIKE '%zz%'", ()),
+    "run name LIKE, one": ("run_name LIKE '%77777'", ()),
+    "parameter LIKE, 2% match": ("params.rate LIKE '%99%'", ()),
+    "parameter missing, in none": ("params.rate IS NULL", ()),
+    "by the end": ("", ("attributes.end_time DESC",)),
+}
 
 
 def lines(folder: Path) -> Iterator[Line]:
-    with Database.open(f"sqlite:///{folder}/noria.db") as database:
-        draw = random.Random(1)
-        ids: dict[int, list[str]] = {}
-        for experiment, size in enumerate(_SIZES, start=1):
-            ids[experiment] = [f"{draw.getrandbits(128):032x}" for _ in range(size)]
-            with database.write() as connection:
-                _fill(connection, experiment, ids[experiment], draw)
+    sqlite = f"sqlite:///{folder}/noria.db"
+    with Database.open(sqlite) as database:
+        ids = fill_experiments(database, _SIZES)
         for experiment, size in enumerate(_SIZES, start=1):
             for what, (text, order_by) in _SEARCHES.items():
                 yield _line(database, f"{size:,} runs: {what}", [experiment], text, order_by)
             listed = ", ".join(f"'{each}'" for each in ids[experiment][:_PAGE])
             yield _line(database, f"{size:,} runs: 100 by id", [experiment], f"run_id IN ({listed})", ())
+        for what, (text, order_by) in _WHOLE.items():
+            told = f"{_SIZES[-1]:,} runs: {what}"
+            yield _line(database, told, [len(_SIZES)], text, order_by, times=1, at_most=None)
         yield _line(database, "three experiments", [1, 2, 3], *_SEARCHES[_USUAL])
         yield _line(database, "an experiment that is not there", [99], *_SEARCHES[_USUAL])
+    with postgresql_to_fill() as postgresql:
+        if postgresql is not None:
+            with Database.open(postgresql) as database:
+                fill_experiments(database, _SIZES)
+        sizes = dict(enumerate(_SIZES, start=1))
+        yield from page_lines(folder, sizes, sqlite=sqlite, postgresql=postgresql)
 
 
-def _line(database: Database, what: str, folders: Sequence[int], text: str, order_by: Sequence[str]) -> Line:
+def _line(
+    database: Database,
+    what: str,
+    folders: Sequence[int],
+    text: str,
+    order_by: Sequence[str],
+    *,
+    times: int = _TIMES,
+    at_most: float | None = _AT_MOST_MS,
+) -> Line:
     def search(_: int) -> None:
-        for _ in range(_TIMES):
+        for _ in range(times):
             with database.read() as connection:
                 search_runs(connection, folders, filter=text, order_by=order_by, limit=_PAGE)
 
     search(0)
-    (figure,) = take_turns(search, runs=_RUNS, per=_TIMES, scale=1e3)
-    return Line(f"search {what}", figure, "ms", at_most=_AT_MOST_MS)
-
-
-def _fill(connection: Connection, experiment: int, ids: Sequence[str], draw: random.Random) -> None:
-    at = from_micros(0)
-    row = {"id": experiment, "name": f"bench {experiment}", "at": at, "updated_at": at}
-    connection.execute(insert(experiments).values(row))
-    for start in range(0, len(ids), _PIECE):
-        some = ids[start : start + _PIECE]
-        common: dict[str, Any] = {
-            "scope": "project", "kind": "train", "name": "bench", "state": "finished", "attempt": 1,
-            "experiment": str(experiment), "params": "{}", "metrics": "{}", "code": "", "runtime": "",
-            "at": at, "started_at": at, "ended_at": at,
-        }  # fmt: skip
-        connection.execute(insert(runs), [{"id": each, **common} for each in some])
-        infos = [
-            {"run": each, "experiment": experiment, "name": f"run-{start + number}", "owner": "bench",
-             "is_scheduled": False, "started_at": from_micros((start + number) * 1_000_000)}
-            for number, each in enumerate(some)
-        ]  # fmt: skip
-        connection.execute(insert(tracked_runs), infos)
-        points = [
-            {"run": each, "name": name, "experiment": experiment, "recorded_at": at, "step": 1,
-             "value": draw.random(), "is_nan": False}
-            for each in some
-            for name in _METRICS
-        ]  # fmt: skip
-        connection.execute(insert(latest_metrics), points)
-        params = [
-            _text(each, name, experiment, str(draw.randrange(_SPREAD))) for each in some for name in _PARAMS
-        ]
-        connection.execute(insert(run_params), params)
-        tags = [
-            _text(each, name, experiment, value)
-            for number, each in enumerate(some, start=start)
-            for name, value in (
-                ("mlflow.parentRunId", f"parent-{number // _FAMILY}"),
-                ("mlflow.user", "bench"),
-            )
-        ]
-        connection.execute(insert(run_tags), tags)
-
-
-def _text(run: str, name: str, experiment: int, value: str) -> dict[str, Any]:
-    return {"run": run, "name": name, "experiment": experiment, "value": value, "head": value}
+    (figure,) = take_turns(search, runs=_RUNS, per=times, scale=1e3)
+    return Line(f"search {what}", figure, "ms", at_most=at_most)

@@ -19,3 +19,13 @@ def either_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Le
         url = request.getfixturevalue("postgres_url")
     with Database.open(url) as database:
         yield Ledger(database, clock=WallClock())
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a machine of its own, without a project; and the folder of what waits for a server."""
+    folder = tmp_path / "spool"
+    monkeypatch.setenv("NORIA_TRACKING__SPOOL", str(folder))
+    monkeypatch.setenv("NORIA_TRACKING__PATIENCE_S", "3")
+    monkeypatch.chdir(tmp_path)
+    return folder

@@ -258,6 +258,35 @@ def test_like_minds_the_case_and_knows_two_wild_cards_alone(database: Database) 
         assert {text: _found(connection, f"tags.t {text}") for text in wanted} == wanted
 
 
+@pytest.mark.parametrize("asked", ["params.p", "tags.t", "run_name"])
+def test_few_texts_that_are_alike_are_found_by_their_beginnings(database: Database, asked: str) -> None:
+    texts = {"a": LONG + "odd", "b": LONG, "c": "an odd one", "d": "ODD"}
+    with database.write() as connection:
+        fill(
+            connection,
+            [
+                run_of(
+                    id,
+                    name=texts.get(id, "even"),
+                    params={"p": texts.get(id, "even")},
+                    tags={"t": texts.get(id, "even")},
+                    metrics={"m": 1.0} if id == "c" else {},
+                    is_deleted=id == "d",
+                )
+                for id in "abcdefghijklmnopqrstuvwxyz"
+            ],
+            PLACES,
+        )
+        wanted = {
+            "LIKE '%odd%'": "ca", "ILIKE '%odd%'": "ca", "LIKE 'odd'": "", "ILIKE 'odd'": "",
+            f"LIKE '{LONG}_%'": "a", "LIKE '%none%'": "",
+        }  # fmt: skip
+        for text, found in wanted.items():
+            assert _found(connection, f"{asked} {text}", "metrics.m", limit=2) == found
+        assert _found(connection, f"{asked} ILIKE '%odd%' AND metrics.m > 0", limit=2) == "c"
+        assert _found(connection, f"{asked} ILIKE '%odd%'", "metrics.m", view="all", limit=9) == "cad"
+
+
 def test_no_pattern_takes_long(database: Database) -> None:
     with database.write() as connection:
         fill(connection, [run_of("a", tags={"t": "a" * 8_000})], PLACES)

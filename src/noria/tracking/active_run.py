@@ -3,20 +3,21 @@
 import logging
 import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from contextvars import ContextVar, Token
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
-from noria.errors import ConfigError, Conflict, StoreError
+from msgspec.structs import replace
+
+from noria.errors import Conflict, StoreError
 from noria.ledger.running import Running
-from noria.records import Run, RunId, Version, VersionRef
+from noria.records import Run, RunId, RunState, Version
 from noria.tracking.artifact_paths import checked_path
-from noria.tracking.beginning import RunStores, StoresOpener, WantedRun, begin, checked, files_folder
-from noria.tracking.experiments import ExperimentBook
+from noria.tracking.beginning import ModelShelf, RunStores, WantedRun, checked
 from noria.tracking.logged_values import (
     Number,
     check_step,
@@ -26,27 +27,24 @@ from noria.tracking.logged_values import (
     plain_text,
     tag_values,
 )
-from noria.tracking.records import param_text
-from noria.tracking.run_desk import RunDesk
-from noria.tracking.run_files import PathsTaken, RunFiles
+from noria.tracking.places import RunFolders, RunPlace, as_place
+from noria.tracking.records import LoggedDataset, param_text
+from noria.tracking.run_files import PathsTaken
 from noria.tracking.run_log import RunLog
-from noria.tracking.spool_moving import EntryKeeper, move_abandoned
-from noria.tracking.spool_records import Input, KeptFile, Params, Points, Tags
-from noria.tracking.store import RUN_NAME_TAG, TrackingStore
+from noria.tracking.run_models import MadeFolder, RunModels
+from noria.tracking.spool_records import DescribedInput, KeptFile, MadeModel, Params, Points, Tags
+from noria.tracking.store import RUN_NAME_TAG
 from noria.tracking.system_metrics import SystemMetrics
 
 __all__ = ["ActiveRun"]
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE_S = (
-    60.0  # with a database that is away when the run ends; closing the run has a patience of its own
-)
-_LAST_PATIENCE_S = _CHILD_PATIENCE_S = 5.0
+_CHILD_PATIENCE_S = 5.0
 _CURRENT: ContextVar["ActiveRun | None"] = ContextVar("noria_active_run", default=None)
 _NOT_BEGUN = "the run has not begun; use it in a `with` block"
 
 
-class ActiveRun(RunFiles):
+class ActiveRun(RunModels):
     """A run at work; `noria.start_run` gives it for a `with` block.
 
     It is a run of the ledger that this process holds: it ends as finished, as cancelled by Ctrl-C or
@@ -57,29 +55,38 @@ class ActiveRun(RunFiles):
     Parameters
     ----------
     opened
-        Gives the stores of the project for as long as the run is at work.
+        Gives the stores of the project, or a server, for as long as the run is at work.
     wanted
         What is known of it.
     nested
         Whether it may begin within another run, which is its parent then.
     system_metrics
         Whether to measure process and machine every ten seconds.
+    patience_s
+        At most so long its end waits for a database that is away, twice: for what was logged, and to close
+        it. Default: as long as is usual there.
     """
 
     def __init__(
-        self, opened: StoresOpener, wanted: WantedRun, *, nested: bool = False, system_metrics: bool = True
+        self,
+        opened: AbstractContextManager[RunStores | RunPlace],
+        wanted: WantedRun,
+        *,
+        nested: bool = False,
+        system_metrics: bool = True,
+        patience_s: float | None = None,
     ) -> None:
         self._opened, self._wanted = opened, wanted
-        self._nested, self._measures = nested, system_metrics
+        self._nested, self._measures, self._patience_s = nested, system_metrics, patience_s
         self._pid = os.getpid()
         self._open = ExitStack()
-        self._started: tuple[RunStores, Running, RunLog] | None = None
+        self._started: tuple[RunPlace, Running, RunLog] | None = None
         self._token: Token[ActiveRun | None] | None = None
         self._system: SystemMetrics | None = None
         self._latest: dict[str, tuple[int, int, bool, float]] = {}  # step, instant, whether NaN, value
         self._params: dict[str, Any] = {}
         self._tags: dict[str, str] = {}
-        self._folder: str | None = None  # of its files
+        self._folders: RunFolders | None = None
         self._closed_elsewhere: Run | None = None
         self._taken = PathsTaken()
 
@@ -204,13 +211,14 @@ class ActiveRun(RunFiles):
                 log.acknowledge(Tags(values))
                 self._tags.update(values)
 
-    def log_input(self, data: Version | str, *, context: str = "") -> None:
-        """Record that the run reads a version: it is then part of its lineage.
+    def log_input(self, data: Version | LoggedDataset | str, *, context: str = "") -> None:
+        """Record what the run reads; a version is then part of its lineage.
 
         Parameters
         ----------
         data
-            A version, or a dataset by `NAME` (its newest version) or `NAME:NUMBER`.
+            A version, or a dataset by `NAME` (its newest version) or `NAME:NUMBER`; or data that noria does
+            not keep, as a `LoggedDataset` describes it.
         context
             What for, such as "training".
 
@@ -221,14 +229,17 @@ class ActiveRun(RunFiles):
         ConfigError
             If `data` or `context` is none.
         """
-        stores, _, log = self._begun
+        place, _, log = self._begun
         context = plain_text("the context of an input", context)
-        if isinstance(data, Version):
-            version = data
-        else:
-            version = _find_version(stores, plain_text("the input", data))
+        if isinstance(data, LoggedDataset):
+            described = DescribedInput(replace(data, context=context or data.context))
+            with log.turn:
+                log.acknowledge(described)
+            return
+        named = data if isinstance(data, Version) else plain_text("the input", data)
+        entry = place.input_of(named, context)
         with log.turn:
-            log.acknowledge(Input(version.id, context))
+            log.acknowledge(entry)
 
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Sync what was logged to the disk, and wait until it is in the database; tell whether it is.
@@ -246,20 +257,68 @@ class ActiveRun(RunFiles):
         return self._begun[2].flush(timeout_s)
 
     def _put(self, path: str, file: Path) -> None:
-        stores, _, log = self._begun
+        place, _, log = self._begun
         checked_path(path)
-        if self._folder is None:
-            (run,) = RunDesk(stores.ledger).read([self.id])
-            experiment = ExperimentBook(stores.ledger).get_by_id(run.info.experiment)
-            folder = files_folder(experiment, self.id)
-            for each in stores.artifacts.tree(folder):
-                self._taken.add(each.path.removeprefix(f"{folder}/"))
-            self._folder = folder
+        folder = self._places.files
         self._taken.check_free(path)
-        sha256, size_bytes = stores.artifacts.keep(file)
+        sha256, size_bytes = place.keep_file(self.id, file)
         with log.turn:
             self._taken.add(path)
-            log.acknowledge(KeptFile(f"{self._folder}/{path}", sha256, size_bytes))
+            log.acknowledge(KeptFile(f"{folder}/{path}", sha256, size_bytes))
+
+    def _find_shelf(self) -> ModelShelf | None:
+        return self._begun[0].models
+
+    def _put_model(self, made: MadeFolder) -> RunId:
+        place, _, log = self._begun
+        folder = f"{self._places.models}/{made.id}/artifacts"
+        kept = [
+            KeptFile(f"{folder}/{checked_path(path)}", *place.keep_file(self.id, file))
+            for path, file in made.files
+        ]
+        with log.turn:
+            for each in kept:
+                log.acknowledge(each)
+            points = [(name, place[3], place[0], place[1]) for name, place in self._latest.items()]
+            params = {name: param_text(value) for name, value in self._params.items()}
+            step = max((step for _, _, step, _ in points), default=0)
+            log.acknowledge(MadeModel(made.id, made.name, step, params, dict(made.tags), points))
+        return self.id
+
+    @property
+    def _places(self) -> RunFolders:
+        if self._folders is None:
+            found = self._begun[0].folders(self.id)
+            for each in found.taken:
+                self._taken.add(each)
+            self._folders = found
+        return self._folders
+
+    @classmethod
+    def current(cls) -> "ActiveRun | None":
+        """Give the run whose block this code is in, or None."""
+        found = _CURRENT.get()
+        return None if found is None or found._begun[2].has_ended else found
+
+    def within(
+        self,
+        name: str = "",
+        *,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "ActiveRun":
+        """Give a run within this one, in its experiment, for a `with` block in this block."""
+        experiment = self._wanted.experiment
+        if self._wanted.run is not None:  # one that goes on is where it was
+            experiment = self._places.experiment or experiment
+        wanted = WantedRun(name=name, experiment=experiment, params=params or {}, tags=tags or {})
+        return ActiveRun(
+            self._begun[0].for_another(),
+            wanted,
+            nested=True,
+            system_metrics=False,
+            patience_s=self._patience_s,
+        )
 
     # its life
 
@@ -267,54 +326,70 @@ class ActiveRun(RunFiles):
         if self._started is not None:
             raise RuntimeError("a run begins once; start another one, or go on with this one by run=ID")
         with ExitStack() as opened:
-            stores = opened.enter_context(self._opened)
+            place = as_place(opened.enter_context(self._opened))
             outer = _CURRENT.get()
-            parent = None if outer is None else outer._as_parent(stores, is_wanted=self._nested)
-            wanted = checked(self._wanted)
-            _move_left(stores, None)
-            running = Running(stores.ledger, lambda: begin(stores, wanted, parent=parent))
-            if wanted.run is not None:
-                running.cost_before = stores.ledger.get_run(wanted.run).cost
-            with ExitStack() as begun:
-                begun.enter_context(running)
-                keeper = EntryKeeper(stores.ledger, stores.artifacts)
-                self._remember(stores, running.id)
-                self._started = stores, running, RunLog(stores.spools, running.id, keeper)
-                begun.pop_all()
+            parent = None if outer is None else outer._as_parent(place, is_wanted=self._nested)
+            within = None if outer is None or parent is None else outer._begun[0]
+            known: list[RunId] = []
+            running = place.start(checked(self._wanted), parent=parent, within=within, tell=known.append)
+            try:
+                with ExitStack() as begun:
+                    begun.enter_context(running)
+                    self._remember(place, running.id)
+                    self._started = place, running, place.log_of(running.id)
+                    begun.pop_all()
+                self._token = _CURRENT.set(self)
+                self._measure()
+            except BaseException as err:  # such as Ctrl-C: nobody else would close it
+                self._close_interrupted(place, known, err)
+                raise
             self._open = opened.pop_all()
-        self._token = _CURRENT.set(self)
+        return self
+
+    def _measure(self) -> None:
         if self._measures:
             try:
                 self._system = SystemMetrics(self.log_metrics)
             except RuntimeError as err:
                 _LOG.warning("run %s goes on without measures of the machine: %s", self.id, err)
-        return self
+
+    def _close_interrupted(self, place: RunPlace, known: Sequence[RunId], error: BaseException) -> None:
+        """Close a run whose block has not begun, if it is on record and still open."""
+        if self._started is not None:
+            self.__exit__(type(error), error, error.__traceback__)
+        elif known:
+            state = RunState.FAILED if isinstance(error, Exception) else RunState.CANCELLED
+            place.close_interrupted(known[0], state=state, error=type(error).__name__)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stores, running, log = self._begun
+        place, running, log = self._begun
         if os.getpid() != self._pid:  # a forked child: the run is its parent's
             log.close(is_whole=_is_flushed(log, _CHILD_PATIENCE_S))
             return
         if self._system is not None:
             self._system.stop()
-        assert self._token is not None
-        with suppress(ValueError):  # begun in another thread or task, which looks whether it has ended
-            _CURRENT.reset(self._token)
+        if self._token is not None:
+            with suppress(ValueError):  # begun in another thread or task, which looks whether it has ended
+                _CURRENT.reset(self._token)
         log.end()
-        is_whole = False
+        patience_s = place.patience_s
+        if self._patience_s is not None:
+            patience_s = min(self._patience_s, patience_s)
+            running.patience_s = min(self._patience_s, running.patience_s)
         with self._open:  # closes the project, whatever happens
             try:
-                is_whole = _is_flushed(log, 0.0 if isinstance(error, StoreError) else _PATIENCE_S)
-                running.metrics, running.params = self._outcome(stores, is_whole=is_whole)
+                is_whole = _is_flushed(log, 0.0 if isinstance(error, StoreError) else patience_s)
+                told = place.outcome(self.id) if is_whole else None
+                running.metrics, running.params = told or (self.metrics, self.params)
             except BaseException as err:  # such as a second Ctrl-C
                 running.__exit__(type(err), err, err.__traceback__)
                 raise
             else:
                 self._close(running, kind, error, trace)
             finally:
-                log.close(is_whole=is_whole or _is_flushed(log, _LAST_PATIENCE_S))
+                log.close(is_whole=_is_flushed(log, place.last_patience_s))
 
     def _close(
         self,
@@ -329,23 +404,21 @@ class ActiveRun(RunFiles):
             try:
                 running.__exit__(type(err), err, err.__traceback__)
             except Conflict:  # it was closed just before
-                self._closed_elsewhere = self._begun[0].ledger.get_run(running.id)
+                self._closed_elsewhere = self._begun[0].get_run(running.id)
             raise
         except Conflict as err:  # is no reason to end what was trained
             _LOG.warning("somebody else has closed the run: %s; what was logged to it is kept", err)
-            self._closed_elsewhere = self._begun[0].ledger.get_run(running.id)
+            self._closed_elsewhere = self._begun[0].get_run(running.id)
 
     @property
-    def _begun(self) -> tuple[RunStores, Running, RunLog]:
+    def _begun(self) -> tuple[RunPlace, Running, RunLog]:
         if self._started is None:
             raise RuntimeError(_NOT_BEGUN)
         return self._started
 
-    def _as_parent(self, stores: RunStores, *, is_wanted: bool) -> RunId | None:
-        """Give this run's id to one that begins within it; None: it has ended, or is of another project."""
-        mine, its = self._begun[0].ledger, stores.ledger
-        is_same = (mine.database.location, mine.scope) == (its.database.location, its.scope)
-        if not is_same or self._begun[2].has_ended:
+    def _as_parent(self, place: RunPlace, *, is_wanted: bool) -> RunId | None:
+        """Give this run's id to one that begins within it; None: it has ended, or is kept elsewhere."""
+        if not place.is_same(self._begun[0]) or self._begun[2].has_ended:
             return None
         if not is_wanted:
             raise Conflict(
@@ -354,25 +427,13 @@ class ActiveRun(RunFiles):
             )
         return self.id
 
-    def _remember(self, stores: RunStores, id: RunId) -> None:
+    def _remember(self, place: RunPlace, id: RunId) -> None:
         """Know what the run has already, by which steps go on and parameters are held to be the same."""
-        store = TrackingStore(stores.ledger.database)
-        self._params, self._tags = store.params(id), store.list_tags(id)
-        for name, point in store.latest_points(id).items():
+        known = place.remembered(id)
+        self._params, self._tags = dict(known.params), dict(known.tags)
+        for point in known.latest:
             value = point.value
-            self._latest[name] = (point.step, point.at_us, value != value, value)  # noqa: PLR0124 - NaN
-
-    def _outcome(self, stores: RunStores, *, is_whole: bool) -> tuple[dict[str, float], dict[str, Any]]:
-        """Give the last metrics and the parameters: of all processes, if the database can be asked."""
-        if not is_whole:
-            return self.metrics, self.params
-        try:
-            _move_left(stores, self.id)  # of children that have ended
-            store = TrackingStore(stores.ledger.database)
-            latest = store.latest_points(self.id)
-            return {name: point.value for name, point in latest.items()}, store.params(self.id)
-        except StoreError:
-            return self.metrics, self.params
+            self._latest[point.name] = (point.step, point.at_us, value != value, value)  # noqa: PLR0124 - NaN
 
 
 def _is_flushed(log: RunLog, timeout_s: float) -> bool:
@@ -381,21 +442,3 @@ def _is_flushed(log: RunLog, timeout_s: float) -> bool:
     except StoreError as err:
         _LOG.warning("what was logged last may not survive a loss of power: %s", err)
         return False
-
-
-def _move_left(stores: RunStores, run: RunId | None) -> None:
-    """Move what dead processes have left; if that cannot be, it stays for the next time."""
-    try:
-        move_abandoned(stores.spools, stores.ledger, stores.artifacts, run=run)
-    except StoreError as err:
-        _LOG.warning("what ended processes have logged waits in %s: %s", stores.spools, err)
-
-
-def _find_version(stores: RunStores, text: str) -> Version:
-    try:
-        wanted = VersionRef.parse(text)
-    except ValueError as err:
-        raise ConfigError(str(err)) from err
-    if wanted.environment is not None:
-        raise ConfigError(f"{text!r} names a model of an environment, wanted is a dataset: NAME or NAME:3")
-    return stores.ledger.get_version("dataset", wanted.name, wanted.number)

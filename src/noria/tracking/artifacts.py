@@ -2,14 +2,14 @@
 
 The bytes lie in a part of the project's storage of their own, `artifacts`: what is removed elsewhere, such as
 a subject's rows, is no part of it, even where the bytes are the same. A path may be put again, or deleted:
-the bytes that it named before stay.
+the bytes that it named before stay until they are pruned.
 """
 
 import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = ["Artifact", "ArtifactStore", "ArtifactWriter", "Listed"]
 
 _PART = "artifacts"
 _FEW, _MANY = 32, 4_096  # rows read at once: where folders come, and where files alone do
+_AT_ONCE = 200  # blobs that are removed in one transaction
 _REMEMBERED = 4_096  # files that were verified and have not changed since
 
 _path = artifacts.c.path
@@ -41,6 +42,7 @@ _FROM = (
     .order_by(_path)
     .limit(bindparam("most"))
 )
+_NAMED = select(artifacts.c.sha256).where(artifacts.c.sha256.in_(bindparam("wanted", expanding=True)))
 _WITHIN = _FROM.where(_path < bindparam("end"))
 
 
@@ -94,8 +96,11 @@ class ArtifactStore:
         Conflict
             If the path is that of a folder, or leads through a file.
         """
-        self._check_free(checked_path(path))
-        return self.put_kept(path, *self.keep(file))
+        self.check_free(checked_path(path))
+        try:
+            return self.put_kept(path, *self.keep(file))
+        except NotFound:  # it was there unnamed, and was removed as such at that very moment
+            return self.put_kept(path, *self.keep(file))
 
     def keep(self, file: Path) -> tuple[str, int]:
         """Keep the content of a file that has no path yet; give its sha256 and size. Raises like `put_file`.
@@ -108,18 +113,34 @@ class ArtifactStore:
             raise SourceError(f"the file {file} was changed while it was read; put it once it is whole")
         return sha256, before.st_size
 
-    def put_kept(self, path: str, sha256: str, size_bytes: int) -> Artifact:
-        """Let a path name bytes that are kept already. Raises `BadPath` or `Conflict`."""
-        return self._put_row(checked_path(path), sha256, size_bytes)
+    def has(self, sha256: str) -> bool:
+        """Tell whether such bytes are kept; then they are not pruned before somebody may name them."""
+        return self._storage.freshen(sha256)
 
-    def writing(self, path: str) -> "ArtifactWriter":
-        """Give a writer of a file under a path. Raises like `put_file`, before a byte is written."""
-        self._check_free(checked_path(path))
+    def staged(self) -> StagedFile:
+        """Give a local file for what is on its way. Raises `DiskFull` or `StoreError`."""
         with self._lock:
             if not self._is_swept:
                 sweep(self._staging)
                 self._is_swept = True
-        return ArtifactWriter(self, path, StagedFile(self._staging))
+        return StagedFile(self._staging)
+
+    def put_kept(self, path: str, sha256: str, size_bytes: int) -> Artifact:
+        """Let a path name bytes that are kept already.
+
+        Raises
+        ------
+        BadPath, Conflict
+            Like `put_file`.
+        NotFound
+            If they are gone: bytes that nothing names are removed after a while.
+        """
+        return self._put_row(checked_path(path), sha256, size_bytes)
+
+    def writing(self, path: str) -> "ArtifactWriter":
+        """Give a writer of a file under a path. Raises like `put_file`, before a byte is written."""
+        self.check_free(checked_path(path))
+        return ArtifactWriter(self, path, self.staged())
 
     def find(self, path: str) -> Artifact | None:
         """Give what is known of a file, or `None`. Raises `BadPath`."""
@@ -219,22 +240,71 @@ class ArtifactStore:
         with self._database.write() as connection:
             return connection.execute(delete(artifacts).where(_at_or_below(folder))).rowcount
 
+    def prune(
+        self,
+        *,
+        before: datetime,
+        named: Callable[[], Collection[str]] = tuple,
+        dry_run: bool = False,
+        tell: Callable[[int, int], None] = lambda blobs, size: None,
+    ) -> tuple[int, int]:
+        """Remove bytes that no path names any more; give how many blobs that were, and their size.
+
+        Those that were put since `before` stay: somebody may be about to name them.
+
+        Parameters
+        ----------
+        named
+            Gives the digests that are named elsewhere: before, and with every piece that is removed, in the
+            transaction in which it is.
+        tell
+            Called with every piece that is removed, in the transaction in which it is: with blobs and bytes.
+        """
+        of_others = named()
+        loose = [
+            each for each in self._storage.listed() if each.kept_at < before and each.sha256 not in of_others
+        ]
+        blobs = size = 0
+        for first in range(0, len(loose), _AT_ONCE):
+            piece = loose[first : first + _AT_ONCE]
+            block = self._database.read() if dry_run else self._database.write()
+            with block as connection:
+                used = set(connection.execute(_NAMED, {"wanted": [each.sha256 for each in piece]}).scalars())
+                of_others = named()
+                gone = [each for each in piece if each.sha256 not in used and each.sha256 not in of_others]
+                if gone and not dry_run:
+                    # nobody names one meanwhile: that is a write too, and finds that it is gone
+                    tell(len(gone), sum(each.size_bytes for each in gone))
+                    for each in gone:
+                        self._storage.remove(each.sha256)
+            blobs, size = blobs + len(gone), size + sum(each.size_bytes for each in gone)
+        return blobs, size
+
     def _put_staged(self, path: str, staged: Path, sha256: str, size: int) -> Artifact:
-        found = self._storage.put_file(staged)
-        if found != sha256:
-            raise DigestMismatch(f"what was received for {path!r}", sha256, found)
-        return self._put_row(path, sha256, size)
+        for is_last in (False, True):
+            found = self._storage.put_file(staged)
+            if found != sha256:
+                raise DigestMismatch(f"what was received for {path!r}", sha256, found)
+            try:
+                return self._put_row(path, sha256, size)
+            except NotFound:
+                if is_last:
+                    raise
+        raise AssertionError
 
     def _put_row(self, path: str, sha256: str, size: int) -> Artifact:
         put_at = datetime.now(UTC)
         values = {"sha256": sha256, "size_bytes": size, "put_at": put_at}
         with self._database.write() as connection:
+            if not self._storage.exists(sha256):  # whoever removes what is unnamed writes meanwhile too
+                raise NotFound("blob", sha256)
             if not connection.execute(update(artifacts).where(_path == path).values(values)).rowcount:
                 _refuse_clash(connection, path)
                 connection.execute(insert(artifacts).values(path=path, **values))
         return Artifact(path=path, sha256=sha256, size_bytes=size, put_at=put_at)
 
-    def _check_free(self, path: str) -> None:
+    def check_free(self, path: str) -> None:
+        """Raise `Conflict` if nothing can be put at a path: it is a folder, or leads through a file."""
         with self._database.read() as connection:
             _refuse_clash(connection, path)
 

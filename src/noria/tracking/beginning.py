@@ -3,23 +3,26 @@
 import shlex
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import select
 
 from noria.errors import ConfigError, Conflict, LeaseHeld
 from noria.ledger.book import user
+from noria.ledger.code import CodeState
 from noria.ledger.processes import Process
 from noria.ledger.store import Ledger
 from noria.ledger.tables import heartbeats
 from noria.records import Run, RunId, RunState
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook, get_open_experiment
+from noria.tracking.hearing import find_heard_of
 from noria.tracking.logged_values import param_values, plain_text, seed_value, tag_values
 from noria.tracking.names import check_title
 from noria.tracking.reading import read_infos
@@ -29,11 +32,47 @@ from noria.tracking.run_names import random_run_name
 from noria.tracking.store import RUN_NAME_TAG, TrackingStore, check_open
 from noria.tracking.tables import tracked_runs
 
-__all__ = ["KIND", "RunStores", "StoresOpener", "WantedRun", "begin", "checked", "files_folder"]
+__all__ = [
+    "KIND",
+    "ModelShelf",
+    "Origin",
+    "RunStores",
+    "StoresOpener",
+    "WantedRun",
+    "begin",
+    "begin_elsewhere",
+    "checked",
+    "files_folder",
+    "models_folder",
+    "told_of_process",
+]
 
 KIND = "experiment"
 _FILES = "mlflow-artifacts:"
 _NO_CODE = "none"
+_OF_OWNER = {"mlflow.user", "mlflow.source.type"}  # stay those of whoever began the run
+
+
+class ModelShelf(Protocol):
+    """Writes models as files, and registers them: what a run needs of the packages above."""
+
+    def write(self, model: object, folder: Path, *, example: object | None, serialization: str) -> str:
+        """Write a model into an empty folder, as MLflow's clients read it; give its flavor.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be stored; names its type.
+        """
+        ...
+
+    def check_registrable(self, name: str) -> None:
+        """Raise `ConfigError` if a model cannot be registered under a name."""
+        ...
+
+    def register(self, name: str, *, logged_model: str, run: RunId) -> int:
+        """Register a logged model of the database as the next version of a name; give its number."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +82,7 @@ class RunStores:
     ledger: Ledger
     artifacts: ArtifactStore
     spools: Path  # below the project's state
+    models: ModelShelf | None = None
 
 
 StoresOpener = AbstractContextManager[RunStores]
@@ -60,6 +100,18 @@ class WantedRun:
     run: str | None = None  # to go on with
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the work of a run is done: in this process, or elsewhere."""
+
+    owner: str
+    told: Mapping[str, str]  # tags that its process tells of itself
+    id: RunId | None = None  # that was chosen elsewhere
+    code: CodeState | None = None  # None: this process's
+    started_at: datetime | None = None  # None: now
+    is_held: bool = True  # whether this process's end is the run's
+
+
 def checked(wanted: WantedRun) -> WantedRun:
     """Give what is wanted as it can be recorded. Raises `ConfigError`, naming what cannot be."""
     if wanted.experiment == "":
@@ -75,8 +127,19 @@ def checked(wanted: WantedRun) -> WantedRun:
     )
 
 
-def begin(stores: RunStores, wanted: WantedRun, *, parent: RunId | None) -> Run:
+def begin(
+    stores: RunStores,
+    wanted: WantedRun,
+    *,
+    parent: RunId | None,
+    tell: Callable[[RunId], object] | None = None,
+) -> Run:
     """Record that a run begins, or goes on.
+
+    Parameters
+    ----------
+    tell
+        Called with its id just before that is on record, so that whoever is interrupted knows what to close.
 
     Raises
     ------
@@ -87,12 +150,31 @@ def begin(stores: RunStores, wanted: WantedRun, *, parent: RunId | None) -> Run:
     Conflict
         If it, or its experiment, is deleted; or a parameter has another value already.
     """
-    ledger = stores.ledger
+    ledger, here = stores.ledger, Origin(user(), told_of_process())
     ledger.code_state()  # asks git, which nobody has to wait for who writes
     if wanted.run is not None:
         ledger.mark_killed()
-        return _resume(stores, wanted, RunId(wanted.run), parent=parent)
-    experiment = ExperimentBook(ledger).open(wanted.experiment)
+        return _resume(ledger, wanted, RunId(wanted.run), here, parent=parent, tell=tell)
+    return _start(ledger, wanted, here, parent=parent, tell=tell)
+
+
+def begin_elsewhere(ledger: Ledger, wanted: WantedRun, origin: Origin, *, parent: RunId | None) -> Run:
+    """Record that a run begins, or goes on, whose work is done elsewhere. Raises like `begin`."""
+    if wanted.run is not None:
+        ledger.mark_killed()
+        return _resume(ledger, wanted, RunId(wanted.run), origin, parent=parent, tell=None)
+    return _start(ledger, wanted, origin, parent=parent, tell=None)
+
+
+def _start(
+    ledger: Ledger,
+    wanted: WantedRun,
+    origin: Origin,
+    *,
+    parent: RunId | None,
+    tell: Callable[[RunId], object] | None,
+) -> Run:
+    experiment = ExperimentBook(ledger).open(wanted.experiment, actor=origin.owner)
     name = wanted.name or wanted.tags.get(RUN_NAME_TAG, "") or random_run_name()
     with ledger.database.write() as connection:
         get_open_experiment(connection, experiment.id)
@@ -103,11 +185,23 @@ def begin(stores: RunStores, wanted: WantedRun, *, parent: RunId | None) -> Run:
             parent=parent,
             params=wanted.params,
             seed=wanted.seed,
+            id=origin.id,
+            is_held=origin.is_held,
+            code=origin.code,
+            actor=origin.owner,
         )
-        number = int(experiment.id)
-        enroll(connection, run.id, experiment=number, name=name, owner=user(), started_at=run.started_at)
-        tags = {**_told_of(run, parent), **wanted.tags, RUN_NAME_TAG: name}
+        enroll(
+            connection,
+            run.id,
+            experiment=int(experiment.id),
+            name=name,
+            owner=origin.owner,
+            started_at=origin.started_at or run.started_at,
+        )
+        tags = {**origin.told, **_told_of(run, parent), **wanted.tags, RUN_NAME_TAG: name}
         TrackingStore(ledger.database).log(run.id, params=wanted.params, tags=tags)
+        if tell is not None:
+            tell(run.id)
     return run
 
 
@@ -119,19 +213,35 @@ def files_folder(experiment: Experiment, run: RunId) -> str:
     ConfigError
         If the experiment keeps them elsewhere.
     """
+    return f"{_folder(experiment)}/{run}/artifacts"
+
+
+def models_folder(experiment: Experiment) -> str:
+    """Give where the files of an experiment's logged models are, as `files_folder`."""
+    return f"{_folder(experiment)}/models"
+
+
+def _folder(experiment: Experiment) -> str:
     place = experiment.artifact_uri
     if place is None:
-        return f"{experiment.id}/{run}/artifacts"
+        return experiment.id
     if not place.startswith(_FILES):
         raise ConfigError(
             f"experiment {experiment.name!r} keeps its files at {place}, where noria puts none; "
             "log them to another experiment"
         )
-    return f"{place.removeprefix(_FILES).strip('/')}/{run}/artifacts"
+    return place.removeprefix(_FILES).strip("/")
 
 
-def _resume(stores: RunStores, wanted: WantedRun, id: RunId, *, parent: RunId | None) -> Run:
-    ledger = stores.ledger
+def _resume(
+    ledger: Ledger,
+    wanted: WantedRun,
+    id: RunId,
+    origin: Origin,
+    *,
+    parent: RunId | None,
+    tell: Callable[[RunId], object] | None,
+) -> Run:
     with ledger.database.write() as connection:
         (info,) = read_infos(connection, [id])
         check_open(id, info)
@@ -139,16 +249,19 @@ def _resume(stores: RunStores, wanted: WantedRun, id: RunId, *, parent: RunId | 
         if info.state is RunState.RUNNING:
             query = select(heartbeats.c.holder).where(heartbeats.c.run == id)
             holder = connection.execute(query).scalar()
-            told = "somebody who tells of it over HTTP" if holder is None else _who(holder)
-            raise LeaseHeld(f"run {id}", told)
+            told = _who(holder) if holder else find_heard_of(connection, id)
+            raise LeaseHeld(f"run {id}", str(told or "somebody who tells of it over HTTP"))
         if parent is not None and ledger.get_run(id).parent != parent:
             raise Conflict(f"run {id} was begun outside of run {parent}; go on with it outside")
-        run = ledger.resume_run(id)
+        run = ledger.resume_run(id, is_held=origin.is_held, actor=origin.owner)
         changed = {"is_scheduled": False, "ended_at": None}
         connection.execute(tracked_runs.update().where(tracked_runs.c.run == id).values(changed))
         name = {RUN_NAME_TAG: wanted.name} if wanted.name else {}
-        tags = {**_command(), **wanted.tags, **name}
+        command = {tag: text for tag, text in origin.told.items() if tag not in _OF_OWNER}
+        tags = {**command, **wanted.tags, **name}
         TrackingStore(ledger.database).log(id, params=wanted.params, tags=tags)
+        if tell is not None:
+            tell(id)
         return run
 
 
@@ -172,12 +285,15 @@ def _check_same(ledger: Ledger, wanted: WantedRun, run: Run, *, experiment: str)
 
 
 def _told_of(run: Run, parent: RunId | None) -> dict[str, str]:
-    tags = {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **_command()}
-    if parent is not None:
-        tags[PARENT_TAG] = parent
+    tags = {} if parent is None else {PARENT_TAG: str(parent)}
     if run.code != _NO_CODE:
         tags[COMMIT_TAG] = run.code
     return tags
+
+
+def told_of_process() -> dict[str, str]:
+    """Give the tags by which this process tells of itself."""
+    return {"mlflow.user": user(), "mlflow.source.type": "LOCAL", **_command()}
 
 
 def _command() -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
+from sqlalchemy import BindParameter, Connection, Row, bindparam, insert, select
 
 from noria.database.upserts import Upsert
 from noria.errors import Conflict, NotFound
@@ -14,11 +14,15 @@ from noria.tracking.names import check_title
 from noria.tracking.records import Experiment
 from noria.tracking.tables import experiment_tags, experiments, tracked_runs
 
-__all__ = ["ExperimentBook", "get_open_experiment"]
+__all__ = ["ExperimentBook", "get_open_experiment", "read_experiments"]
 
 _TAGS = Upsert(experiment_tags, replaced=("value",))
-_TAGS_OF = select(experiment_tags).where(
-    experiment_tags.c.experiment.in_(bindparam("experiments", expanding=True))
+_NUMBERED: BindParameter[Any] = bindparam("experiments", expanding=True)
+_READ = select(experiments).where(experiments.c.id.in_(_NUMBERED))
+_TAGS_OF = (
+    select(experiment_tags)
+    .where(experiment_tags.c.experiment.in_(_NUMBERED))
+    .order_by(experiment_tags.c.name)
 )
 _AT_ONCE = 500  # experiments in one question
 
@@ -57,14 +61,14 @@ class ExperimentBook:
             number = change.connection.execute(statement).scalar_one()
             _TAGS.execute(change.connection, _tag_rows(number, tags or {}))
             change.record("experiment.created", f"experiment/{number}", payload={"name": name}, cause=None)
-            return _read(change.connection, [number])[0]
+            return read_experiments(change.connection, [number])[0]
 
     def find(self, name: str) -> Experiment | None:
         """Give the experiment of that name, also a deleted one; or `None`."""
         query = select(experiments.c.id).where(experiments.c.name == name)
         with self._ledger.database.read() as connection:
             number = connection.execute(query).scalar()
-            return None if number is None else _read(connection, [number])[0]
+            return None if number is None else read_experiments(connection, [number])[0]
 
     def get(self, name: str) -> Experiment:
         """Give the experiment of that name. Raises `NotFound`, naming those that exist."""
@@ -77,24 +81,24 @@ class ExperimentBook:
         """Give the experiment of that id, also a deleted one. Raises `NotFound`."""
         return self.read([_number(id)])[0]
 
-    def open(self, name: str) -> Experiment:
+    def open(self, name: str, *, actor: str | None = None) -> Experiment:
         """Give the experiment of that name; make it if it is not there. Two may do so at once."""
         found = self.find(name)
         if found is not None:
             return found
         with self._ledger.database.write():
-            return self.find(name) or self.create(name)
+            return self.find(name) or self.create(name, actor=actor)
 
     def list_all(self) -> list[Experiment]:
         """Give all experiments that are not deleted, oldest first."""
         query = select(experiments.c.id).where(experiments.c.deleted_at.is_(None)).order_by(experiments.c.id)
         with self._ledger.database.read() as connection:
-            return _read(connection, connection.execute(query).scalars().all())
+            return read_experiments(connection, connection.execute(query).scalars().all())
 
     def read(self, numbers: Sequence[int]) -> list[Experiment]:
         """Give experiments of these numbers, in that order. Raises `NotFound`."""
         with self._ledger.database.read() as connection:
-            return _read(connection, numbers)
+            return read_experiments(connection, numbers)
 
     def rename(self, id: str, name: str, *, actor: str | None = None) -> Experiment:
         """Give an experiment another name. Raises like `create`; `NotFound`; `Conflict` if it is deleted."""
@@ -106,7 +110,7 @@ class ExperimentBook:
                 raise Conflict(_taken(other))
             if found.name != name:
                 _change(change, found.id, "renamed", {"name": name}, {"name": name, "before": found.name})
-            return _read(change.connection, [found.id])[0]
+            return read_experiments(change.connection, [found.id])[0]
 
     def delete(self, id: str, *, actor: str | None = None) -> None:
         """Mark an experiment and its runs as deleted; nothing is lost. Raises `NotFound`, `Conflict`."""
@@ -145,7 +149,7 @@ class ExperimentBook:
             found = _get_open(connection, id)
             mine = (experiment_tags.c.experiment == found.id, experiment_tags.c.name == name)
             if not connection.execute(experiment_tags.delete().where(*mine)).rowcount:
-                raise NotFound("tag", name, _read(connection, [found.id])[0].tags)
+                raise NotFound("tag", name, read_experiments(connection, [found.id])[0].tags)
             _touch(connection, found.id)
 
 
@@ -200,14 +204,15 @@ def _tag_rows(number: int, tags: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"experiment": number, "name": name, "value": value} for name, value in tags.items()]
 
 
-def _read(connection: Connection, numbers: Sequence[int]) -> list[Experiment]:
+def read_experiments(connection: Connection, numbers: Sequence[int]) -> list[Experiment]:
+    """Give experiments of these numbers, in that order. Raises `NotFound`."""
     found: dict[int, Experiment] = {}
     for start in range(0, len(numbers), _AT_ONCE):
         some = [*numbers[start : start + _AT_ONCE]]
         tags: dict[int, dict[str, str]] = {}
-        for row in connection.execute(_TAGS_OF.order_by(experiment_tags.c.name), {"experiments": some}):
+        for row in connection.execute(_TAGS_OF, {"experiments": some}):
             tags.setdefault(row.experiment, {})[row.name] = row.value
-        for row in connection.execute(select(experiments).where(experiments.c.id.in_(some))):
+        for row in connection.execute(_READ, {"experiments": some}):
             found[row.id] = Experiment(
                 id=str(row.id),
                 name=row.name,

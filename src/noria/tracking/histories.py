@@ -2,11 +2,12 @@
 
 import base64
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import BigInteger, Integer, bindparam, func, or_, select, tuple_, type_coerce
+from sqlalchemy import BigInteger, Integer, and_, bindparam, case, func, or_, select, tuple_, type_coerce
 
 from noria.database.store import Database
 from noria.errors import ConfigError, NotFound
@@ -15,9 +16,10 @@ from noria.tracking.records import MetricPoint
 from noria.tracking.store import POINTS, to_point
 from noria.tracking.tables import metric_points, tracked_runs
 
-__all__ = ["HistoryPage", "HistoryReader"]
+__all__ = ["Curve", "HistoryPage", "HistoryReader"]
 
 _INT64 = 1 << 63
+_LARGEST = sys.float_info.max
 
 _PLACE = (metric_points.c.recorded_at, metric_points.c.step, metric_points.c.value, metric_points.c.is_nan)
 _AT_US = type_coerce(metric_points.c.recorded_at, BigInteger).label("at_us")
@@ -51,6 +53,29 @@ class HistoryPage:
     at_us: list[int]
     steps: list[int]
     next_page: str | None
+
+
+@dataclass(slots=True)
+class Curve:
+    """A metric along a run, its points gathered into parts of equal numbers, in order of steps and instants.
+
+    Attributes
+    ----------
+    steps, at_us
+        Of the last point of each part.
+    means, lows, highs
+        Of the finite values of each part; the same where it is one point.
+    points, unfit
+        How many there are in all, and how many of them are NaN or infinite.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    at_us: list[int] = field(default_factory=list)
+    means: list[float] = field(default_factory=list)
+    lows: list[float] = field(default_factory=list)
+    highs: list[float] = field(default_factory=list)
+    points: int = 0
+    unfit: int = 0
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -130,6 +155,46 @@ class HistoryReader:
             for row in connection.execute(query).mappings():
                 found.setdefault(RunId(row["run"]), []).append(to_point(row))
         return {run: points[-limit:] for run, points in found.items()}
+
+    def curves(self, runs: Sequence[RunId], name: str, *, parts: int) -> dict[RunId, Curve]:
+        """Give a metric along several runs, so that no extreme is lost however many points there are.
+
+        Parameters
+        ----------
+        parts
+            Into how many the points of a run are gathered, at most; fewer points are given as they are.
+        """
+        wanted = (metric_points.c.name == name, metric_points.c.run.in_(runs))
+        order = (metric_points.c.step, metric_points.c.recorded_at)
+        place = func.row_number().over(partition_by=metric_points.c.run, order_by=order)
+        size = func.count().over(partition_by=metric_points.c.run)
+        numbered = POINTS.add_columns(place.label("place"), size.label("size")).where(*wanted).subquery()
+        each = numbered.c
+        is_finite = and_(~each.is_nan, each.value.between(-_LARGEST, _LARGEST))
+        value = case((is_finite, each.value))
+        part = case((each.size <= parts, each.place), else_=(each.place - 1) * parts // each.size)
+        last, low, high = func.max(each.step), func.min(value), func.max(value)
+        query = (
+            select(each.run, last, func.max(each.at_us), low, high, func.avg(value / 2), func.count())
+            .add_columns(func.count(value))
+            .group_by(each.run, part)
+            .order_by(each.run, part)
+        )
+        found: dict[RunId, Curve] = {run: Curve() for run in runs}
+        with self._database.read() as connection:
+            for run, step, at_us, lowest, highest, half, count, finite in connection.execute(query):
+                curve = found[RunId(run)]
+                curve.points += count
+                curve.unfit += count - finite
+                curve.steps.append(step)
+                curve.at_us.append(at_us)
+                for values, value_ in (
+                    (curve.lows, lowest),
+                    (curve.highs, highest),
+                    (curve.means, None if half is None else min(max(2 * half, lowest), highest)),
+                ):
+                    values.append(math.nan if value_ is None else value_)
+        return found
 
 
 def _page_of(place: _Place) -> str:

@@ -34,7 +34,7 @@ from noria.tracking.run_desk import COMMIT_TAG, PARENT_TAG, RunDesk, enroll
 from noria.tracking.store import TrackingStore
 from noria.tracking.tables import experiment_tags, experiments, tracked_runs
 
-__all__ = ["ForeignExperiment", "ForeignRun", "PointsAside", "RunImporter", "Standing"]
+__all__ = ["ForeignExperiment", "ForeignRun", "PointsAside", "RunImporter", "Standing", "check_texts"]
 
 _KIND = "experiment"
 _NO_CODE, _NO_RUNTIME = "none", "unknown"
@@ -120,6 +120,10 @@ class PointsAside:
     ) -> None:
         self._file.close()
 
+    def names(self) -> list[str]:
+        """Give the names of the metrics."""
+        return [name for name, _ in self._names]
+
     def add(self, name: str, points: Iterable[tuple[float, int, int]]) -> None:
         """Add points of a metric: value, instant in milliseconds since 1970, step."""
         packed = bytearray()
@@ -170,7 +174,9 @@ class RunImporter:
         self._store, self._desk = TrackingStore(ledger.database), RunDesk(ledger)
 
     def find_experiment(self, name: str) -> int | None:
-        """Give the experiment of that name."""
+        """Give the experiment of that name. Raises `ConfigError` if the database can hold no such name."""
+        with self._ledger.database.read() as connection:
+            check_texts(connection, f"experiment {name!r}", [name])
         found = ExperimentBook(self._ledger).find(name)
         return None if found is None else int(found.id)
 
@@ -188,9 +194,16 @@ class RunImporter:
         -------
         (int, bool)
             Its number here, and whether it is new.
+
+        Raises
+        ------
+        ConfigError
+            If it has a text that the project's database cannot hold.
         """
         with self._ledger.change(None) as change:
             connection = change.connection
+            texts = (foreign.name, *chain(*foreign.tags.items()))
+            check_texts(connection, f"experiment {foreign.name!r}", texts)
             number, is_new = known, False
             if number is None:
                 query = select(experiments.c.id).where(experiments.c.name == foreign.name)
@@ -241,8 +254,7 @@ class RunImporter:
         """
         with self._ledger.change(None) as change:
             connection = change.connection
-            if connection.dialect.name == "postgresql":
-                _refuse_nul(run, datasets)
+            check_texts(connection, f"run {run.id}", _texts(run, points, datasets))
             standing = self._standing(connection, run)
             if standing is Standing.NEW:
                 self._begin(change, run, experiment, points)
@@ -346,21 +358,18 @@ class RunImporter:
         return set(self._store.list_params(run)), set(self._store.list_tags(run))
 
 
-def _refuse_nul(run: ForeignRun, datasets: Sequence[LoggedDataset]) -> None:
+def check_texts(connection: Connection, what: str, texts: Iterable[str | None]) -> None:
     """Raise `ConfigError` for what PostgreSQL cannot hold, though SQLite can."""
-    texts = [run.name, run.owner, *chain(*run.params.items(), *run.tags.items())]
-    for each in datasets:
-        texts += [
-            each.name,
-            each.digest,
-            each.source_type,
-            each.source,
-            each.schema or "",
-            each.profile or "",
-        ]
-        texts += chain(*each.tags.items(), [each.context or ""])
-    if any("\0" in each for each in texts):
+    if connection.dialect.name == "postgresql" and any("\0" in each for each in texts if each):
         raise ConfigError(
-            f"run {run.id} has a text with a NUL, which PostgreSQL cannot hold; take it out of a copy of the "
+            f"{what} has a text with a NUL, which PostgreSQL cannot hold; take it out of a copy of the "
             "store, and import that"
         )
+
+
+def _texts(run: ForeignRun, points: PointsAside, datasets: Sequence[LoggedDataset]) -> Iterator[str | None]:
+    """Give all that a run says."""
+    yield from (run.name, run.owner, *chain(*run.params.items(), *run.tags.items()), *points.names())
+    for each in datasets:
+        yield from (each.name, each.digest, each.source_type, each.source, each.schema, each.profile)
+        yield from (*chain(*each.tags.items()), each.context)

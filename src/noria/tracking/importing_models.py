@@ -5,18 +5,19 @@ it is ready. Only the last makes it a version of the ledger, whose digest is tha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from noria.database.upserts import Upsert
-from noria.errors import ConfigError
+from noria.errors import ConfigError, NotFound
 from noria.ledger.store import Ledger
 from noria.records import RunId
-from noria.tracking.importing import Standing
+from noria.tracking.importing import Standing, check_texts
 from noria.tracking.logged_models import LoggedModels
 from noria.tracking.model_reading import model_files
 from noria.tracking.model_records import ModelPoint, ModelStatus
@@ -76,15 +77,19 @@ class ModelImporter:
     def standing(self, model: ForeignModel) -> Standing:
         """Tell what is here of a model; `OPEN`: it is not as far as it is there."""
         with self._ledger.database.read() as connection:
-            return _standing(model, _find(connection, model.id))
+            return _standing(connection, model)
 
     def take(self, model: ForeignModel, experiment: int) -> Standing:
-        """Take what is told of a model, all or nothing; give what was here before."""
+        """Take what is told of a model, all or nothing; give what was here before.
+
+        Raises `ConfigError` if it has a text that the project's database cannot hold.
+        """
         with self._ledger.change(None) as change:
             connection = change.connection
-            standing = _standing(model, _find(connection, model.id))
+            standing = _standing(connection, model)
             if standing is not Standing.NEW:
                 return standing
+            check_texts(connection, f"logged model {model.id}", _texts(model))
             source = _known_runs(connection, [model.source_run] if model.source_run else [])
             row = {
                 "id": model.id,
@@ -117,14 +122,20 @@ class ModelImporter:
             change.connection.execute(_END, ends)
 
     def files_folder(self, model: str) -> str:
-        """Give where below the project's artifacts a model's files are. Raises `ConfigError` if elsewhere."""
+        """Give where below the project's artifacts a model's files are.
+
+        Raises `NotFound`, and `ConfigError` if they are elsewhere.
+        """
         query = (
             select(experiments.c.id, experiments.c.artifact_uri)
             .join(logged_models, logged_models.c.experiment == experiments.c.id)
             .where(logged_models.c.id == model)
         )
         with self._ledger.database.read() as connection:
-            number, place = connection.execute(query).one()
+            found = connection.execute(query).first()
+        if found is None:
+            raise NotFound("logged model", model)
+        number, place = found
         uri = model_files(number, place, model)
         if not uri.startswith(_OWN):
             raise ConfigError(f"its experiment keeps files at {place}, where noria puts none")
@@ -132,7 +143,8 @@ class ModelImporter:
 
     def link(self, links: Sequence[ForeignLink]) -> list[ForeignLink]:
         """Keep what runs read and made; give those links whose run or model is not here."""
-        left: list[ForeignLink] = []
+        left = [each for each in links if "\0" in each.run + each.model.model]  # no id that is here
+        links = [each for each in links if each not in left]
         with self._ledger.database.write() as connection:
             wanted = [each.run for each in links]
             runs = _known_runs(connection, wanted)
@@ -159,13 +171,17 @@ def _among(column: Any, links: Sequence[ForeignLink]) -> Any:
     return column.in_([each.model.model for each in links])
 
 
-def _find(connection: Connection, id: str) -> Row[Any] | None:
-    return connection.execute(_MODEL, {"id": id}).first()
+def _texts(model: ForeignModel) -> Iterator[str | None]:
+    yield from (model.name, model.type, model.source_run)
+    yield from chain(*model.params.items(), *model.tags.items())
+    for each in model.points:
+        yield from (each.run, each.point.name, each.dataset_name, each.dataset_digest)
 
 
-def _standing(model: ForeignModel, row: Row[Any] | None) -> Standing:
+def _standing(connection: Connection, model: ForeignModel) -> Standing:
     if _ID.fullmatch(model.id) is None:
         return Standing.UNFIT
+    row = connection.execute(_MODEL, {"id": model.id}).first()
     if row is None:
         return Standing.NEW
     if row.created_at != model.created_at:

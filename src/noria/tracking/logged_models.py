@@ -21,7 +21,7 @@ from noria.records import RunId, digest_of
 from noria.tracking.experiments import get_open_experiment
 from noria.tracking.model_reading import model_files, read_models
 from noria.tracking.model_records import LoggedModel, ModelPoint, ModelStatus, check_model_name
-from noria.tracking.records import LinkedModel
+from noria.tracking.records import LinkedModel, MetricPoint
 from noria.tracking.run_names import random_run_name
 from noria.tracking.store import check_open
 from noria.tracking.tables import (
@@ -35,7 +35,7 @@ from noria.tracking.tables import (
     tracked_runs,
 )
 
-__all__ = ["INPUT", "OUTPUT", "VERSION_KIND", "LoggedModels"]
+__all__ = ["INPUT", "OUTPUT", "VERSION_KIND", "LoggedModels", "new_model_id"]
 
 VERSION_KIND = "logged_model"
 INPUT, OUTPUT = "input", "output"  # as the edges of the ledger have it
@@ -103,26 +103,54 @@ class LoggedModels:
         with self._ledger.database.write() as connection:
             folder = get_open_experiment(connection, experiment)
             owner = None if source_run is None else _get_open_run(connection, source_run).owner
-            id = f"m-{uuid.uuid4().hex}"
+            id = new_model_id()
             with self._ledger.change(None, actor=owner) as change:
-                row = {
-                    "id": id,
-                    "experiment": folder.id,
-                    "name": name,
-                    "type": type,
-                    "status": ModelStatus.PENDING.value,
-                    "source_run": source_run,
-                    "version": None,
-                    "created_at": change.recorded_at,
-                    "updated_at": change.recorded_at,
-                    "deleted_at": None,
-                }
-                connection.execute(_INSERT, row)
+                _insert(change, id, folder.id, name, type=type, source_run=source_run)
                 _PARAMS.execute(connection, _texts(id, params or {}))
                 _TAGS.execute(connection, _texts(id, tags or {}))
-                payload = {"name": name, "experiment": experiment, "source_run": source_run}
-                change.record("logged_model.created", f"logged_model/{id}", payload=payload, cause=None)
             return read_models(connection, [id])[0]
+
+    def put_made(
+        self,
+        run: RunId,
+        id: str,
+        *,
+        name: str,
+        step: int,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        points: Sequence[MetricPoint],
+    ) -> None:
+        """Keep a model that a run made, whose files are there: ready at once. The same again is nothing.
+
+        Parameters
+        ----------
+        id
+            A new one; see `new_model_id`.
+        points
+            What the run has measured of it.
+
+        Raises
+        ------
+        NotFound
+            If there is no such run.
+        Conflict
+            If it is deleted.
+        """
+        with self._ledger.database.write() as connection:
+            if connection.execute(_KNOWN, {"models": [id]}).first() is not None:
+                return
+            made_by = _get_open_run(connection, run)
+            with self._ledger.change(None, actor=made_by.owner) as change:
+                _insert(change, id, made_by.experiment, name, type=None, source_run=run)
+                _PARAMS.execute(connection, _texts(id, params))
+                _TAGS.execute(connection, _texts(id, tags))
+                rows = [_point_row(ModelPoint(model=id, run=run, point=each)) for each in points]
+                _METRICS.execute_raw(connection, rows)
+                _LINKS.execute(connection, [{"run": run, "role": OUTPUT, "model": id, "step": step}])
+                version = _record(change, _get(connection, id))  # with an edge from the run
+                changed = {"status": ModelStatus.READY.value, "version": version}
+                connection.execute(_UPDATE, {"of_model": id, **changed})
 
     def get(self, id: str, *, with_deleted: bool = False) -> LoggedModel:
         """Give a model with what was measured of it. Raises `NotFound`."""
@@ -253,6 +281,31 @@ class LoggedModels:
                     row = _get(connection, each)
                     if row.version is not None:
                         _add_edge(change, run, role, row.version, row.source_run)
+
+
+def new_model_id() -> str:
+    """Give an id that no logged model has."""
+    return f"m-{uuid.uuid4().hex}"
+
+
+def _insert(
+    change: Change, id: str, experiment: int, name: str, *, type: str | None, source_run: RunId | None
+) -> None:
+    row = {
+        "id": id,
+        "experiment": experiment,
+        "name": name,
+        "type": type,
+        "status": ModelStatus.PENDING.value,
+        "source_run": source_run,
+        "version": None,
+        "created_at": change.recorded_at,
+        "updated_at": change.recorded_at,
+        "deleted_at": None,
+    }
+    change.connection.execute(_INSERT, row)
+    payload = {"name": name, "experiment": str(experiment), "source_run": source_run}
+    change.record("logged_model.created", f"logged_model/{id}", payload=payload, cause=None)
 
 
 def _get(connection: Connection, id: str) -> Row[Any]:

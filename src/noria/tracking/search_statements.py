@@ -50,6 +50,7 @@ from noria.tracking.search_terms import (
     sorted_statement,
 )
 from noria.tracking.tables import (
+    HEAD_CHARS,
     experiments,
     latest_metrics,
     run_datasets,
@@ -66,6 +67,7 @@ __all__ = [
     "Shape",
     "Wanted",
     "counting",
+    "counting_alike",
     "counting_pointed_out",
     "run_statement",
 ]
@@ -93,7 +95,7 @@ class Driver(NamedTuple):
     `among` is a slot whose runs are gathered beforehand, so that others are passed without being looked up.
     """
 
-    kind: Literal["start", "slot", "ids", "dataset", "name", "state"]
+    kind: Literal["start", "slot", "ids", "dataset", "name", "state", "alike"]
     at: int = 0
     among: int | None = None
 
@@ -163,6 +165,30 @@ def counting_pointed_out(kind: str) -> Select[Any]:
     """Count, `limit` at most, the runs of `experiment` that a value, or states, point out."""
     query = _pointed_out(kind, 0).limit(bindparam("limit", type_=Integer))
     return select(func.count()).select_from(query.subquery())
+
+
+@lru_cache(maxsize=16)
+def counting_alike(entity: Entity, operator: Operator, dialect: str) -> Select[Any]:
+    """Count, `limit` at most, the runs of `experiment` that may have a text like `value0`, of `name0`."""
+    query = _alike(Wanted(entity, "", operator, 0), 0, dialect)
+    return select(func.count()).select_from(query.limit(bindparam("limit", type_=Integer)).subquery())
+
+
+def _alike(wanted: Wanted, number: int, dialect: str) -> Select[Any]:
+    """Give the ids of runs that may have a text like that of a condition, by an index alone.
+
+    It holds the beginning of a parameter or a tag: what is longer may be like it, and is looked up later.
+    """
+    experiment = bindparam("experiment", type_=BigInteger)
+    if wanted.slot is None or wanted.entity is Entity.ATTRIBUTE:
+        named = tracked_runs.alias("named")
+        found = compared(named.c.name, wanted.operator, f"value{number}", dialect)
+        return select(named.c.run).where(named.c.experiment == experiment, found)
+    table = TABLES[wanted.entity].alias("alike")
+    found = compared(table.c.head, wanted.operator, f"value{number}", dialect)
+    of_name = table.c.name == bindparam(f"name{wanted.slot}")
+    is_long = func.length(table.c.head) >= HEAD_CHARS
+    return select(table.c.run).where(table.c.experiment == experiment, of_name, or_(found, is_long))
 
 
 def _pointed_out(kind: str, number: int) -> Select[Any]:
@@ -263,6 +289,9 @@ class _Runs:
                 self._wheres.append(run.c.experiment == experiment)
             case "ids":  # the condition itself is answered by the key; the sum keeps the index of starts out
                 self._wheres.append(run.c.experiment + 0 == experiment)
+            case "alike":
+                named = _alike(shape.conditions[shape.driver.at], shape.driver.at, shape.dialect)
+                self._wheres += [run.c.run.in_(named), run.c.experiment + 0 == experiment]
             case _:
                 named = _pointed_out(shape.driver.kind, shape.driver.at)
                 self._wheres += [run.c.run.in_(named), run.c.experiment + 0 == experiment]
@@ -300,7 +329,8 @@ class _Runs:
                 query = query.where(table.c.head == bindparam(f"head{number}"))
         if self._shape.dialect == "sqlite":
             run = UnaryExpression(run, operator=custom_op("+"))  # or they would be looked up one by one
-        return run.in_(query)
+            return run.in_(query)
+        return run.in_(query).is_(true())  # or they would be joined, in an order that no walk ends early in
 
     def _add(self, number: int, wanted: Wanted) -> None:
         shape, operator = self._shape, wanted.operator

@@ -9,7 +9,7 @@ row of the one before, whatever was written meanwhile: no run is given twice bec
 import heapq
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -36,6 +36,7 @@ from noria.tracking.search_statements import (
     Shape,
     Wanted,
     counting,
+    counting_alike,
     counting_pointed_out,
     run_statement,
 )
@@ -71,6 +72,7 @@ _STATES: dict[str, list[str]] = {  # of a status; SCHEDULED is none of them
     "FAILED": [RunState.FAILED],
     "KILLED": [RunState.KILLED, RunState.CANCELLED],
 }
+_ALIKE = frozenset({Operator.LIKE, Operator.ILIKE})
 _WALKED = frozenset({Operator.EQ, Operator.GT, Operator.GE, Operator.LT, Operator.LE})
 _INT64 = 1 << 63
 _SAFE_MS = 9.2e15  # milliseconds whose microseconds are 64 bits
@@ -183,6 +185,7 @@ class _RunSearch:
     orders: tuple[Order, ...]
     view: View
     limit: int
+    _counted: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     def take(self, place: Place | None) -> tuple[list[Any], Place | None]:
         """Give the rows of a page, and the place of its last one if there are more."""
@@ -251,6 +254,8 @@ class _RunSearch:
 
     def _rows_of(self, folder: int, phase: Phase, since: list[Any] | None) -> Iterator[Any]:
         driver = self._driver(folder, phase)
+        if driver is None:
+            return
         statement = self._statement(phase, driver, is_continued=since is not None)
         parameters = {"experiment": folder, "limit": self.limit + 1, **self._parameters}
         if since is not None:
@@ -276,8 +281,8 @@ class _RunSearch:
                 found[f"states{number}"] = _STATES.get(str(condition.value), [])
         return found
 
-    def _driver(self, folder: int, phase: Phase) -> Driver:
-        """Choose what to walk: the order; or what a condition leaves, if that is little."""
+    def _driver(self, folder: int, phase: Phase) -> Driver | None:
+        """Choose what to walk: the order, or what a condition leaves, if that is little; None: nothing."""
         walk = Driver("start")
         if self._keys and self._keys[0].slot is not None and phase is not Phase.MISSING:
             walk = Driver("slot", self._keys[0].slot)
@@ -285,9 +290,16 @@ class _RunSearch:
         least = some = min(_SOME + _SOME_PER_ROW * self.limit, _MOST)
         best: Driver | None = None
         for driver in self._candidates:
-            count = some if driver == walk else self._count(folder, driver, least)
+            if driver.kind == "alike" and best is not None:
+                continue  # its index is read from end to end
+            most = max(0, min(few + 1, least)) if driver.kind == "alike" else least
+            count = some if driver == walk else self._count(folder, driver, most)
+            if driver.kind == "alike" and count >= most:
+                continue
             if count < least:
                 best, least = driver, count
+        if best is not None and least == 0:
+            return None
         if best is None or self._count(folder, walk, _DENSE * least + 1) <= _DENSE * least:
             return walk
         if least <= few or best.kind == "ids":
@@ -297,23 +309,30 @@ class _RunSearch:
     @cached_property
     def _candidates(self) -> tuple[Driver, ...]:
         found: dict[Driver, None] = {}
+        alike: list[Driver] = []  # are counted last
         for number, (condition, wanted) in enumerate(zip(self.conditions, self._wanted, strict=True)):
             match wanted.key, wanted.operator:
                 case _ if wanted.slot is not None:
                     if wanted.operator is not Operator.IS_NULL:
                         found[Driver("slot", wanted.slot)] = None
+                    if wanted.operator in _ALIKE:
+                        alike.append(Driver("alike", number))
                 case "run_id", Operator.EQ | Operator.IN:
                     found[Driver("ids", number)] = None
                 case "status", Operator.EQ if condition.value in _STATES:
                     found[Driver("state", number)] = None
                 case "run_name", Operator.EQ:
                     found[Driver("name", number)] = None
+                case "run_name", Operator.LIKE | Operator.ILIKE:
+                    alike.append(Driver("alike", number))
                 case "name", Operator.EQ:
                     found[Driver("dataset", number)] = None
-        return tuple(found)
+        return (*found, *alike)
 
     def _count(self, folder: int, driver: Driver, most: int) -> int:
         """Count what a driver would walk, `most` at most."""
+        if driver.kind == "alike":
+            return self._count_alike(folder, driver.at, most)
         if driver.kind not in {"start", "slot"}:
             value = self.conditions[driver.at].value
             if driver.kind == "ids":
@@ -334,6 +353,17 @@ class _RunSearch:
             is_metric = entity is Entity.METRIC
             parameters[f"value{number}"] = _number(each) if is_metric else str(each.value)[:HEAD_CHARS]
         return int(self.connection.execute(statement, parameters).scalar_one())
+
+    def _count_alike(self, folder: int, number: int, most: int) -> int:
+        condition, dialect = self.conditions[number], self.connection.dialect.name
+        asked = {
+            "experiment": folder,
+            "limit": most,
+            "name0": condition.key,
+            **_values(0, condition, dialect),
+        }
+        statement = counting_alike(condition.entity, condition.operator, dialect)
+        return int(self.connection.execute(statement, asked).scalar_one())
 
 
 def _experiment_statement(

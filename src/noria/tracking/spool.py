@@ -18,12 +18,13 @@ from noria.errors import LeaseHeld, StoreDamaged, StoreError
 from noria.records import RunId
 from noria.streams.frames import log_fault
 from noria.streams.spool import Position, Spool, drop_segments, read_spool, take_lock
-from noria.tracking.spool_records import Entry, Points, decode
+from noria.tracking.spool_records import Entry, KeptFile, Points, decode
 
 __all__ = ["RunSpool", "abandoned_spools", "count_spools"]
 
 _SEGMENT_BYTES = 4 << 20  # what was moved is removed by so much at a time
 _MOST_POINTS, _MOST_BYTES = 5_000, 1 << 20  # moved at once
+_POINTS_OF_FILE = 20  # as long as so many points: nobody else writes meanwhile
 _MOVED = struct.Struct("<QQ")
 _ASIDE = "aside."
 _TRIES = 10
@@ -103,7 +104,12 @@ class RunSpool:
         except OSError as err:
             raise err if isinstance(err, StoreError) else log_fault(err, self.folder) from err
 
-    def read(self) -> tuple[list[Entry], Position]:
+    @property
+    def moved(self) -> Position:
+        """Up to where it was moved."""
+        return self._moved
+
+    def read(self, *, most_entries: int = _MOST_POINTS) -> tuple[list[Entry], Position]:
         """Give what comes next of what was not moved, and where it ends; none: nothing is left.
 
         Raises
@@ -120,8 +126,8 @@ class RunSpool:
                 entry = decode(payload)
                 entries.append(entry)
                 position, size = end, size + len(payload)
-                points += len(entry.points) if isinstance(entry, Points) else 1
-                if points >= _MOST_POINTS or size >= _MOST_BYTES:
+                points += _weight(entry)
+                if points >= _MOST_POINTS or size >= _MOST_BYTES or len(entries) >= most_entries:
                     break
         except (StoreError, msgspec.DecodeError) as err:
             if not entries:  # else what is whole comes first
@@ -216,6 +222,13 @@ def abandoned_spools(root: Path, *, run: RunId | None = None) -> Iterator[RunSpo
             yield spool
     if fault is not None:
         raise fault
+
+
+def _weight(entry: Entry) -> int:
+    """Give how many points it takes as long to keep."""
+    if isinstance(entry, Points):
+        return len(entry.points)
+    return _POINTS_OF_FILE if isinstance(entry, KeptFile) else 1
 
 
 def _remove_begun(folder: Path) -> None:

@@ -5,21 +5,33 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
-from noria.errors import NoriaError, NotFound, StoreDamaged, StoreError
+from noria.errors import ConfigError, Conflict, NoriaError, NotFound, StoreDamaged, StoreError
 from noria.ledger.store import Ledger
-from noria.records import RunId
+from noria.records import RunId, Version, VersionRef
 from noria.tracking.artifacts import ArtifactStore
+from noria.tracking.logged_models import LoggedModels
 from noria.tracking.records import LoggedDataset, MetricPoint
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.spool import RunSpool, abandoned_spools
-from noria.tracking.spool_records import Entry, Input, KeptFile, Params, Points, Tags
+from noria.tracking.spool_records import (
+    DescribedInput,
+    Ended,
+    Entry,
+    Input,
+    KeptFile,
+    MadeModel,
+    Params,
+    Point,
+    Points,
+    Tags,
+)
 from noria.tracking.store import TrackingStore
 
-__all__ = ["EntryKeeper", "SpoolMover", "move_abandoned"]
+__all__ = ["EntryKeeper", "Keeper", "SpoolMover", "find_version", "move_abandoned", "parse_dataset"]
 
 _LOG = logging.getLogger(__name__)
 _GATHER_S = 0.5  # how long entries wait for others to be moved with
@@ -27,7 +39,24 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0  # between two tries while the datab
 # What a driver raises, and no `StoreError` tells of, is about a value.
 _UNKEEPABLE = (NoriaError, DBAPIError, OverflowError)
 _DIGEST_CHARS = 36  # that MLflow takes
+_QUICK_S = 0.2  # that a thread takes to end which waits for nobody
 _MUCH_BYTES = 1 << 30  # waiting on the disk, which is told
+
+
+class Keeper(Protocol):
+    """Where entries go from a spool."""
+
+    def take(self, spool: RunSpool) -> bool:
+        """Move what comes next of a spool; False: nothing was left. Raises `StoreError` while it cannot."""
+        ...
+
+    def keep(self, run: RunId, entries: Sequence[Entry]) -> None:
+        """Keep entries that are in no spool, in their order, all or none. Raises `StoreError`."""
+        ...
+
+    def interrupt(self) -> None:
+        """Let a `take` that another thread waits for end soon."""
+        ...
 
 
 class EntryKeeper:
@@ -36,6 +65,18 @@ class EntryKeeper:
     def __init__(self, ledger: Ledger, artifacts: ArtifactStore) -> None:
         self._ledger, self._artifacts = ledger, artifacts
         self._store, self._desk = TrackingStore(ledger.database), RunDesk(ledger)
+        self._models = LoggedModels(ledger)
+
+    def take(self, spool: RunSpool) -> bool:
+        """Move what comes next of a spool; False: nothing was left. Raises `StoreError`."""
+        entries, position = spool.read()
+        if entries:
+            self.keep_all_it_can(spool.run, entries)
+            spool.mark_moved(position)
+        return bool(entries)
+
+    def interrupt(self) -> None:
+        """Do nothing: a database ends by itself what takes too long."""
 
     def keep(self, run: RunId, entries: Sequence[Entry]) -> None:
         """Keep entries in their order, all or none.
@@ -50,14 +91,11 @@ class EntryKeeper:
         points: list[MetricPoint] = []
         params: dict[str, Any] = {}
         tags: dict[str, str] = {}
-        others: list[KeptFile | Input] = []
+        others: list[KeptFile | Input | DescribedInput | MadeModel | Ended] = []
         for entry in entries:
             match entry:
                 case Points():
-                    points += [
-                        MetricPoint(name=name, value=value, step=step, at_us=at_us)
-                        for name, value, step, at_us in entry.points
-                    ]
+                    points += _metric_points(entry.points)
                 case Params():
                     params |= entry.values
                 case Tags():
@@ -72,10 +110,30 @@ class EntryKeeper:
                         self._artifacts.put_kept(each.path, each.sha256, each.size_bytes)
                     case Input():
                         self._add_input(run, each)
+                    case Ended():
+                        raise ValueError("the end of a run is in no log that is moved here")
+                    case DescribedInput():
+                        self._desk.log_datasets(run, [each.dataset])
+                    case MadeModel():
+                        self._models.put_made(
+                            run,
+                            each.id,
+                            name=each.name,
+                            step=each.step,
+                            params=each.params,
+                            tags=each.tags,
+                            points=_metric_points(each.points),
+                        )
 
     def _add_input(self, run: RunId, entry: Input) -> None:
         """Record what the run reads: in the lineage, and as clients of MLflow see it."""
-        version = self._ledger.get_version_by_id(entry.version)
+        named = entry.version
+        version = self._ledger.get_version_by_id(named) if "/" in named else find_version(self._ledger, named)
+        if entry.sha256 and entry.sha256 != version.sha256:
+            raise Conflict(
+                f"{version.kind} {version.ref} has other content here than where run {run} has read it; "
+                "log it by the name that it has here"
+            )
         self._ledger.add_input(run, version.id)
         told = LoggedDataset(
             name=version.name,
@@ -106,10 +164,16 @@ class EntryKeeper:
             self.keep_each(run, entries)
 
 
+def _metric_points(points: Sequence[Point]) -> list[MetricPoint]:
+    return [
+        MetricPoint(name=name, value=value, step=step, at_us=at_us) for name, value, step, at_us in points
+    ]
+
+
 class SpoolMover:
     """Moves what is appended to a spool, in a thread of its own; whoever appends never waits for it."""
 
-    def __init__(self, spool: RunSpool, keeper: EntryKeeper) -> None:
+    def __init__(self, spool: RunSpool, keeper: Keeper) -> None:
         self._spool, self._keeper = spool, keeper
         self._asked = 0  # how many waits for an end were asked for
         self._answered = 0
@@ -150,7 +214,10 @@ class SpoolMover:
         self._ends = True
         self._hurry.set()
         self._news.set()
-        self._thread.join(timeout_s)
+        self._thread.join(min(timeout_s, _QUICK_S))
+        if self._thread.is_alive():
+            self._keeper.interrupt()
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _tell(self, err: StoreError, told: int) -> int:
@@ -222,10 +289,23 @@ def move_abandoned(root: Path, ledger: Ledger, artifacts: ArtifactStore, *, run:
     return count
 
 
-def _move_all(spool: RunSpool, keeper: EntryKeeper) -> None:
-    while True:
-        entries, position = spool.read()
-        if not entries:
-            return
-        keeper.keep_all_it_can(spool.run, entries)
-        spool.mark_moved(position)
+def _move_all(spool: RunSpool, keeper: Keeper) -> None:
+    while keeper.take(spool):
+        pass
+
+
+def find_version(ledger: Ledger, text: str) -> Version:
+    """Give a dataset's version by `NAME` (its newest) or `NAME:NUMBER`. Raises `ConfigError`, `NotFound`."""
+    wanted = parse_dataset(text)
+    return ledger.get_version("dataset", wanted.name, wanted.number)
+
+
+def parse_dataset(text: str) -> VersionRef:
+    """Read `NAME` or `NAME:NUMBER`. Raises `ConfigError`."""
+    try:
+        wanted = VersionRef.parse(text)
+    except ValueError as err:
+        raise ConfigError(str(err)) from err
+    if wanted.environment is not None:
+        raise ConfigError(f"{text!r} names a model of an environment, wanted is a dataset: NAME or NAME:3")
+    return wanted

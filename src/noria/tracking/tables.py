@@ -35,6 +35,7 @@ __all__ = [
     "run_models",
     "run_params",
     "run_tags",
+    "sent_logs",
     "tracked_runs",
 ]
 
@@ -162,6 +163,7 @@ artifacts = Table(
     Column("sha256", Name, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("put_at", Instant, nullable=False),
+    Index(None, "sha256"),
 )
 
 logged_models = Table(
@@ -223,5 +225,22 @@ run_models = Table(
     Column("model", Name, ForeignKey("logged_models.id"), primary_key=True),
     Column("step", BigInteger, nullable=False),
     Index(None, "model"),
+    sqlite_with_rowid=False,
+)
+
+sent_logs = Table(
+    "sent_logs",  # how far the logs have come that runs of other machines send
+    metadata,
+    Column("log", Name, primary_key=True),  # RUN.TOKEN
+    Column("run", Name, ForeignKey("runs.id"), nullable=False),
+    Column("segment", BigInteger, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("heard_at", Instant, nullable=False),
+    Column("begun_at", Instant),  # NULL: it is that of a child of the process that began the run
+    Column("ended_at", Instant),
+    Column("holder", Text),  # JSON of processes.Process
+    Column("cpu_s", Float(53)),  # what the run had cost before it went on
+    Column("wall_s", Float(53)),
+    Index(None, "run"),
     sqlite_with_rowid=False,
 )
