@@ -8,6 +8,7 @@ import lightgbm
 import numpy as np
 import pyarrow as pa
 import pytest
+import xgboost
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -57,6 +58,7 @@ def test_lineage_leads_from_the_model_to_the_training_set(bench: Bench, data: Tr
     edges = {(edge.role, edge.version) for edge in bench.ledger.list_edges(run=fitted.run.id)}
     training_set = bench.ledger.get_version("training_set", "late_parcel")
     told = bench.ledger.get_version("feature_statistics", "late_parcel")
+    explained = bench.ledger.get_version("explanation", "late_parcel")
     view = bench.ledger.get_version("feature_view", "depot")
     assert view.sha256 == declare().features[0].spec().digest
     assert edges == {
@@ -65,6 +67,7 @@ def test_lineage_leads_from_the_model_to_the_training_set(bench: Bench, data: Tr
         ("input", training_set.id),
         ("output", fitted.version.id),
         ("output", told.id),
+        ("output", explained.id),
     }
     assert training_set.facts == data.facts
     assert fitted.run.cause == cause.id
@@ -117,7 +120,11 @@ def fit_histograms(data: TrainingSet, run: TrainingRun) -> Any:
     return trees.fit(data.X, data.y)
 
 
-@pytest.mark.parametrize("function", [fit_wrapper, fit_linear, fit_histograms])
+def fit_extreme(data: TrainingSet, run: TrainingRun) -> Any:
+    return xgboost.XGBClassifier(n_estimators=5, n_jobs=1, random_state=run.seed).fit(data.X, data.y)
+
+
+@pytest.mark.parametrize("function", [fit_wrapper, fit_linear, fit_histograms, fit_extreme])
 def test_estimators_of_either_library_score_after_loading_as_before(
     bench: Bench, data: TrainingData, function: Callable[[TrainingSet, TrainingRun], Any]
 ) -> None:

@@ -15,6 +15,7 @@ from noria.registry.store import Registry
 from noria.tracking.records import DEFAULT_EXPERIMENT
 from noria.tracking.runs import tracked_run
 from noria.training.declarations import Training
+from noria.training.explanations import record_explanation
 from noria.training.fitting import FittedModel, fit_model
 from noria.training.sets import TrainingData, build_training_set
 from noria.training.settings import lightgbm_params
@@ -57,7 +58,7 @@ def fit(
     at: datetime | None = None,
     compute: Callable[[], Computed] | None = None,
 ) -> Fitted:
-    """Fit and register a model as a tracked run of kind `train`, with statistics of what it learned from.
+    """Fit and register a model as a tracked run of kind `train`, explained and with statistics.
 
     Killed at any instant and called again with the same data and `key`, it gives the same version; when it
     had finished, what it gave then.
@@ -161,6 +162,17 @@ def fit(
             data,
             version,
             digest=fitted.set_digest,
+            run=tracked.id,
+            ledger=ledger,
+            registry=registry,
+            cause=cause,
+            at=at,
+        )
+        record_explanation(
+            data,
+            version,
+            format=fitted.format,
+            model_bytes=fitted.model,
             run=tracked.id,
             ledger=ledger,
             registry=registry,

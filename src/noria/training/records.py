@@ -18,7 +18,8 @@ __all__ = ["Estimator", "TrainingRun", "TrainingSet"]
 class Estimator(Protocol):
     """What a training function returns: whatever predicts.
 
-    A LightGBM `Booster`, an `LGBMClassifier`, or a classifier of scikit-learn (with `predict_proba`).
+    A `Booster` or classifier of LightGBM or XGBoost, or a classifier of scikit-learn (with `predict_proba`).
+    An ONNX `ModelProto` is taken too.
     """
 
     def predict(self, X: Any, /) -> Any:  # noqa: N803 - the name of scikit-learn and LightGBM

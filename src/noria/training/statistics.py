@@ -21,6 +21,7 @@ from noria.training.declarations import Training
 from noria.training.sets import TrainingData
 
 __all__ = [
+    "find_report",
     "find_statistics",
     "list_suspicions",
     "read_statistics",
@@ -158,11 +159,16 @@ def told_suspicions(suspicions: Sequence[Suspicion]) -> str:
 
 def find_statistics(ledger: Ledger, model: Version) -> Version | None:
     """Find the statistics that the training of a model version kept; None if it kept none."""
+    return find_report(ledger, model, _KIND)
+
+
+def find_report(ledger: Ledger, model: Version, kind: str) -> Version | None:
+    """Find what the training of a model version kept beside it as a version of `kind`, the newest."""
     # A run that was killed before it kept them has made the model; its next attempt keeps them.
     attempts = [each.run for each in ledger.list_edges(version=model.id) if each.role == "output"]
     for run in reversed(attempts):
         made = (each.version for each in ledger.list_edges(run=run) if each.role == "output")
-        found = next((each for each in map(ledger.get_version_by_id, made) if each.kind == _KIND), None)
+        found = next((each for each in map(ledger.get_version_by_id, made) if each.kind == kind), None)
         if found is not None:
             return found
     return None
