@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -188,21 +189,30 @@ def test_postgresql_is_read_and_written_alike(
         assert there.ledger.verify().ok
 
 
-def test_a_run_that_postgresql_cannot_hold_is_named(
+def test_what_postgresql_cannot_hold_is_named(
     filled: Filled,  # noqa: F811
     postgres_url: str,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    store = filled.copy(tmp_path / "copy")
+    store, nul = filled.copy(tmp_path / "copy"), "|| char(0) || 'b'"
     with sqlite3.connect(store.database) as connection:
-        connection.execute("UPDATE params SET value = 'a' || char(0) || 'b' WHERE key = 'depth'")
+        connection.execute(f"UPDATE params SET value = 'a' {nul} WHERE key = 'depth'")
         connection.execute("UPDATE params SET value = ? WHERE key = 'text'", ["no \\u0000 at all"])
+        connection.execute(f"UPDATE experiments SET name = name {nul} WHERE name = 'Default'")
+        connection.execute(f"UPDATE experiment_tags SET value = value {nul} WHERE key = 'ä'")
+        connection.execute(f"UPDATE logged_models SET name = name {nul} WHERE name = 'half done'")
+        connection.execute(f"UPDATE logged_model_tags SET tag_value = 'a' {nul} WHERE tag_key = 't'")
     with noria.open(make_project(tmp_path / "pg", postgres_url)) as there:
+        dry = there.import_mlflow(store.url, dry_run=True)
         done = there.import_mlflow(store.url)
-        assert done.runs == 8
-        assert [each.why.partition(",")[0].partition("has")[2] for each in done.left] == [
-            " a text with a NUL"
-        ]
+        assert there.ledger.verify().ok
+    told = sorted(f"{each.what.partition(' ')[0]}: {each.why[-66:]}" for each in done.left)
+    why = "which PostgreSQL cannot hold; take it out of a copy of the store, "
+    assert (done.experiments, done.runs, done.models, len(dry.left)) == (2, 7, 1, 3)
+    assert [each.partition(":")[0] for each in told] == [
+        "experiment", "experiment", "logged", "logged", "logged", "run", "run", "run", "run", "run"
+    ]  # fmt: skip
+    assert sum(why in each.why for each in done.left) == 5
 
 
 def test_whoever_writes_meanwhile_does_not_wait(
@@ -259,12 +269,12 @@ def rows_of(opened: noria.Project) -> dict[str, list[Any]]:
     return found
 
 
-def copy_tables(source: str, target: str) -> None:
+def copy_tables(source: str, target: str, others: Collection[str] = ()) -> None:
     """Make in PostgreSQL what MLflow has made in SQLite."""
     tables = MetaData()
     wanted = {"experiments", "experiment_tags", "runs", "metrics", "latest_metrics", "params", "tags",
               "datasets", "inputs", "input_tags", "alembic_version", "logged_models", "logged_model_metrics",
-              "logged_model_params", "logged_model_tags"}  # fmt: skip
+              "logged_model_params", "logged_model_tags", *others}  # fmt: skip
     read, write = create_engine(source), create_engine(target)
     tables.reflect(read, only=lambda name, _: name in wanted)
     for table in tables.tables.values():

@@ -9,10 +9,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.servers.mlflow_client import RunProgram, mlflow_program  # noqa: F401 - a fixture
 from tests.servers.mlflow_server import mlflow_server
+from tests.workspace.mlflow_registries import (
+    TABLES,
+    Registered,
+    registered,  # noqa: F401 - a fixture
+)
 from tests.workspace.mlflow_stores import (
     Filled,
     differences,
@@ -23,28 +29,59 @@ from tests.workspace.mlflow_stores import (
     read_back,
     serving,
 )
+from tests.workspace.test_mlflow_import import rows_of
 
 import noria
 from noria.errors import ConfigError, SourceError, StoreError, StoreMissing
 from noria.workspace.mlflow_import import MlflowImport
 
-OTHERS = "INSERT INTO registered_models (name) VALUES ('somebody')"
+PROMPT = "1 prompts: they are not imported; they stay where they are"
+OTHERS = (
+    "INSERT INTO registered_models (name) VALUES ('somebody')",
+    "INSERT INTO registered_model_tags (name, key, value) "
+    "VALUES ('somebody', 'mlflow.prompt.is_prompt', 'true')",
+)
 
 
 def test_a_server_is_read_like_its_database(
     project: noria.Project,  # noqa: F811
     filled: Filled,  # noqa: F811
+    registered: Registered,  # noqa: F811
     mlflow_program: RunProgram,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     store = filled.copy(tmp_path / "copy")
-    change(store, OTHERS)
+    add_registry(store, registered)
     with mlflow_server(store.url, store.folder) as url:
         done = project.import_mlflow(f"{url}/")
         assert (done.runs, done.files, done.source) == (9, 5, url)
-        assert told(done) == "1 registered models: they are not imported; they stay where they are"
-        assert project.import_mlflow(url).runs_known == 9
+        assert (done.registered_models, done.model_versions) == (4, 10)
+        assert told(done).splitlines()[-1] == PROMPT
+        again = project.import_mlflow(url)
+        assert (again.runs_known, again.registered_models, told(again)) == (9, 0, PROMPT)
     assert differences(read_back(project, mlflow_program), filled.told) == []
+    with noria.open(make_project(tmp_path / "other")) as other:
+        other.import_mlflow(store.url)
+        found, wanted = rows_of(project), rows_of(other)
+    for table in ("registered_models", "model_tags", "model_aliases"):
+        assert found[table] == wanted[table]
+    for table in ("model_versions", "model_version_tags"):  # a server does not tell of what was deleted
+        gone = ("late_arrival:3'", "late_arrival:4'")
+        rows = [each for each in wanted[table] if not each[0].endswith(gone)]
+        place = 4 if table == "model_versions" else None  # in folders of the server's machine, some of them
+        assert [_without(each, place) for each in found[table]] == [_without(each, place) for each in rows]
+
+
+def _without(row: tuple[Any, ...], place: int | None) -> tuple[Any, ...]:
+    return tuple(each for number, each in enumerate(row) if number != place)
+
+
+def add_registry(store: Filled, registered: Registered) -> None:  # noqa: F811
+    """Register in a store what is registered in another."""
+    with sqlite3.connect(store.database) as connection:
+        connection.execute("ATTACH ? AS other", [str(registered.folder / "mlflow.db")])
+        for table in TABLES:
+            connection.execute(f"INSERT INTO {table} SELECT * FROM other.{table}")
 
 
 def test_a_noria_is_taken_in_over_http(
@@ -167,7 +204,7 @@ def test_the_command_tells_what_was_taken_and_what_was_not(
     tmp_path: Path,
 ) -> None:
     store, root = filled.copy(tmp_path / "copy"), make_project(tmp_path / "shop")
-    change(store, OTHERS, "UPDATE runs SET run_uuid = '../up' WHERE name = 'killed'")
+    change(store, *OTHERS, "UPDATE runs SET run_uuid = '../up' WHERE name = 'killed'")
     dry = noria("import", "mlflow", store.url, "--dry-run", cwd=root)
     assert (dry.returncode, dry.stderr) == (0, "")
     assert dry.stdout.startswith("Would take from sqlite:///")

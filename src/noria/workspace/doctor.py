@@ -27,6 +27,7 @@ from noria.tracking.spool import count_spools
 from noria.workspace.feature_standing import online_states
 from noria.workspace.freshness import told_stale
 from noria.workspace.project import Project
+from noria.workspace.remote_runs import waiting_runs
 
 __all__ = ["Finding", "Health", "examine"]
 
@@ -95,6 +96,7 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
             yield finding
         if not broken:
             yield from _tracking(project)
+            yield from _guarded("sending", "see [tracking] and its variables", _remote)
             yield from _guarded("storage", "restore the storage from a backup", lambda: _storage(project))
             yield from _guarded("results", "restore the storage from a backup", lambda: _results(project))
             yield from _guarded("lake", "restore the lake from a backup", lambda: _lake(project))
@@ -260,6 +262,17 @@ def _tracking(project: Project) -> Iterator[Finding]:
     else:
         told = f"{waiting} processes are logging" if waiting else "all that was logged is in the database"
         yield _finding("tracking", Health.OK, told)
+
+
+def _remote() -> Iterator[Finding]:
+    """Look for what waits on this machine for servers."""
+    for each in waiting_runs():
+        if each.refused:
+            told = f"{each.server} has refused something of {each.refused} logs; they are in {each.folder}"
+            yield _finding("sending", Health.WARN, told, "`noria run sync` says what and why")
+        if each.logs:
+            told = f"{each.logs} logs for {each.server} are at work, or wait in {each.folder}"
+            yield _finding("sending", Health.OK, told, "")
 
 
 def _storage(project: Project) -> Iterator[Finding]:

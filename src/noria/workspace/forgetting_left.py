@@ -123,17 +123,21 @@ class Left:
             yield Holding(kind="report", name=version.ref, state="left", told=told)
 
     def _statistics(self) -> Iterator[Holding]:
-        """Find statistics of features that name the subject; else they hold shares and means, no row."""
+        """Find statistics and explanations that name the subject; else they hold shares and means, no row."""
         wanted = _texts(self.asked)
         words = Words(wanted)
-        for version in self.asked.descent.of("feature_statistics") if wanted else ():
+        kept = [
+            each for kind in ("feature_statistics", "explanation") for each in self.asked.descent.of(kind)
+        ]
+        for version in kept if wanted else ():
             try:
                 report = self.asked.project.storage.get(version.sha256).decode()
             except NotFound:
                 continue  # nothing of it is there
             if words.are_in(report):
                 told = "it names the subject, as one of the most frequent values of a category"
-                yield Holding(kind="statistics", name=version.ref, state="left", held=1, told=told)
+                kind = "explanation" if version.kind == "explanation" else "statistics"
+                yield Holding(kind=kind, name=version.ref, state="left", held=1, told=told)
 
     def _others(self) -> Iterator[Holding]:
         """Find other datasets that hold rows of the entity: they are data of their own."""

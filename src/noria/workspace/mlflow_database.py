@@ -34,14 +34,17 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from noria.database.faults import translated_faults
 from noria.errors import ConfigError, SourceError, StoreMissing
 from noria.records import RunId
+from noria.registry.importing import ForeignRegistered, ForeignVersion
 from noria.tracking.importing import ForeignExperiment, ForeignRun, PointsAside
 from noria.tracking.importing_models import ForeignLink, ForeignModel
 from noria.tracking.records import LoggedDataset
 from noria.workspace.mlflow_database_models import page_of_links, page_of_models
+from noria.workspace.mlflow_database_registry import RegistryTables
 from noria.workspace.mlflow_files import RunFolders
 from noria.workspace.mlflow_source import (
     LeftBehind,
     SourceFile,
+    UnreadModel,
     UnreadRun,
     described_dataset,
     from_ms,
@@ -55,7 +58,7 @@ __all__ = ["MlflowDatabase"]
 _RUNS_AT_ONCE, _POINTS_AT_ONCE = 50, 20_000
 _tables = MetaData()
 _ADDED_LATER = {("experiments", "workspace"), ("runs", "deleted_time")}
-_OTHERS = {"registered_models": "registered models", "trace_info": "traces"}
+_OTHERS = {"trace_info": "traces"}
 
 
 def _table(called: str, /, **columns: Any) -> Table:
@@ -271,11 +274,26 @@ class MlflowDatabase:
             if after is None:
                 return
 
+    def registered_pages(self) -> Iterator[Sequence[ForeignRegistered | UnreadModel]]:
+        """Give the registered models with their versions, by their names."""
+        after: tuple[str, str] | None = None
+        while True:
+            with self._reading() as connection:
+                found, after = RegistryTables(connection).page(connection, after)
+            yield found
+            if after is None:
+                return
+
+    def version_files(self, version: ForeignVersion) -> Iterator[SourceFile]:
+        """Give the files of a version that are those of no run. Raises `LeftBehind`."""
+        return self._folders.model_files(version.location)
+
     def count_others(self) -> Mapping[str, int]:
         """Count what the store holds that is not imported."""
         with self._reading() as connection:
             there = set(inspect(connection).get_table_names())
-            return {
+            prompts = RegistryTables(connection).count_prompts(connection)
+            return {"prompts": prompts} | {
                 told: connection.execute(select(func.count()).select_from(text(name))).scalar_one()
                 for name, told in _OTHERS.items()
                 if name in there

@@ -43,6 +43,25 @@ class RunFolders:
         if root is not None:
             yield from _walk(root, "")
 
+    def model_files(self, uri: str) -> Iterator[SourceFile]:
+        """Give the files of a model that somebody keeps in a folder of its own.
+
+        Raises `LeftBehind` where there is none that is readable here. A folder is taken for a model if it has
+        a file `MLmodel`, or lies below the one that holds copies: a store may name any folder at all.
+        """
+        local, kept = _local(uri, self._beside), _within(uri, "")
+        copy = None if self._copied is None or not kept else self._copied / kept
+        if copy is not None and copy.is_dir() and not copy.is_symlink():
+            yield from _walk(copy, "")
+        elif local is None:
+            raise LeftBehind(f"they are at {uri or 'no place that is told'}, which is not looked into")
+        elif local.is_symlink() or not local.is_dir():
+            raise LeftBehind(f"there is no folder {local}")
+        elif not (local / "MLmodel").is_file():
+            raise LeftBehind(f"the folder {local} has no file MLmodel")
+        else:
+            yield from _walk(local, "")
+
     def _folder(self, uri: str, experiment: str, ending: str) -> Path | None:
         """Find a folder; `None`: there is no file, since others beside it have folders."""
         local = _local(uri, self._beside)
@@ -71,8 +90,12 @@ class RunFolders:
 
 
 def _walk(folder: Path, above: str) -> Iterator[SourceFile]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda each: each.name)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda each: each.name)
+    except OSError as err:
+        yield SourceFile(above.rstrip("/"), fault=f"the folder {folder} cannot be read: {err.strerror}")
+        return
     for entry in entries:
         path = f"{above}{entry.name}"
         if entry.is_symlink():

@@ -1,4 +1,4 @@
-"""What an MLflow store holds, taken into a project: experiments, runs, logged models, and their files.
+"""What an MLflow store holds, taken into a project: experiments, runs, logged and registered models.
 
 Each run is one transaction and keeps its id: what is here already is not taken again, so that an import which
 was cut off goes on where it was, and a second one adds what is new.
@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from noria.errors import BadPath, ConfigError, Conflict, SourceError
+from noria.registry.importing import RegistryImporter
 from noria.tracking.artifact_paths import checked_path
 from noria.tracking.artifacts import Artifact, ArtifactStore
 from noria.tracking.importing import ForeignExperiment, ForeignRun, PointsAside, RunImporter, Standing
 from noria.tracking.importing_models import ForeignModel, ModelImporter
 from noria.tracking.model_records import ModelStatus
+from noria.workspace.mlflow_registry import RegistryTaking
 from noria.workspace.mlflow_source import LeftBehind, MlflowSource, SourceFile, UnreadRun
 
 if TYPE_CHECKING:
     from noria.ledger.store import Ledger
+    from noria.storage.contract import Storage
 
 __all__ = ["MlflowImport", "MlflowLeft", "import_mlflow"]
 
@@ -39,8 +42,10 @@ class MlflowImport(msgspec.Struct, kw_only=True):
 
     Attributes
     ----------
-    experiments, runs, points, params, tags, datasets, models, files, file_bytes
-        What was not here before. Bytes are those of files that were copied.
+    experiments, runs, points, params, tags, datasets, models, registered_models, model_versions, files
+        What was not here before; `models` are logged ones.
+    file_bytes
+        Of files that were copied.
     runs_known, runs_continued
         Runs that were here already; and of these, that had been at work and are brought up to date.
     left
@@ -60,6 +65,8 @@ class MlflowImport(msgspec.Struct, kw_only=True):
     tags: int = 0
     datasets: int = 0
     models: int = 0
+    registered_models: int = 0
+    model_versions: int = 0
     files: int = 0
     file_bytes: int = 0
     left_count: int = 0
@@ -70,6 +77,7 @@ def import_mlflow(
     source: str,
     *,
     ledger: "Ledger",
+    storage: "Storage",
     store: ArtifactStore,
     artifacts: Path | None = None,
     dry_run: bool = False,
@@ -78,7 +86,9 @@ def import_mlflow(
     """Take in an MLflow store; see `noria.workspace.tracking_verbs.TrackingVerbs.import_mlflow`."""
     opened = _open(source, artifacts)
     try:
-        taking = _Taking(opened, RunImporter(ledger), ModelImporter(ledger), store, is_dry=dry_run, tell=tell)
+        registry = RegistryImporter(ledger, storage)
+        runs, models = RunImporter(ledger), ModelImporter(ledger)
+        taking = _Taking(opened, runs, models, registry, store, is_dry=dry_run, tell=tell)
         done = taking.run()
     finally:
         opened.close()
@@ -115,14 +125,17 @@ class _Taking:
         source: MlflowSource,
         importer: RunImporter,
         models: ModelImporter,
+        registry: RegistryImporter,
         store: ArtifactStore,
         *,
         is_dry: bool,
         tell: Callable[[MlflowImport], None] | None,
     ) -> None:
         self._source, self._importer, self._models, self._store = source, importer, models, store
+        self._registry = registry
         self._is_dry, self._tell = is_dry, tell
         self._numbers: dict[str, int | None] = {}  # of experiments here, by their ids there
+        self._left_out: set[str] = set()  # experiments that cannot be taken, by their ids there
         self._ahead: set[str] = set()  # runs that were taken before their turn, as parents
         self._done = MlflowImport(source=source.location, is_dry=is_dry)
 
@@ -130,7 +143,11 @@ class _Taking:
         """Take everything."""
         found = list(self._source.experiments())
         for each in found:
-            self._numbers[each.id] = self._take_experiment(each)
+            try:
+                self._numbers[each.id] = self._take_experiment(each)
+            except ConfigError as err:
+                self._left_out.add(each.id)
+                self._leave(f"experiment {each.name!r}", str(err))
         for each in found:
             for page in self._source.run_pages(each):
                 for run in page:
@@ -143,10 +160,28 @@ class _Taking:
                     self._take_model(model)
         if not self._is_dry:
             self._link()
+        self._take_registry()
         for what, count in self._source.count_others().items():
             if count:
                 self._leave(f"{count:,} {what}", "they are not imported; they stay where they are")
         return self._done
+
+    def _take_registry(self) -> None:
+        taking = RegistryTaking(
+            self._source,
+            self._registry,
+            self._importer,
+            self._models,
+            self._store,
+            take_files=self._take_files,
+            leave=self._leave,
+            is_dry=self._is_dry,
+        )
+        for _ in taking.pages():
+            self._done.registered_models = taking.counts.models
+            self._done.model_versions = taking.counts.versions
+            if self._tell is not None:
+                self._tell(self._done)
 
     def _link(self) -> None:
         """Keep which models the runs read and made."""
@@ -202,6 +237,9 @@ class _Taking:
 
     def _take_logged(self, run: ForeignRun, standing: Standing) -> bool:
         """Take what a run logged; tell whether the run is there now."""
+        if run.experiment in self._left_out:
+            self._leave(f"run {run.id}", "its experiment is not taken")
+            return False
         datasets = self._source.read_datasets(run)
         with PointsAside() as points:
             self._source.read_points(run.id, points)
@@ -238,13 +276,20 @@ class _Taking:
                 return
             case Standing.KNOWN:
                 return
-            case Standing.NEW:
-                self._done.models += 1
+        if model.experiment in self._left_out:
+            self._leave(f"logged model {model.id}", "its experiment is not taken")
+            return
         number = self._numbers.get(model.experiment)
         if self._is_dry or number is None:
+            self._done.models += standing is Standing.NEW
             self._take_files(model.id, self._source.model_files(model), lambda: None)
             return
-        self._models.take(model, number)
+        try:
+            self._models.take(model, number)
+        except ConfigError as err:
+            self._leave(f"logged model {model.id}", str(err))
+            return
+        self._done.models += standing is Standing.NEW
         files = self._source.model_files(model)
         are_found = self._take_files(model.id, files, lambda: self._models.files_folder(model.id))
         if (

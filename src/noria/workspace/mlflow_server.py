@@ -13,14 +13,17 @@ import orjson
 
 from noria.errors import ConfigError, SourceError, StoreError
 from noria.records import RunId
+from noria.registry.importing import ForeignRegistered, ForeignVersion
 from noria.tracking.artifacts import Artifact, ArtifactStore
 from noria.tracking.importing import ForeignExperiment, ForeignRun, PointsAside
 from noria.tracking.importing_models import ForeignLink, ForeignModel
 from noria.tracking.records import LinkedModel, LoggedDataset
 from noria.workspace.mlflow_server_models import WireModels, to_model
+from noria.workspace.mlflow_server_registry import Absent, RegistryRoutes
 from noria.workspace.mlflow_source import (
     LeftBehind,
     SourceFile,
+    UnreadModel,
     UnreadRun,
     described_dataset,
     from_ms,
@@ -52,10 +55,6 @@ class _Experiment(msgspec.Struct):
     creation_time: int | None = None
     last_update_time: int | None = None
     tags: list[_Pair] = []
-
-
-class _Named(msgspec.Struct):
-    name: str = ""
 
 
 class _Experiments(msgspec.Struct):
@@ -128,11 +127,6 @@ class _Runs(msgspec.Struct):
     next_page_token: str = ""
 
 
-class _Models(msgspec.Struct):
-    registered_models: list[_Named] = []
-    next_page_token: str = ""
-
-
 class _OneRun(msgspec.Struct):
     run: _Run
 
@@ -154,10 +148,6 @@ class _Listing(msgspec.Struct):
 
 _Page = TypeVar("_Page", _Experiments, _Runs, WireModels)
 _Answer = TypeVar("_Answer")
-
-
-class _Absent(SourceError):
-    """A server has no such thing, or no such route."""
 
 
 class MlflowServer:
@@ -236,7 +226,7 @@ class MlflowServer:
         """Give a run, or `None`."""
         try:
             return self._to_run(self._get(f"{_API}/runs/get", {"run_id": id}, _OneRun).run)
-        except _Absent:
+        except Absent:
             return None
 
     def read_datasets(self, run: ForeignRun) -> tuple[LoggedDataset, ...]:
@@ -266,7 +256,7 @@ class MlflowServer:
         try:
             for page in self._pages("/logged-models/search", asked, WireModels):
                 yield [to_model(each) for each in page.models]
-        except _Absent:
+        except Absent:
             return
 
     def model_files(self, model: ForeignModel) -> Iterator[SourceFile]:
@@ -298,19 +288,34 @@ class MlflowServer:
                     break
                 asked["page_token"] = page.next_page_token
 
+    def registered_pages(self) -> Iterator[Sequence[ForeignRegistered | UnreadModel]]:
+        """Give the registered models with their versions, but for deleted ones; an older server has none."""
+        return RegistryRoutes(self._get).pages()
+
+    def version_files(self, version: ForeignVersion) -> Iterator[SourceFile]:
+        """Give the files of a version that are those of no run. Raises `LeftBehind`."""
+        parts = urlsplit(version.location)
+        if parts.scheme != "mlflow-artifacts":
+            raise LeftBehind(f"they are at {version.location}, which the server does not give")
+        root = unquote(parts.path).strip("/")
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                asked = {"path": f"{root}/{folder}".rstrip("/")}
+                page = self._get(_FILES, asked, _Listing)
+            except SourceError as err:
+                raise LeftBehind(f"they are at {version.location}, and cannot be listed: {err}") from err
+            for each in page.files:
+                path = f"{folder}{each.path}"
+                if each.is_dir:
+                    folders.append(f"{path}/")
+                else:
+                    yield SourceFile(path, put=_Download(self, f"{_FILES}/{quote(f'{root}/{path}')}"))
+
     def count_others(self) -> Mapping[str, int]:
         """Count what the server holds that is not imported; an older one has no such routes."""
-        count, token = 0, ""
-        while True:
-            asked = {"max_results": "1000"} | ({"page_token": token} if token else {})
-            try:
-                page = self._get(f"{_API}/registered-models/search", asked, _Models)
-            except _Absent:
-                return {}
-            count += len(page.registered_models)
-            token = page.next_page_token
-            if not token:
-                return {"registered models": count}
+        return {"prompts": RegistryRoutes(self._get).count_prompts()}
 
     def download(self, target: str, store: ArtifactStore, path: str) -> Artifact:
         """Copy what a route answers into the project. Raises `LeftBehind`."""
@@ -400,7 +405,7 @@ class MlflowServer:
             raise self._away(err) from err
 
     def _ask(self, method: str, target: str, body: bytes | None) -> http.client.HTTPResponse:
-        """Give an answer that is fine. Raises `SourceError`, of which `_Absent` is one, or `StoreError`."""
+        """Give an answer that is fine. Raises `SourceError`, of which `Absent` is one, or `StoreError`."""
         headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
         answer = self._answer(method, f"{self._below}{target}", body, headers)
         if answer.status == http.client.OK:
@@ -412,7 +417,7 @@ class MlflowServer:
                 f"{self.location} refuses to answer ({answer.status}); write the account into the URL: "
                 "http://USER:PASSWORD@HOST"
             )
-        kind = _Absent if answer.status == http.client.NOT_FOUND else SourceError
+        kind = Absent if answer.status == http.client.NOT_FOUND else SourceError
         route = target.partition("?")[0]
         raise kind(f"{self.location}{route} answers {answer.status} {told.strip()!r}; {_CHECK}")
 

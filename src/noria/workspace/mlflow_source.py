@@ -12,6 +12,7 @@ import msgspec
 from noria.clock import from_micros
 from noria.errors import SourceError
 from noria.records import RunId, RunState
+from noria.registry.importing import ForeignRegistered, ForeignVersion
 from noria.tracking.artifacts import Artifact, ArtifactStore
 from noria.tracking.importing import ForeignExperiment, ForeignRun, PointsAside
 from noria.tracking.importing_models import ForeignLink, ForeignModel
@@ -21,6 +22,7 @@ __all__ = [
     "LeftBehind",
     "MlflowSource",
     "SourceFile",
+    "UnreadModel",
     "UnreadRun",
     "described_dataset",
     "from_ms",
@@ -48,6 +50,13 @@ class UnreadRun(msgspec.Struct, frozen=True):
     """A run that cannot be taken, and why."""
 
     id: str
+    why: str
+
+
+class UnreadModel(msgspec.Struct, frozen=True):
+    """A registered model that cannot be taken, and why."""
+
+    name: str
     why: str
 
 
@@ -112,6 +121,14 @@ class MlflowSource(Protocol):
 
     def link_pages(self) -> Iterator[Sequence[ForeignLink]]:
         """Give which logged models the runs read and made, some at a time; once the runs were read."""
+        ...
+
+    def registered_pages(self) -> Iterator[Sequence[ForeignRegistered | UnreadModel]]:
+        """Give the registered models but prompts, with all their versions, some models at a time."""
+        ...
+
+    def version_files(self, version: ForeignVersion) -> Iterator[SourceFile]:
+        """Give the files of a version that are those of no run. Raises `LeftBehind` where none can be had."""
         ...
 
     def count_others(self) -> Mapping[str, int]:

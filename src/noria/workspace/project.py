@@ -17,10 +17,11 @@ from noria.errors import ConfigError, NotFound
 from noria.records import VersionRef
 from noria.workspace.contracts import Contracts
 from noria.workspace.data_verbs import DataVerbs
+from noria.workspace.model_verbs import ModelVerbs
+from noria.workspace.moving_verbs import MovingVerbs
 from noria.workspace.querying import Questions
 from noria.workspace.stream_verbs import StreamVerbs
 from noria.workspace.table_verbs import TableVerbs
-from noria.workspace.tracking_verbs import TrackingVerbs
 
 if TYPE_CHECKING:
     from noria.audit.trace import Trace
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from noria.replay.report import Report
     from noria.warehouse.records import ColumnLineage, ModelResult, TransformPlan, TransformResult
     from noria.warehouse.showing import TableShown
+    from noria.workspace.models import Models
     from noria.workspace.runs import Runs
 
 __all__ = ["Project", "open"]
@@ -63,7 +65,7 @@ def open(path: str | os.PathLike[str] | None = None) -> Project:
     return Project(find_project(None if path is None else Path(path)))
 
 
-class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, TrackingVerbs):
+class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, MovingVerbs, ModelVerbs):
     """A folder with a `noria.toml`. Stores are opened when first needed and closed with the project.
 
     Examples
@@ -114,27 +116,16 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, Tracking
         )
 
     def model(self, reference: str) -> Version:
-        """Give the model version that `NAME`, `NAME:3` or `NAME@production` names.
+        """Give the model version that `NAME`, `NAME:3`, `NAME@production` or `models:/...` names.
 
         Raises
         ------
         NotFound
             If there is none; says what exists.
         """
-        from noria.deploy.releases import find_standing
+        from noria.workspace.model_names import find_version
 
-        try:
-            wanted = VersionRef.parse(reference)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        if wanted.environment is None:
-            return self.registry.get(reference)
-        self.environment(wanted.environment)
-        self.ledger.get_version("model", wanted.name)
-        standing = find_standing(self.ledger, environment=wanted.environment, deployment=wanted.name)
-        if standing is None:
-            raise NotFound("deployment", reference)
-        return standing.model
+        return find_version(self, reference)
 
     @cached_property
     def engine(self) -> Engine:
@@ -151,6 +142,13 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, Tracking
         from noria.workspace.runs import Runs
 
         return Runs(self)
+
+    @property
+    def models(self) -> Models:
+        """What a team does with versions of models: cards, history, restore, compare, labels, explain."""
+        from noria.workspace.models import Models
+
+        return Models(self)
 
     # -- verbs
 

@@ -21,7 +21,7 @@ from noria.records import Run, sha256_hex
 if TYPE_CHECKING:
     from noria.workspace.project import Project
 
-__all__ = ["Restored", "restored"]
+__all__ = ["Restored", "restored", "run_git"]
 
 _GIT_TIMEOUT_S = 120.0
 _NO_CODE = "none"
@@ -56,19 +56,19 @@ def restored(project: "Project", steps: Sequence[Run]) -> Iterator[Restored]:
 
 def _from_git(project: "Project", step: Run, place: Path, stack: ExitStack) -> Restored | None:
     """Check out the recorded commit with the recorded diff on top; None if git does not have the project."""
-    if step.code == _NO_CODE or _git(project.root, "cat-file", "-e", f"{step.code}^{{commit}}") is None:
+    if step.code == _NO_CODE or run_git(project.root, "cat-file", "-e", f"{step.code}^{{commit}}") is None:
         return None
-    prefix = (_git(project.root, "rev-parse", "--show-prefix") or b"").decode().strip()
+    prefix = (run_git(project.root, "rev-parse", "--show-prefix") or b"").decode().strip()
     root = place / prefix
-    stack.callback(_git, project.root, "worktree", "prune")
-    stack.callback(_git, project.root, "worktree", "remove", "--force", str(place))
-    if _git(project.root, "worktree", "add", "--detach", "--force", str(place), step.code) is None:
+    stack.callback(run_git, project.root, "worktree", "prune")
+    stack.callback(run_git, project.root, "worktree", "remove", "--force", str(place))
+    if run_git(project.root, "worktree", "add", "--detach", "--force", str(place), step.code) is None:
         return None
     told = f"code: commit {step.code[:12]}"
     if step.code_diff is not None:
         patch = project.storage.get(step.code_diff)
         below = [f"--directory={prefix}"] if prefix else []  # the patch speaks of paths below the project
-        if _git(place, "apply", "--whitespace=nowarn", *below, "-", given=patch) is None:
+        if run_git(place, "apply", "--whitespace=nowarn", *below, "-", given=patch) is None:
             return None
         told += f" with the uncommitted changes of then ({len(patch):,} bytes)"
     return Restored(root, told) if (root / "noria.toml").is_file() else None
@@ -130,7 +130,8 @@ def _link_stores(project: "Project", root: Path) -> None:
             (root / first).symlink_to(project.root / first)
 
 
-def _git(root: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
+def run_git(root: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
+    """Give what git prints for the repository of a folder; None if it fails, or is not there."""
     try:
         return _run(root, arguments, given)
     except (OSError, subprocess.SubprocessError):

@@ -22,9 +22,11 @@ from noria.tracking.searching import search_runs
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from noria.evaluation.surrogates import Influences
     from noria.pipelines.reproduction import Reproduction
     from noria.workspace.project import Project
     from noria.workspace.run_comparison import RunDifference
+    from noria.workspace.run_pictures import RunPictures
 
 __all__ = ["Runs"]
 
@@ -104,6 +106,102 @@ class Runs:
         from noria.workspace.run_comparison import compare_runs
 
         return compare_runs(self._project, [self.get(each) for each in _several(references)])
+
+    def leaderboard(
+        self,
+        metric: str,
+        *,
+        by: str | Sequence[str] = (),
+        filter: str = "",
+        experiments: str | Sequence[str] | None = None,
+        higher_is_better: bool | None = None,
+        level: float = 0.95,
+    ) -> "pa.Table":
+        """Rank what was tried by the mean of a metric over its repeats, with how sure that is.
+
+        Runs that are alike in all but a seed or a fold are repeats of one configuration. Runs that are
+        nested in others have what those have, too. Only what is finished counts, unless the filter says
+        something of `status`; of a metric the latest value counts.
+
+        Parameters
+        ----------
+        metric
+            Its name.
+        by
+            What makes a configuration: `params.NAME`, `tags.NAME`, `name`. Default: every parameter but
+            those called seed, random_state, fold, split, repeat, and tags that name a model.
+        filter, experiments
+            As for `search`.
+        higher_is_better
+            Default: guessed from the metric's name.
+        level
+            Of the intervals.
+
+        Returns
+        -------
+        Table
+            `rank`, what configurations differ in, `mean`, `sd`, `n` (repeats), `left_out` (runs whose
+            value is NaN or infinite), `low` and `high` of the mean's interval, `difference` to the best
+            with `difference_low` and `difference_high`, `ties_with_best`, `pairs`, `compared`, `best_run`,
+            `best_value`. Null: nothing can be said, as of what ran once. The schema's metadata say how
+            it was found: `direction`, `interval`, `same`.
+
+        Raises
+        ------
+        NotFound
+            If there is no such experiment, metric or parameter.
+        ConfigError
+            If it is not known whether more is better.
+        BadFilter
+            If the filter cannot be read.
+        """
+        from noria.workspace.leaderboards import as_table, leaderboard_of
+
+        return as_table(
+            leaderboard_of(
+                self._project, metric, by=by, filter=filter, experiments=experiments,
+                higher_is_better=higher_is_better, level=level,
+            )
+        )  # fmt: skip
+
+    def param_importance(
+        self,
+        metric: str,
+        *,
+        filter: str = "",
+        experiments: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> "Influences":
+        """Tell which parameters explain a metric over runs, or why nothing can be said of that.
+
+        A random forest learns the metric from the parameters; what it loses, in runs that it has not seen,
+        when a parameter is drawn anew is how important that is. Repeats count once, their mean; `r2` is how
+        well the forest does at all. About one question in twenty names a parameter without influence.
+
+        Parameters
+        ----------
+        metric, filter, experiments
+            As for `leaderboard`.
+        seed
+            The same seed and runs give the same answer.
+
+        Raises
+        ------
+        NotFound
+            If there is no such experiment or metric.
+        BadFilter
+            If the filter cannot be read.
+        """
+        from noria.workspace.run_importance import importance_of
+
+        return importance_of(self._project, metric, filter=filter, experiments=experiments, seed=seed)
+
+    @property
+    def pictures(self) -> "RunPictures":
+        """Give what draws runs: learning curves, parallel coordinates, a leaderboard, importances."""
+        from noria.workspace.run_pictures import RunPictures
+
+        return RunPictures(self._project)
 
     def diff(self, one: str, other: str) -> "RunDifference":
         """Tell what two runs differ in. Raises as `get`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,14 +18,17 @@ from noria.pipelines.store import CacheEntry
 from noria.pipelines.tables import step_cache
 from noria.pipelines.trees import stored_in, told_of
 from noria.records import Version, canonical_json
+from noria.registry.catalogue_tables import registry_questions
 from noria.tracking.tables import (
     artifacts,
+    experiment_tags,
     experiments,
     logged_model_metrics,
     logged_models,
     metric_points,
     run_params,
     run_tags,
+    tracked_runs,
 )
 from noria.workspace.derived_tables import derived_tables, output_table
 
@@ -60,12 +63,32 @@ _COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
         "reason": _TEXT, "event": _TEXT, "at": _INSTANT, "recorded_at": _INSTANT,
     },
     "tracking_artifacts": {"path": _TEXT, "sha256": _TEXT, "size_bytes": _WHOLE, "put_at": _INSTANT},
-    "tracking_experiments": {"id": _TEXT, "name": _TEXT, "at": _INSTANT},
+    "registry_models": {
+        "name": _TEXT, "ledger_name": _TEXT, "description": _TEXT, "created_at": _INSTANT,
+        "updated_at": _INSTANT, "deleted_at": _INSTANT,
+    },
+    "registry_versions": {
+        "model": _TEXT, "number": _WHOLE, "version": _TEXT, "stage": _TEXT, "status": _TEXT,
+        "status_message": _TEXT, "owner": _TEXT, "description": _TEXT, "source": _TEXT, "location": _TEXT,
+        "run": _TEXT, "run_link": _TEXT, "logged_model": _TEXT, "created_at": _INSTANT,
+        "updated_at": _INSTANT, "deleted_at": _INSTANT,
+    },
+    "registry_aliases": {"model": _TEXT, "alias": _TEXT, "number": _WHOLE, "version": _TEXT},
+    "registry_model_tags": {"model": _TEXT, "name": _TEXT, "value": _TEXT},
+    "registry_version_tags": {"model": _TEXT, "number": _WHOLE, "name": _TEXT, "value": _TEXT},
+    "tracking_experiments": {
+        "id": _TEXT, "name": _TEXT, "at": _INSTANT, "updated_at": _INSTANT, "deleted_at": _INSTANT,
+    },
+    "tracking_experiment_tags": {"experiment": _TEXT, "name": _TEXT, "value": _TEXT},
+    "tracking_runs": {
+        "run": _TEXT, "experiment": _TEXT, "name": _TEXT, "owner": _TEXT, "started_at": _INSTANT,
+        "ended_at": _INSTANT, "deleted_at": _INSTANT,
+    },
     "tracking_metrics": {
         "run": _TEXT, "name": _TEXT, "step": _WHOLE, "value": _REAL, "recorded_at": _INSTANT,
     },
     "tracking_models": {
-        "id": _TEXT, "experiment": _WHOLE, "name": _TEXT, "type": _TEXT, "status": _TEXT, "source_run": _TEXT,
+        "id": _TEXT, "experiment": _TEXT, "name": _TEXT, "type": _TEXT, "status": _TEXT, "source_run": _TEXT,
         "version": _TEXT, "created_at": _INSTANT, "updated_at": _INSTANT, "deleted_at": _INSTANT,
     },
     "tracking_model_metrics": {
@@ -80,6 +103,7 @@ _COLUMNS: Mapping[str, Mapping[str, pa.DataType]] = {
     },
 }  # fmt: skip
 _LEDGER = "ledger_"  # no dataset has such a name
+_NUMBERED = {"id", "experiment"}  # what is counted in the database, and a text elsewhere
 
 
 class _NotYet(NotFound):
@@ -225,7 +249,14 @@ def _other_records(ledger: Ledger) -> dict[str, Callable[[], pa.Table]]:
     readers: Mapping[str, Callable[[], Iterable[Mapping[str, Any]]]] = {
         "pipeline_results": lambda: _kept_results(ledger),
         "tracking_artifacts": lambda: _rows_of(ledger, select(artifacts).order_by(artifacts.c.path)),
+        **{name: partial(_rows_of, ledger, query) for name, query in registry_questions().items()},
         "tracking_experiments": lambda: _rows_of(ledger, select(experiments).order_by(experiments.c.id)),
+        "tracking_experiment_tags": lambda: _rows_of(
+            ledger, select(experiment_tags).order_by(experiment_tags.c.experiment, experiment_tags.c.name)
+        ),
+        "tracking_runs": lambda: _rows_of(
+            ledger, select(tracked_runs).order_by(tracked_runs.c.started_at, tracked_runs.c.run)
+        ),
         "tracking_metrics": lambda: _rows_of(ledger, select(metric_points)),
         "tracking_models": lambda: _rows_of(
             ledger, select(logged_models).order_by(logged_models.c.created_at)
@@ -262,7 +293,9 @@ def _row(record: msgspec.Struct) -> dict[str, Any]:
 def _rows_of(ledger: Ledger, statement: Select[Any]) -> Iterator[Mapping[str, Any]]:
     with ledger.database.read() as connection:
         for row in connection.execute(statement).mappings():
-            told = {**row, "id": str(row["id"])} if "id" in row else {**row}
+            told = {**row}
+            for name in _NUMBERED & told.keys():
+                told[name] = str(told[name])
             yield {**told, "value": math.nan} if row.get("is_nan") else told  # kept as 0
 
 

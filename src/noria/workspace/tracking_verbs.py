@@ -13,11 +13,13 @@ from noria.workspace.opened import Opened
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from noria.ledger.store import Ledger
     from noria.tracking.active_run import ActiveRun
     from noria.tracking.artifacts import ArtifactStore
     from noria.tracking.beginning import RunStores
+    from noria.tracking.places import RunPlace
     from noria.workspace.mlflow_import import MlflowImport
 
 __all__ = ["TrackingVerbs", "move_left_behind", "run_stores"]
@@ -44,6 +46,7 @@ class TrackingVerbs(Opened):
         run: str | None = None,
         nested: bool = False,
         system_metrics: bool = True,
+        server: str | None = None,
     ) -> ActiveRun:
         """Give a run of an experiment for a `with` block.
 
@@ -66,6 +69,9 @@ class TrackingVerbs(Opened):
             Whether it may begin within another run of this context, which is its parent then.
         system_metrics
             Whether to measure process and machine every ten seconds, as metrics `system/...`.
+        server
+            The URL of a noria that keeps the run. Default: the setting `[tracking] server`; if that is empty,
+            this project's own stores.
 
         Raises
         ------
@@ -91,8 +97,17 @@ class TrackingVerbs(Opened):
         wanted = WantedRun(
             name=name, experiment=experiment, params=params or {}, tags=tags or {}, seed=seed, run=run
         )
-        opened = nullcontext(run_stores(self, self.ledger))
-        return ActiveRun(opened, wanted, nested=nested, system_metrics=system_metrics)
+        return ActiveRun(self.run_place(server), wanted, nested=nested, system_metrics=system_metrics)
+
+    def run_place(self, server: str | None) -> AbstractContextManager[RunStores | RunPlace]:
+        """Give where a run is kept that begins here: a server, or this project."""
+        tracking = self.settings.tracking
+        url = tracking.server if server is None else server
+        if not url:
+            return nullcontext(run_stores(self, self.ledger))
+        from noria.workspace.remote_runs import remote_place
+
+        return remote_place(url, tracking, folder=self.root)
 
     def import_mlflow(
         self,
@@ -102,10 +117,11 @@ class TrackingVerbs(Opened):
         dry_run: bool = False,
         tell: Callable[[MlflowImport], None] | None = None,
     ) -> MlflowImport:
-        """Take in experiments, runs and logged models of an MLflow store, with all that belongs to them.
+        """Take in experiments, runs and models of an MLflow store, with all that belongs to them.
 
-        Runs keep their ids. What is here already is not taken again: an import that was cut off goes on, and
-        a second one adds what is new and changes nothing else. The store is only read.
+        Runs keep their ids, versions of models their numbers. What is here already is not taken again: an
+        import that was cut off goes on, and a second one adds what is new and changes nothing else. The store
+        is only read.
 
         Parameters
         ----------
@@ -133,6 +149,7 @@ class TrackingVerbs(Opened):
         return import_mlflow(
             source,
             ledger=self.ledger,
+            storage=self.storage,
             store=self.artifacts,
             artifacts=folder,
             dry_run=dry_run,
@@ -144,9 +161,11 @@ def run_stores(opened: Opened, ledger: Ledger) -> RunStores:
     """Give what runs need of a project."""
     from noria.tracking.artifacts import ArtifactStore
     from noria.tracking.beginning import RunStores
+    from noria.workspace.model_shelf import ProjectShelf
 
     artifacts = ArtifactStore(ledger.database, opened.storage, opened.state / "artifacts")
-    return RunStores(ledger, artifacts, opened.state / "tracking")
+    shelf = ProjectShelf(ledger, opened.storage, artifacts)
+    return RunStores(ledger, artifacts, opened.state / "tracking", shelf)
 
 
 def move_left_behind(opened: Opened, ledger: Ledger) -> None:

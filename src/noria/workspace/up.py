@@ -7,7 +7,7 @@ leads and acts, the others wait to take over.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -127,13 +127,15 @@ class Up:
             features=self._features.state(),
         )
 
-    def start(self, url: str | None = None) -> None:
+    def start(self, url: str | None = None, *, warnings: Iterable[str] = ()) -> None:
         """Find out who leads, and take over if nobody does. Raises `StoreError`.
 
         Parameters
         ----------
         url
             Of the control plane.
+        warnings
+            What whoever starts it has to know.
         """
         now = self._now()
         told = f"project {self._project.name}"
@@ -142,6 +144,8 @@ class Up:
             told if url is None else f"{told}: control plane at {url}; Ctrl-C stops it",
             url=url,
         )
+        for told in warnings:
+            self._say(NoticeKind.WARNING, told)
         for trigger in self.triggers:
             self._say(NoticeKind.TRIGGER, _describe(trigger, now), trigger=trigger.name)
         for trigger in self.left_out:
