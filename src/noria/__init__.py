@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from noria.triggers.declarations import Budget, Trigger, decay, every, schedule, stale
     from noria.value.declarations import Objective
     from noria.warehouse.declarations import model
-    from noria.workspace.folder_verbs import start_run, training_set
+    from noria.workspace.autologging import autolog
+    from noria.workspace.folder_verbs import load_model, start_run, sync_runs, training_set
     from noria.workspace.project import Project, open
 
 __all__ = [
@@ -54,11 +55,13 @@ __all__ = [
     "TrainingSet",
     "Trigger",
     "agg",
+    "autolog",
     "category",
     "check",
     "decay",
     "every",
     "given",
+    "load_model",
     "model",
     "on_demand",
     "open",
@@ -67,6 +70,7 @@ __all__ = [
     "stale",
     "start_run",
     "step",
+    "sync_runs",
     "train",
     "training_set",
 ]
@@ -90,7 +94,8 @@ _HOMES = {
     "triggers.declarations": ("Budget", "Trigger", "decay", "every", "schedule", "stale"),
     "value.declarations": ("Objective",),
     "warehouse.declarations": ("model",),
-    "workspace.folder_verbs": ("start_run", "training_set"),
+    "workspace.autologging": ("autolog",),
+    "workspace.folder_verbs": ("load_model", "start_run", "sync_runs", "training_set"),
     "workspace.project": ("Project", "open"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -5,8 +5,10 @@
 
 import os
 import re
+import tempfile
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,12 +21,16 @@ __all__ = [
     "EnvironmentSettings",
     "ProjectSettings",
     "Query",
+    "RegistrySettings",
     "Server",
     "Settings",
     "Stores",
+    "Tracking",
     "Warehouse",
     "find_project",
     "read_settings",
+    "read_tracking",
+    "spool_folder",
 ]
 
 FILE_NAME = "noria.toml"
@@ -82,6 +88,12 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     verify_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01  # of what is served; 0: none
     verify_every_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     features_every_s: Annotated[float, msgspec.Meta(gt=0)] = 0.2  # between two looks at what views count
+    users: str = ""  # the file of those who may ask, below the project; empty: nobody is asked who it is
+    strangers: Literal["refuse", "allow"] = "refuse"  # beyond this machine, where no users are named
+    hosts: tuple[str, ...] = ()  # names that requests may be sent to; none: on loopback its own, else any
+    prefix: str = ""  # of every path, such as /team/noria
+    tls_certificate: str = ""  # a PEM file with the chain; empty: plain HTTP
+    tls_key: str = ""  # a PEM file with its key; empty: it is in the file of the certificate
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +101,21 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     timeout_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0  # 0: as long as it takes
     memory: str = ""  # such as 2GB; empty: half of what is free
+
+
+class RegistrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[registry]`."""
+
+    trust_pickle: bool | tuple[str, ...] = False  # what may run code as it is loaded: models' names, or true
+
+
+class Tracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tracking]`: of runs that a server keeps."""
+
+    server: str = ""  # http://HOST:PORT or https://HOST; empty: the project's own stores
+    token: str = ""  # that the server knows us by; better in the environment than in a file
+    spool: str = ""  # the folder of what waits for servers; empty: noria/tracking in the user's state
+    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0  # with a server, as a run begins and as it ends
 
 
 class Warehouse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +136,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     server: Server = Server()
     query: Query = Query()
     warehouse: Warehouse = Warehouse()
+    registry: RegistrySettings = RegistrySettings()
+    tracking: Tracking = Tracking()
     environments: dict[str, EnvironmentSettings] = {}
 
 
@@ -133,6 +162,39 @@ def find_project(start: Path | None = None, *, environ: Mapping[str, str] | None
         if (folder / FILE_NAME).is_file():
             return folder
     raise ProjectNotFound(str(begin))
+
+
+def read_tracking(folder: Path | None, *, environ: Mapping[str, str] | None = None) -> Tracking:
+    """Read what is said of servers that keep runs: in a project's file and the environment, or in that alone.
+
+    Raises
+    ------
+    ConfigError
+        If something of it is wrong; of the project, if anything is.
+    """
+    if folder is not None:
+        return read_settings(folder, environ=environ).tracking
+    raw: dict[str, Any] = {}
+    _override(raw, os.environ if environ is None else environ)
+    try:
+        return msgspec.convert(raw.get("tracking", {}), Tracking)
+    except msgspec.ValidationError as err:
+        what, _, where = str(err).partition(" - at `$.")
+        key = where.rstrip("`").upper()
+        raise ConfigError(f"the environment variable {_PREFIX}TRACKING__{key or '...'}: {what}") from err
+
+
+def spool_folder(tracking: Tracking, *, environ: Mapping[str, str] | None = None) -> Path:
+    """Give the folder of what waits for servers: that of the settings, else below the user's state."""
+    given = os.environ if environ is None else environ
+    if tracking.spool:
+        return Path(tracking.spool).expanduser().absolute()
+    state = Path(given.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # as the standard has it
+        state = Path("~/.local/state").expanduser()
+    if not state.is_absolute():  # an account without a home
+        state = Path(tempfile.gettempdir()) / f"state-{os.getuid()}"
+    return state / "noria" / "tracking"
 
 
 def is_debugging(*, environ: Mapping[str, str] | None = None) -> bool:
@@ -185,7 +247,19 @@ def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
             place = place.setdefault(table, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"the environment variable {name} goes into {table!r}, which is no table")
-        place[key] = int(value) if value.isdecimal() else value
+        place[key] = int(value) if value.isdecimal() and not _is_text(tables, key) else value
+    tracking = raw.get("tracking")
+    if isinstance(tracking, dict) and isinstance(told := tracking.get("patience_s"), str):
+        with suppress(ValueError):
+            tracking["patience_s"] = float(told)
+    registry = raw.get("registry")
+    if isinstance(registry, dict) and registry.get("trust_pickle") in ("true", "false"):
+        registry["trust_pickle"] = registry["trust_pickle"] == "true"
+
+
+def _is_text(tables: list[str], key: str) -> bool:
+    """Whether digits of the environment are a text: such as a token."""
+    return tables == ["tracking"] and key != "patience_s"
 
 
 def _explain(path: Path, text: str, message: str, raw: Mapping[str, Any]) -> str:

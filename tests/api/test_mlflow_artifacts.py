@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from noria.api.mlflow import artifacts as of_artifacts
+from noria.api.mlflow import receiving
 from noria.api.mlflow.application import MlflowApplication
 from noria.api.mlflow.artifacts import ArtifactRoutes
 from noria.api.server import ControlPlane
@@ -28,6 +28,7 @@ from noria.database.store import Database
 from noria.errors import NotFound
 from noria.storage.local import LocalStorage
 from noria.tracking.artifacts import ArtifactStore
+from noria.tracking.multipart import PartedUploads
 
 BELOW = "/api/2.0/mlflow-artifacts/artifacts"
 ROOT = "0/r1/artifacts"
@@ -94,7 +95,8 @@ def client(tmp_path: Path) -> Iterator[Client]:
 def served(tmp_path: Path, folder: Path) -> Iterator[Client]:
     with Database.open(f"sqlite:///{tmp_path}/noria.db") as database, ControlPlane("127.0.0.1", 0) as plane:
         store = ArtifactStore(database, LocalStorage(folder / "storage"), folder / "staging")
-        plane.start(MlflowApplication([], ArtifactRoutes(store, root_of).endpoints(), otherwise=nothing))
+        routes = ArtifactRoutes(store, root_of, root_of, PartedUploads(store, folder / "staging" / "parts"))
+        plane.start(MlflowApplication([], routes.endpoints(), otherwise=nothing))
         yield Client(int(plane.url.rpartition(":")[2]), store, folder)
 
 
@@ -261,18 +263,6 @@ def test_questions_about_runs_that_cannot_be_answered(client: Client) -> None:
             assert client.ask("GET", asked).json()["message"].startswith("Invalid path")
 
 
-def test_parts_and_other_servers_are_refused_in_the_words_that_clients_look_for(client: Client) -> None:
-    for method, path, what in (
-        ("POST", "mpu/create/0/x", "upload"),
-        ("POST", "mpu/complete/0/x", "upload"),
-        ("GET", "presigned/0/x", "download"),
-    ):
-        found = client.ask(method, f"/api/2.0/mlflow-artifacts/{path}", b"{}" if method == "POST" else None)
-        assert found.fault() == (501, "NOT_IMPLEMENTED")
-        wanted = f"Multipart {what} is not supported for the current artifact repository"
-        assert found.json()["message"].startswith(wanted)
-
-
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_client_that_dies_in_an_upload_leaves_nothing(client: Client, is_chunked: bool) -> None:
     length = b"transfer-encoding: chunked" if is_chunked else b"content-length: 9000000"
@@ -289,7 +279,7 @@ def test_a_client_that_dies_in_an_upload_leaves_nothing(client: Client, is_chunk
 def test_an_upload_that_falls_silent_gives_its_place_up(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(of_artifacts, "_SILENT_S", 0.2)
+    monkeypatch.setattr(receiving, "_LOOK_EVERY_S", 0.2)
     with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
         connection.sendall(b"PUT %s/0/x HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nx" % BELOW.encode())
         assert connection.recv(1_000).startswith(b"HTTP/1.1 400 ")
@@ -370,10 +360,12 @@ from noria.api.server import ControlPlane
 from noria.database.store import Database
 from noria.storage.local import LocalStorage
 from noria.tracking.artifacts import ArtifactStore
+from noria.tracking.multipart import PartedUploads
 root = Path(sys.argv[1])
 with Database.open(f"sqlite:///{root}/noria.db") as database, ControlPlane("127.0.0.1", 0) as plane:
     store = ArtifactStore(database, LocalStorage(root / "storage"), root / "staging")
-    plane.start(MlflowApplication([], ArtifactRoutes(store, str).endpoints(), otherwise=None))
+    routes = ArtifactRoutes(store, str, str, PartedUploads(store, root / "parts"))
+    plane.start(MlflowApplication([], routes.endpoints(), otherwise=None))
     print(plane.url.rpartition(":")[2], flush=True)
     sys.stdin.read()
 """

@@ -355,7 +355,7 @@ _NAMES = (  # noqa: SIM905 - as a list it takes a page
 ).split()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_request_makes_the_server_fail(
     fuzzed: tuple[Client, list[tuple[str, str]]], data: st.DataObject

@@ -80,7 +80,7 @@ def test_a_run_is_shown_by_the_beginning_of_its_id(say: Say, tiny_lived: Path) -
     assert run["id"] in found.out
     assert "training set late_parcel:5" in " ".join(found.out.replace("training_set", "training set").split())
     whole = json.loads(say("run", "show", run["id"], "--json", "--project", tiny_lived).out)
-    assert [each["kind"] for each in whole["outputs"]] == ["feature_statistics", "model"]
+    assert [each["kind"] for each in whole["outputs"]] == ["explanation", "feature_statistics", "model"]
     assert whole["cause"]["verb"] == "gate.passed"
 
 

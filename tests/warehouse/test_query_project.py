@@ -73,7 +73,7 @@ def test_models_that_runs_logged_are_rows(tmp_path: Path) -> None:
         measured = "select model, run, step, value, dataset_name from tracking_model_metrics"
         (of_model,) = project.query(measured).to_pylist()
         (of_run,) = project.query("select name, value from tracking_metrics").to_pylist()
-    assert row == {"id": made.id, "experiment": 0, "name": "forest", "status": "pending", "version": None}
+    assert row == {"id": made.id, "experiment": "0", "name": "forest", "status": "pending", "version": None}
     assert [str(each) for each in of_model.values()] == [made.id, run, "1", "nan", "held back"]
     assert [str(each) for each in of_run.values()] == ["loss", "nan"]
 

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-__all__ = ["answer"]
+from noria.errors import DiskFull, StoreError
+
+__all__ = ["answer", "told_of_store"]
 
 
 def answer(
@@ -19,4 +21,13 @@ def answer(
         status_code=status,
         headers=dict(headers or {}),
         media_type="application/json",
+    )
+
+
+def told_of_store(error: StoreError) -> str:
+    """Say that a store cannot be used, without a word of where it is: that is for the server's log."""
+    if isinstance(error, DiskFull):
+        return "no space left on the disk of the server; what `noria up` printed says which; try again then"
+    return (
+        "a store of the server cannot be used now; what `noria up` printed says which; try again in a while"
     )

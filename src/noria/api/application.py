@@ -14,20 +14,24 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from noria.api.answers import answer
+from noria.api.auth import Authenticated
 from noria.api.bodies import read_body
+from noria.api.browsers import ForBrowsers
 from noria.api.errors import HANDLERS, BadRequest
 from noria.api.features import FeatureRoutes
-from noria.api.guards import LoopbackHosts, is_loopback
+from noria.api.guards import KnownHosts, Prefixed, checked_prefix, is_loopback
 from noria.api.mlflow.wiring import mlflow_application
 from noria.api.rows import RowRoutes
 from noria.api.schedules import list_schedules
 from noria.api.streams import StreamRoutes
+from noria.api.tracking import TrackingRoutes, WithProtocol
 from noria.errors import NotFound
 from noria.records import Event, RunState
 from noria.workspace.project import Project
 from noria.workspace.status import project_status
 from noria.workspace.up_records import UpState
 from noria.workspace.up_requests import request_run
+from noria.workspace.users import user_file
 
 __all__ = ["application"]
 
@@ -44,7 +48,9 @@ class _CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-def application(project: Project, state: Callable[[], UpState], *, host: str) -> ASGIApp:
+def application(
+    project: Project, state: Callable[[], UpState], *, host: str, pages: ASGIApp | None = None
+) -> ASGIApp:
     """Make the application; MLflow's clients are answered as well.
 
     Parameters
@@ -53,6 +59,8 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
         Tells where this process of `noria up` stands, without asking the database.
     host
         Where it will listen: on a loopback address it answers requests to one only.
+    pages
+        Answers browsers, where no other path is asked for.
     """
     routes = _Routes(project, state)
     features = FeatureRoutes(project)
@@ -72,11 +80,25 @@ def application(project: Project, state: Callable[[], UpState], *, host: str) ->
             Route("/features/{view}/readers", features.readers),
             Route("/features/{view}/trace", features.trace, methods=["POST"]),
             Route("/streams/{name}", StreamRoutes(project).push, methods=["POST"]),
+            *TrackingRoutes(project).routes(),
         ],
         exception_handlers=HANDLERS,
     )
-    answers = mlflow_application(project, otherwise=own)
-    return LoopbackHosts(answers) if is_loopback(host) else answers
+    own.router.redirect_slashes = False  # a path is what it is; and it would be told without the prefix
+    if pages is not None:
+        own.router.default = ForBrowsers(pages, otherwise=own.router.default)
+    return _guarded(mlflow_application(project, otherwise=WithProtocol(own)), project, host)
+
+
+def _guarded(app: ASGIApp, project: Project, host: str) -> ASGIApp:
+    """Put before an application what `[server]` asks for: hosts, a prefix, users."""
+    server = project.settings.server
+    if server.users:
+        app = Authenticated(app, user_file(project))
+    prefix = checked_prefix(server.prefix)
+    if prefix:
+        app = Prefixed(app, prefix)
+    return KnownHosts(app, server.hosts, loopback=is_loopback(host))
 
 
 class _Routes:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from noria.api.answers import answer
+from noria.api.answers import answer, told_of_store
 from noria.errors import (
     BatchBlocked,
     ConfigError,
@@ -61,8 +61,10 @@ def _told(request: Request, error: Exception) -> Response:
     """Answer for an error that noria raises on purpose."""
     assert isinstance(error, NoriaError)
     status = status_of(error)
-    headers = {"retry-after": "5"} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return _answer(type(error).__name__, str(error), status, headers, notes=getattr(error, "__notes__", ()))
+    if isinstance(error, StoreError):  # its text names places of this machine
+        _LOG.error("%s %s could not be answered: %s", request.method, request.url.path, error)
+        return _answer(type(error).__name__, told_of_store(error), status, {"retry-after": "5"})
+    return _answer(type(error).__name__, str(error), status, {}, notes=getattr(error, "__notes__", ()))
 
 
 def _refused(request: Request, error: Exception) -> Response:

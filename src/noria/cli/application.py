@@ -1,5 +1,7 @@
 """The commands as a cyclopts application; each is imported when it is called."""
 
+from importlib import import_module
+
 from cyclopts import App
 
 from noria.cli.commands import COMMANDS
@@ -12,11 +14,14 @@ _NOUNS = {
     "stream": "Streams of events: list, push, consume.",
     "dataset": "Datasets: what there is, where it comes from, what was rejected.",
     "feature": "Feature views: list, show, get, trace, compare, materialize.",
-    "model": "Model versions: list and show.",
+    "model": "Models: list, show, card, history, compare, explain; restore, alias, tag.",
     "table": "Tables and models of the warehouse: show.",
     "dashboard": "Pages of charts and tables: list, build.",
-    "import": "What is kept elsewhere, taken in: mlflow.",
+    "import": "What is kept elsewhere, taken in: mlflow, export.",
+    "backup": "The whole project, kept: FOLDER, check, list.",
     "ledger": "The record of everything: verify.",
+    "user": "Who may ask the control plane: add, list, remove, token.",
+    "artifact": "Files of runs: prune.",
 }
 
 
@@ -38,6 +43,10 @@ def application() -> App:
     for noun in nouns.values():
         app.command(noun)
     for each in COMMANDS:
+        if each.words in nouns:  # `noria backup FOLDER` beside `noria backup list`
+            module, _, name = each.target.partition(":")
+            nouns[each.words].default(getattr(import_module(f"noria.cli.{module}"), name))
+            continue
         place = app if each.noun is None else nouns[each.noun]
         place.command(f"noria.cli.{each.target}", name=each.name, help=each.about)
     return app

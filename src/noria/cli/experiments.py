@@ -43,7 +43,7 @@ def search_runs(
         found = project.runs.search(filter, experiments=experiment, order_by=order_by or (), limit=limit)
         table = project.runs.compare([each.id for each in found])
     if options.json:
-        screen.json(table.to_pylist())
+        screen.json(screen.with_odd_numbers(table.to_pylist()))
         return
     if not found:
         screen.line("There is no such run.")
@@ -74,7 +74,7 @@ def diff_runs(
     with options.open() as project:
         found = project.runs.diff(one, other)
     if options.json:
-        screen.json(found)
+        screen.json(screen.with_odd_numbers(found))
         return
     if found.is_none:
         screen.line("They are alike in all that is on record of them.")

@@ -23,9 +23,10 @@ def import_mlflow(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     options: Options = DEFAULT,
 ) -> None:
-    """Take in experiments and runs of an MLflow store, with metrics, datasets and files; it is only read.
+    """Take in experiments, runs and models of an MLflow store, with metrics and files; it is only read.
 
-    Runs keep their ids. The same command again goes on where it was cut off, or adds what is new.
+    Runs keep their ids, versions of models their numbers. The same command again goes on where it was cut
+    off, or adds what is new.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def _show(done: "MlflowImport") -> None:
         "tags": done.tags,
         "datasets": done.datasets,
         "logged models": done.models,
+        "registered models": done.registered_models,
+        "versions of them": done.model_versions,
         "files": done.files,
     }
     rows = [(what, screen.number(count)) for what, count in counted.items()]

@@ -9,6 +9,7 @@ from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
     from noria.features.statistics.records import SetStatistics, Suspicion
+    from noria.workspace.model_listing import ListedModel
 
 __all__ = ["list_models", "show_model"]
 
@@ -22,38 +23,36 @@ def list_models(name: str | None = None, /, *, options: Options = DEFAULT) -> No
         Only the versions of this model.
     """
     from noria.cli import screen
-    from noria.errors import NotFound
-    from noria.workspace.status import deployments
+    from noria.workspace.model_listing import list_by_name
 
     with options.open() as project:
-        known = project.registry.list_models()
-        if name is not None and name not in {each.name for each in known}:
-            raise NotFound("model", name, {each.name for each in known})
-        models = [each for each in known if name in (None, each.name)]
-        places: dict[str, list[str]] = {}
-        for each in deployments(project.ledger):
-            places.setdefault(each.model, []).append(each.environment)
-            if each.on_trial is not None:
-                places.setdefault(each.on_trial, []).append(f"{each.environment} (trial)")
+        models = list_by_name(project, name)
     if options.json:
-        screen.json([{"model": each, "stands_in": places.get(each.ref, [])} for each in models])
+        screen.json(models)
         return
-    if not models:
-        screen.line("No model is registered yet.")
-        return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             each.ref,
             screen.instant(each.at),
-            screen.number(each.metrics.get("auc"), 4),
-            screen.number(each.metrics.get("log_loss"), 4),
-            ", ".join(places.get(each.ref, [])) or "-",
-            _origin(each.parents, each.facts),
+            screen.number(each.model.metrics.get("auc"), 4),
+            screen.number(each.model.metrics.get("log_loss"), 4),
+            ", ".join(each.stands_in) or "-",
+            _labels(each),
+            _origin(each.model.parents, each.model.facts),
         )
         for each in models
+        if each.is_listed
     ]
-    columns = ["model", "made at", "AUC", "log loss", "stands in", "what it is"]
-    screen.table(columns, rows, right=["AUC", "log loss"], wrap="what it is")
+    columns = ["model", "made at", "AUC", "log loss", "stands in", "labels", "what it is"]
+    if all(row[-2] == "-" for row in rows):
+        rows, columns = [(*row[:-2], row[-1]) for row in rows], [*columns[:-2], columns[-1]]
+    if rows:
+        screen.table(columns, rows, right=["AUC", "log loss"], wrap="what it is")
+    else:
+        screen.line("No model is registered yet.")
+    if hidden := len(models) - len(rows):
+        were = "label was" if hidden == 1 else "labels were"
+        screen.line(f"{screen.count(hidden, 'version')} whose {were} deleted: `noria model list --json`.")
 
 
 def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options: Options = DEFAULT) -> None:
@@ -65,10 +64,12 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         NAME (its newest version), NAME:3, or NAME@production.
     """
     from noria.cli import screen
+    from noria.cli.model_shown import show_standing, standing_of
     from noria.training.statistics import list_suspicions, read_statistics
 
     with options.open() as project:
         version = project.model(reference)
+        standing = standing_of(project, version)
         details = project.registry.show(version)
         suspicions = list_suspicions(project.ledger, version)
         statistics = (
@@ -81,13 +82,13 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         ]
     if options.json:
         gates = [{"event": each.id, "verb": each.verb, "at": each.at} | each.payload for each in judged]
-        screen.json({"details": details, "gates": gates, "statistics": statistics})
+        screen.json({"details": details, "gates": gates, "statistics": statistics, **standing.as_json()})
         return
     model = details.model
     screen.line(f"Model {model.ref}", style="bold")
     told = {
         "made at": model.at, "what it is": _origin(model.parents, model.facts), "format": model.format,
-        "digest": model.sha256, "run": model.run,
+        "digest": model.sha256, "run": model.run, **standing.facts(),
     }  # fmt: skip
     if details.signature is not None:
         told["trained on"] = (
@@ -107,6 +108,7 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
         screen.table(["at", "", "because"], rows, wrap="because")
     else:
         screen.line("It met none itself." if model.parents else "It met none yet.")
+    show_standing(standing)
     if details.signature is not None:
         screen.heading("Inputs, as they were in training")
         inputs = [
@@ -151,6 +153,13 @@ def _show_statistics(statistics: "SetStatistics | None", suspicions: "Sequence[S
         return
     told = [(each.feature, each.rule.replace("_", " "), each.detail) for each in suspicions]
     screen.table(["feature", "", "because"], told, wrap="because")
+
+
+def _labels(model: "ListedModel") -> str:
+    """Give what is said of a version that moves nothing: aliases and the stage."""
+    stage = () if model.stage == "None" else (model.stage,)
+    gone = () if model.deleted_at is None else ("deleted",)
+    return ", ".join((*(f"@{each}" for each in model.aliases), *stage, *gone)) or "-"
 
 
 def _origin(parents: tuple[str, ...], facts: dict[str, object]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "as_written",
     "console",
     "count",
     "digest",
@@ -36,6 +37,7 @@ __all__ = [
     "shorten",
     "table",
     "verbatim",
+    "with_odd_numbers",
 ]
 
 _UNKNOWN_WIDTH = 120  # of a pipe or a file
@@ -63,6 +65,29 @@ def json(value: Any) -> None:
     """Write a value as JSON, for programs."""
     encoded = msgspec.json.encode(value, enc_hook=str)
     sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
+
+
+def with_odd_numbers(value: Any) -> Any:
+    """Give a value for `json` in which NaN and infinities are texts, as JSON has no such numbers.
+
+    Examples
+    --------
+    >>> with_odd_numbers({"loss": float("nan"), "gain": [1.5, float("-inf")], "none": None})
+    {'loss': 'NaN', 'gain': [1.5, '-Infinity'], 'none': None}
+    """
+    return _odd_told(msgspec.to_builtins(value, enc_hook=str))
+
+
+def _odd_told(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+        case dict():
+            return {key: _odd_told(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_odd_told(each) for each in value]
+        case _:
+            return value
 
 
 def line(text: str = "", *, style: str = "", indent: int = 0) -> None:
@@ -217,6 +242,12 @@ def share(value: float | None) -> str:
 def digest(sha256: str | None) -> str:
     """Write the beginning of a digest; JSON gives all of it."""
     return "-" if sha256 is None else f"{sha256[:16]}…"
+
+
+def as_written(text: str) -> None:
+    """Write lines of a text without wrapping them; what a terminal would obey is replaced."""
+    for each in text.splitlines():
+        sys.stdout.write(f"{_tame(each)}\n")
 
 
 def verbatim(text: str) -> None:

@@ -62,7 +62,7 @@ def list_runs(
             if each.state is RunState.RUNNING and each.kind == "pipeline" and not options.json
         }
     if options.json:
-        screen.json(runs)
+        screen.json(screen.with_odd_numbers(runs))
         return
     if not runs:
         screen.line("There is no such run." if kind or name or state else "Nothing ran yet.")
@@ -94,6 +94,8 @@ def show_run(run: Annotated[str, Parameter(name="RUN")], /, *, options: Options 
         Its id, the beginning of it, or a pipeline's name for its newest run.
     """
     from noria.cli import screen
+    from noria.records import RunState
+    from noria.tracking.hearing import heard_of
 
     with options.open() as project:
         ledger = project.ledger
@@ -103,21 +105,23 @@ def show_run(run: Annotated[str, Parameter(name="RUN")], /, *, options: Options 
         if found.kind == "pipeline":
             account = project.runs.account(found)
             if options.json:
-                screen.json({"run": found, "cause": cause} | _whole(account))
+                screen.json({"run": screen.with_odd_numbers(found), "cause": cause} | _whole(account))
             else:
                 _show_pipeline_run(account, cause)
             return
         edges = ledger.list_edges(run=found.id)
         versions = [(edge.role, ledger.get_version_by_id(edge.version)) for edge in edges]
         parent = None if found.parent is None else ledger.get_run(found.parent)
+        heard = heard_of(ledger.database, found.id) if found.state is RunState.RUNNING else None
     if options.json:
         screen.json({
-            "run": found, "cause": cause,
+            "run": screen.with_odd_numbers(found), "cause": cause,
             "inputs": [each for role, each in versions if role == "input"],
             "outputs": [each for role, each in versions if role == "output"],
+            **({} if heard is None else {"heard_of": {"process": str(heard.holder), "at": heard.at}}),
         })  # fmt: skip
         return
-    _show_other_run(found, parent, cause, versions)
+    _show_other_run(found, parent, cause, versions, None if heard is None else str(heard))
 
 
 def _whole(account: "RunAccount") -> dict[str, object]:
@@ -157,7 +161,11 @@ def _show_pipeline_run(account: "RunAccount", cause: "Event | None") -> None:
 
 
 def _show_other_run(
-    run: "Run", parent: "Run | None", cause: "Event | None", versions: "list[tuple[str, Version]]"
+    run: "Run",
+    parent: "Run | None",
+    cause: "Event | None",
+    versions: "list[tuple[str, Version]]",
+    heard: str | None,
 ) -> None:
     from noria.cli import screen
     from noria.cli.run_screens import block, took
@@ -171,7 +179,7 @@ def _show_other_run(
     screen.facts({
         "what": f"{run.kind} {run.name}", **told,
         "part of": None if parent is None else f"{parent.kind} {parent.name} {parent.id[:_ID_LENGTH]}",
-        "state": run.state, "at": run.at, "attempt": run.attempt,
+        "state": run.state, "at work": heard, "at": run.at, "attempt": run.attempt,
         "started (wall)": f"{run.started_at:%Y-%m-%d %H:%M:%S}", "took": took(run),
         "cpu": "-" if run.cost is None else f"{run.cost.cpu_s:.2f} s", "seed": run.seed,
         **_circumstances(run, cause),

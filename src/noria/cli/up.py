@@ -57,18 +57,27 @@ def keep_up(
         What starts a run of a pipeline; see `noria.workspace.up.Up`.
     """
     from noria.api.application import application
-    from noria.api.server import ControlPlane
+    from noria.api.guards import check_strangers, checked_prefix, exposures
+    from noria.api.server import ControlPlane, certificate_of
+    from noria.web.mounting import Pages
     from noria.workspace.up import Up
 
     with options.open() as project:
         settings = project.settings.server
+        check_strangers(settings)
         up = Up(project, tell=_tell_json if options.json else _tell, environments=environments, argv=argv)
         with (
-            ControlPlane(settings.host, settings.port if port is None else port) as plane,
+            ControlPlane(
+                settings.host,
+                settings.port if port is None else port,
+                certificate=certificate_of(settings, project.root),
+                prefix=checked_prefix(settings.prefix),
+            ) as plane,
             _until_told_to_stop(up),
         ):
-            plane.start(application(project, lambda: up.state, host=settings.host))
-            up.start(plane.url)
+            app = application(project, lambda: up.state, host=settings.host, pages=Pages(project))
+            plane.start(app)
+            up.start(plane.url, warnings=exposures(settings))
             up.run()
 
 

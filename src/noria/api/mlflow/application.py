@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noria.api.mlflow.errors import ErrorCode, MlflowFault, fault_of, refusal
-from noria.api.mlflow.requests import MAX_BODY_BYTES, decoded, is_json
+from noria.api.mlflow.held_bodies import Bodies
+from noria.api.mlflow.requests import MAX_BODY_BYTES, decoded
 
-__all__ = ["Endpoint", "MlflowApplication", "RawEndpoint"]
+__all__ = ["Endpoint", "MlflowApplication", "RawEndpoint", "after_prefix"]
 
 _PREFIXES = ("/api/", "/ajax-api/")
 _THREADS = 16
@@ -38,7 +40,7 @@ class RawEndpoint:
     """A path whose bodies are no JSON."""
 
     methods: tuple[str, ...]
-    path: str  # all of it; it ends with "/{path}" where the rest is a name
+    path: str  # all of it; "{path}" stands for a name
     answer: Callable[[Request], Awaitable[Response]]
 
 
@@ -66,7 +68,15 @@ class MlflowApplication:
                 self._name(each)
             else:
                 self._fixed.setdefault(each.path, {}).update(dict.fromkeys(each.methods, each))
-        self._raw = list(raw)
+        self._raw: dict[str, dict[str, RawEndpoint]] = {}
+        self._raw_named: list[tuple[str, str, RawEndpoint]] = []
+        for one in raw:
+            beginning, has_name, end = one.path.partition("{path}")
+            if has_name:
+                self._raw_named.append((beginning, end, one))
+            else:
+                self._raw.setdefault(one.path, {}).update(dict.fromkeys(one.methods, one))
+        self._bodies = Bodies()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="noria-mlflow")
 
     def paths(self) -> list[tuple[str, str]]:
@@ -75,6 +85,12 @@ class MlflowApplication:
         every = {**self._fixed, **named}
         return [(method, f"/api/2.0/mlflow{path}") for path, methods in every.items() for method in methods]
 
+    def raw_paths(self) -> list[tuple[str, str]]:
+        """Give the methods and paths of all else that is answered here, with `{path}` for a name."""
+        every = [one for methods in self._raw.values() for one in methods.values()]
+        every += [one for _, _, one in self._raw_named]
+        return sorted({(method, one.path) for one in every for method in one.methods})
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
@@ -82,7 +98,7 @@ class MlflowApplication:
             return
         try:
             raw = self._find_raw(scope)
-            rest = _after_prefix(scope["path"])
+            rest = after_prefix(scope["path"])
             if raw is not None:
                 response = await raw.answer(Request(scope, receive))
             elif rest is not None:
@@ -96,10 +112,15 @@ class MlflowApplication:
     async def _performed(self, rest: str, scope: Scope, receive: Receive) -> bytes:
         method = scope["method"]
         endpoint, given = self._find(rest, method)
-        body = await _read(scope, receive, endpoint.most_bytes)
         query = scope["query_string"] if method == "GET" else b""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, _perform, endpoint, body, query, given)
+        perform = copy_context().run  # on whose behalf goes with it
+        held = self._bodies.begin()
+        try:
+            body = await held.read(scope, receive, endpoint.most_bytes)
+            return await loop.run_in_executor(self._threads, perform, _perform, endpoint, body, query, given)
+        finally:
+            held.end()
 
     def _name(self, endpoint: Endpoint) -> None:
         parts = endpoint.path.split("/")
@@ -128,19 +149,17 @@ class MlflowApplication:
 
     def _find_raw(self, scope: Scope) -> RawEndpoint | None:
         path, method = scope["path"], scope["method"]
-        for each in self._raw:
-            if method not in each.methods:
-                continue
-            beginning, has_name, _ = each.path.partition("{path}")
-            if has_name and path.startswith(beginning):
-                scope["path_params"] = {"path": path[len(beginning) :]}
-                return each
-            if path == each.path:
+        fixed = self._raw.get(path)
+        if fixed is not None:
+            return fixed.get(method)
+        for beginning, end, each in self._raw_named:
+            if path.startswith(beginning) and path.endswith(end) and method in each.methods:
+                scope["path_params"] = {"path": path[len(beginning) : len(path) - len(end)]}
                 return each
         return None
 
 
-def _after_prefix(path: str) -> str | None:
+def after_prefix(path: str) -> str | None:
     """Give what follows `/api/2.0/mlflow`, in any of its forms; None for another path."""
     for prefix in _PREFIXES:
         if path.startswith(prefix):
@@ -162,33 +181,6 @@ def _fits(known: list[str], parts: list[str]) -> dict[str, str] | None:
         elif pattern != part:
             return None
     return given
-
-
-async def _read(scope: Scope, receive: Receive, most: int) -> bytes:
-    """Read a body, which is JSON if there is one."""
-    message = await receive()
-    body = message.get("body", b"")
-    if message.get("more_body", False):
-        pieces, size = [body], len(body)
-        while message.get("more_body", False):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise MlflowFault.invalid("the client went away in the middle of its request")
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > most:
-                break
-        body = b"".join(pieces)
-    if len(body) > most:
-        raise MlflowFault.invalid(f"the body is larger than {most} bytes; send it in several requests")
-    if scope["method"] != "GET" or body:
-        kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        may_be_none = scope["method"] in {"GET", "DELETE"}  # all that such a request says may be in its path
-        if not is_json(kind.decode("latin-1")) and (body or not may_be_none):
-            raise MlflowFault.invalid(
-                f"Bad Request. Content-Type must be 'application/json', found {kind.decode('latin-1')!r}"
-            )
-    return body if isinstance(body, bytes) else bytes(body)
 
 
 def _perform(endpoint: Endpoint, body: bytes, query: bytes, given: dict[str, str]) -> bytes:

@@ -1,39 +1,37 @@
 """Files over MLflow's protocol: streamed up and down in pieces, so that none has to fit into memory."""
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from email.utils import format_datetime
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from noria.api.answers import answer
 from noria.api.mlflow.application import RawEndpoint
-from noria.api.mlflow.errors import ErrorCode, MlflowFault
+from noria.api.mlflow.artifact_paths import path_of, told
+from noria.api.mlflow.errors import MlflowFault
+from noria.api.mlflow.multipart import MultipartRoutes
+from noria.api.mlflow.receiving import PIECE_BYTES, Uploads, receive
 from noria.api.mlflow.requests import decoded
-from noria.errors import BadPath, DigestMismatch
 from noria.tracking.artifact_paths import checked_folder, checked_path
-from noria.tracking.artifacts import Artifact, ArtifactStore, ArtifactWriter, Listed
+from noria.tracking.artifacts import Artifact, ArtifactStore, Listed
+from noria.tracking.multipart import PartedUploads
 
 __all__ = ["ArtifactRoutes", "Download", "files_object"]
 
 T = TypeVar("T", bound=msgspec.Struct)
-_PIECE_BYTES = 1 << 20
-_UPLOADS = 32  # at once, of a piece each; others wait
-_HEAVY = 4  # threads at once that read whole files: to keep them, or to verify them
-_SILENT_S = 60.0  # an upload of which nothing comes for so long is given up: others wait for its place
+_MOST_OF_PAGE = 10 << 20  # of a file that MLflow's page sends
 _QUERY_BYTES = 1 << 16
+# What any page may make a browser send, without asking first.
+_OF_FORMS = frozenset({"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 _URI = "mlflow-artifacts:/"
 _RANGE = re.compile(r"\s*bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
-_NO_PARTS = "Multipart {} is not supported for the current artifact repository; {} the file as a whole"
 _MISSING = "Missing value for required parameter '{}'. Send it in the query string."
 
 
@@ -55,6 +53,10 @@ class _OfRun(msgspec.Struct):
         return found
 
 
+class _OfModel(msgspec.Struct):
+    artifact_file_path: str = ""
+
+
 class ArtifactRoutes:
     """Handlers of requests about files.
 
@@ -64,11 +66,24 @@ class ArtifactRoutes:
         Where they are kept.
     root_of
         Gives the folder of a run's files below the project's, such as `0/<run>/artifacts`; raises `NotFound`.
+    root_of_model
+        Gives the folder of a logged model's files likewise.
+    parted
+        Where the parts are kept of files that come in parts.
     """
 
-    def __init__(self, project_artifacts: ArtifactStore, root_of: Callable[[str], str]) -> None:
-        self._artifacts, self._root_of = project_artifacts, root_of
-        self._uploads, self._heavy = asyncio.Semaphore(_UPLOADS), asyncio.Semaphore(_HEAVY)
+    def __init__(
+        self,
+        project_artifacts: ArtifactStore,
+        root_of: Callable[[str], str],
+        root_of_model: Callable[[str], str],
+        parted: PartedUploads,
+    ) -> None:
+        self._artifacts, self._root_of, self._root_of_model = project_artifacts, root_of, root_of_model
+        self._uploads = Uploads()
+        self._parts = MultipartRoutes(
+            parted, self._uploads, find=project_artifacts.get, send=lambda request, path: self._sent(path)
+        )
 
     def endpoints(self) -> Iterator[RawEndpoint]:
         """Give the paths with what answers them."""
@@ -78,40 +93,47 @@ class ArtifactRoutes:
             yield RawEndpoint(("GET", "HEAD"), f"{below}/artifacts/{{path}}", self.download)
             yield RawEndpoint(("DELETE",), f"{below}/artifacts/{{path}}", self.delete)
             yield RawEndpoint(("GET",), f"{below}/artifacts", self.list_below)
-            yield RawEndpoint(("POST",), f"{below}/mpu/{{path}}", self.refuse_parts)
-            yield RawEndpoint(("GET",), f"{below}/presigned/{{path}}", self.refuse_presigned)
+            yield RawEndpoint(("POST",), f"{prefix}/mlflow/upload-artifact", self.upload_of_page)
+            of_model = f"{prefix}/mlflow/logged-models/{{path}}/artifacts/files"
+            yield RawEndpoint(("GET", "HEAD"), of_model, self.get_of_model)
             yield RawEndpoint(("GET",), f"{prefix}/mlflow/artifacts/list", self.list_of_run)
         yield RawEndpoint(("GET", "HEAD"), "/get-artifact", self.get_of_run)
+        yield from self._parts.endpoints()
 
     async def upload(self, request: Request) -> Response:
         """Keep the body under a path: all of it, or nothing."""
-        path = _path_of(request)
-        with _told():
-            async with self._uploads:
-                writer = await run_in_threadpool(self._artifacts.writing, path)
-                try:
-                    await _receive(request, writer)
-                    async with self._heavy:
-                        await run_in_threadpool(writer.finish)
-                finally:
-                    await run_in_threadpool(writer.close)
+        await self._put(request, path_of(request))
+        return answer({})
+
+    async def upload_of_page(self, request: Request) -> Response:
+        """Keep the body as a file of a run: as MLflow's page sends it, which is small."""
+        asked = decoded(_OfRun, b"", request.scope["query_string"])
+        run = asked.run
+        if not asked.path:
+            raise MlflowFault.invalid(_MISSING.format("path"))
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() in _OF_FORMS:
+            raise MlflowFault.invalid("the body is that of a form; send it with the content type of the file")
+        with told():
+            below = checked_path(asked.path)
+        root = await run_in_threadpool(self._root_of, run)
+        await self._put(request, f"{root}/{below}", most=_MOST_OF_PAGE)
         return answer({})
 
     async def download(self, request: Request) -> Response:
         """Send a file, or a range of it."""
-        return await self._sent(_path_of(request))
+        return await self._sent(path_of(request))
 
     async def list_below(self, request: Request) -> Response:
         """List a folder; names are relative to it."""
         folder = (await _fields(request, _Below)).path
-        with _told():
+        with told():
             listed = await run_in_threadpool(self._artifacts.list, folder)
         return answer(files_object(listed, ""))
 
     async def delete(self, request: Request) -> Response:
         """Forget a file or a folder; nothing there is fine as well."""
-        path = _path_of(request)
-        with _told():
+        path = path_of(request)
+        with told():
             await run_in_threadpool(self._artifacts.delete, path)
         return answer({})
 
@@ -119,7 +141,7 @@ class ArtifactRoutes:
         """List a folder of a run; names are relative to the run's files."""
         asked = await _fields(request, _OfRun)
         run = asked.run
-        with _told():
+        with told():
             folder = checked_folder(asked.path)
             root = await run_in_threadpool(self._root_of, run)
             listed = await run_in_threadpool(self._artifacts.list, f"{root}/{folder}" if folder else root)
@@ -131,22 +153,36 @@ class ArtifactRoutes:
         run = asked.run
         if not asked.path:
             raise MlflowFault.invalid(_MISSING.format("path"))
-        with _told():
+        with told():
             below = checked_path(asked.path)
         root = await run_in_threadpool(self._root_of, run)
         return await self._sent(f"{root}/{below}")
 
-    async def refuse_parts(self, request: Request) -> Response:
-        """Say that files come in one piece: clients that know these words send them so."""
-        raise MlflowFault(ErrorCode.NOT_IMPLEMENTED, _NO_PARTS.format("upload", "PUT"))
+    async def get_of_model(self, request: Request) -> Response:
+        """Send a file of a logged model."""
+        wanted = (await _fields(request, _OfModel)).artifact_file_path
+        if not wanted:
+            raise MlflowFault.invalid(_MISSING.format("artifact_file_path"))
+        model = path_of(request)
+        with told():
+            below = checked_path(wanted)
+        root = await run_in_threadpool(self._root_of_model, model)
+        return await self._sent(f"{root}/{below}")
 
-    async def refuse_presigned(self, request: Request) -> Response:
-        """Say that files go by this server: clients that know these words get them so."""
-        raise MlflowFault(ErrorCode.NOT_IMPLEMENTED, _NO_PARTS.format("download", "GET"))
+    async def _put(self, request: Request, path: str, *, most: int | None = None) -> None:
+        with told():
+            async with self._uploads.coming:
+                writer = await run_in_threadpool(self._artifacts.writing, path)
+                try:
+                    await receive(request, writer, most=most)
+                    async with self._uploads.heavy:
+                        await run_in_threadpool(writer.finish)
+                finally:
+                    await run_in_threadpool(writer.close)
 
     async def _sent(self, path: str) -> Response:
-        with _told():
-            async with self._heavy:
+        with told():
+            async with self._uploads.heavy:
                 artifact, file = await run_in_threadpool(self._found, path)
         return Download(artifact, file)
 
@@ -158,7 +194,7 @@ class ArtifactRoutes:
 class Download(FileResponse):
     """A file as an attachment, in large pieces. One range is served; of several, or of none, all is sent."""
 
-    chunk_size = _PIECE_BYTES
+    chunk_size = PIECE_BYTES
 
     def __init__(self, artifact: Artifact, file: Path) -> None:
         headers = {
@@ -186,32 +222,6 @@ def _is_one_range(value: bytes) -> bool:
     return bool(first or last) and not (first and last and int(last) < int(first))
 
 
-async def _receive(request: Request, writer: ArtifactWriter) -> None:
-    """Write the body, a large piece at a time."""
-    pieces = request.stream()
-    held = bytearray()
-    try:
-        while True:
-            async with asyncio.timeout(_SILENT_S):
-                piece = await anext(pieces, None)
-            if piece is not None:
-                held += piece
-            if held and (piece is None or len(held) >= _PIECE_BYTES):
-                await run_in_threadpool(writer.write, held)
-                held = bytearray()
-            if piece is None:
-                return
-    except ClientDisconnect as err:
-        raise MlflowFault(
-            ErrorCode.BAD_REQUEST, "the client went away in the middle of a file; nothing of it was kept"
-        ) from err
-    except TimeoutError as err:
-        raise MlflowFault(
-            ErrorCode.BAD_REQUEST,
-            f"nothing came for {_SILENT_S:.0f} s; nothing of the file was kept, send it again",
-        ) from err
-
-
 async def _fields(request: Request, kind: type[T]) -> T:
     """Read the fields of a GET: of its query string, or as old clients send them."""
     body = b""
@@ -223,17 +233,6 @@ async def _fields(request: Request, kind: type[T]) -> T:
     return decoded(kind, b"" if query else body, query)
 
 
-def _path_of(request: Request) -> str:
-    """Give the path that a URL names; what is no UTF-8 must not become the name of something else."""
-    path: str = request.path_params["path"]
-    if "\ufffd" in path:
-        try:
-            unquote_to_bytes(request.scope["raw_path"]).decode()
-        except UnicodeDecodeError as err:
-            raise MlflowFault.invalid(f"Invalid path: it is no UTF-8 once it is decoded: {err}") from err
-    return path
-
-
 def files_object(listed: Iterable[Listed], prefix: str) -> Mapping[str, object]:
     """Give what a folder holds; what is empty is left out, as it is by protobuf."""
     files = []
@@ -243,14 +242,3 @@ def files_object(listed: Iterable[Listed], prefix: str) -> Mapping[str, object]:
             told["file_size"] = each.size_bytes
         files.append(told)
     return {"files": files} if files else {}
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Tell of paths in the words that clients know, and of damage as the fault of this side."""
-    try:
-        yield
-    except BadPath as err:
-        raise MlflowFault.invalid(f"Invalid path: {err}") from err
-    except DigestMismatch as err:
-        raise MlflowFault(ErrorCode.INTERNAL_ERROR, str(err)) from err

@@ -7,11 +7,13 @@ from http import HTTPStatus
 import msgspec
 from starlette.responses import Response
 
+from noria.api.answers import told_of_store
 from noria.errors import ConfigError, Conflict, DigestMismatch, NoriaError, NotFound, SourceError, StoreError
 
 __all__ = ["ErrorCode", "MlflowFault", "fault_of", "refusal"]
 
 _LOG = logging.getLogger(__name__)
+_RETRY_AFTER_S = "5"
 _MAX_CHARS = 4_000  # of a message: it may quote a name of any length
 
 
@@ -52,7 +54,6 @@ _CODES: tuple[tuple[type[NoriaError], ErrorCode], ...] = (
     (ConfigError, ErrorCode.INVALID_PARAMETER_VALUE),
     (DigestMismatch, ErrorCode.INTERNAL_ERROR),
     (SourceError, ErrorCode.INVALID_PARAMETER_VALUE),
-    (StoreError, ErrorCode.TEMPORARILY_UNAVAILABLE),
 )
 
 
@@ -68,11 +69,24 @@ class MlflowFault(NoriaError):
         """Give the fault of a value that is none."""
         return cls(ErrorCode.INVALID_PARAMETER_VALUE, message)
 
+    @classmethod
+    def denied(cls, message: str) -> "MlflowFault":
+        """Give the fault of what may not be asked."""
+        return cls(ErrorCode.PERMISSION_DENIED, message)
+
+    @classmethod
+    def busy(cls, message: str) -> "MlflowFault":
+        """Give the fault of a server that has too much to do; it is asked again after a while."""
+        return cls(ErrorCode.TEMPORARILY_UNAVAILABLE, message)
+
 
 def fault_of(error: Exception) -> MlflowFault:
     """Give what a client is told of an error; a fault of the server says nothing of itself."""
     if isinstance(error, MlflowFault):
         return error
+    if isinstance(error, StoreError):  # its text names places of this machine
+        _LOG.error("a request could not be answered: %s", error)
+        return MlflowFault.busy(told_of_store(error))
     if isinstance(error, NoriaError):
         found = (code for kind, code in _CODES if isinstance(error, kind))
         return MlflowFault(next(found, ErrorCode.INVALID_PARAMETER_VALUE), str(error))
@@ -82,6 +96,8 @@ def fault_of(error: Exception) -> MlflowFault:
 
 def refusal(fault: MlflowFault, *, headers: dict[str, str] | None = None) -> Response:
     """Answer with a fault."""
+    if headers is None and fault.code is ErrorCode.TEMPORARILY_UNAVAILABLE:
+        headers = {"retry-after": _RETRY_AFTER_S}
     return Response(
         msgspec.json.encode({"error_code": fault.code, "message": str(fault)[:_MAX_CHARS]}),
         status_code=_STATUS[fault.code],

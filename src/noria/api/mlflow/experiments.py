@@ -1,17 +1,18 @@
 """Experiments over MLflow's protocol."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.errors import ErrorCode, MlflowFault
-from noria.api.mlflow.requests import Text
+from noria.api.mlflow.fields import KeyValue, Required
 from noria.api.mlflow.wire import experiment_object
 from noria.database.store import Database
 from noria.errors import BadPath, Conflict
 from noria.tracking.artifact_paths import checked_folder
+from noria.tracking.dataset_summaries import summarize_datasets
 from noria.tracking.experiments import ExperimentBook
 from noria.tracking.searching import search_experiments
 
@@ -20,47 +21,42 @@ __all__ = ["VIEWS", "ExperimentEndpoints", "ViewType", "check_max_results", "fol
 ViewType = Literal["ACTIVE_ONLY", "DELETED_ONLY", "ALL"]
 VIEWS: Mapping[str, Literal["active", "deleted", "all"]] = {
     "ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}  # fmt: skip
-_Required = Annotated[str, Text]
 _MAX_NAME, _MAX_TAG_NAME, _MAX_TAG_VALUE = 500, 250, 20_000
 _MAX_PLACE = 1_000  # what follows it makes a path, of at most 2,000 bytes
 _MAX_RESULTS = 50_000
 _MAX_FOLDERS = 20_000  # to search in: each is a value of a statement
 _MAX_NUMBER_CHARS = 18
-
-
-class _Tag(msgspec.Struct):
-    key: _Required
-    value: str = ""
+_MAX_OF_DATASETS = 20  # experiments whose datasets are summed up at once
 
 
 class _Create(msgspec.Struct):
-    name: _Required
+    name: Required
     artifact_location: str | None = None
-    tags: list[_Tag] = []
+    tags: list[KeyValue] = []
 
 
 class _ById(msgspec.Struct):
-    experiment_id: _Required
+    experiment_id: Required
 
 
 class _ByName(msgspec.Struct):
-    experiment_name: _Required
+    experiment_name: Required
 
 
 class _Update(msgspec.Struct):
-    experiment_id: _Required
-    new_name: _Required
+    experiment_id: Required
+    new_name: Required
 
 
 class _SetTag(msgspec.Struct):
-    experiment_id: _Required
-    key: _Required
+    experiment_id: Required
+    key: Required
     value: str = ""
 
 
 class _DeleteTag(msgspec.Struct):
-    experiment_id: _Required
-    key: _Required
+    experiment_id: Required
+    key: Required
 
 
 class _Search(msgspec.Struct):
@@ -69,6 +65,10 @@ class _Search(msgspec.Struct):
     order_by: list[str] = []
     view_type: ViewType = "ACTIVE_ONLY"
     page_token: str | None = None
+
+
+class _SearchDatasets(msgspec.Struct):
+    experiment_ids: list[str]
 
 
 class ExperimentEndpoints:
@@ -81,6 +81,7 @@ class ExperimentEndpoints:
         """Give what is answered."""
         yield Endpoint(("POST",), "/experiments/create", _Create, self.create)
         yield Endpoint(("POST", "GET"), "/experiments/search", _Search, self.search)
+        yield Endpoint(("POST",), "/experiments/search-datasets", _SearchDatasets, self.search_datasets)
         yield Endpoint(("GET",), "/experiments/get", _ById, self.get)
         yield Endpoint(("GET",), "/experiments/get-by-name", _ByName, self.get_by_name)
         yield Endpoint(("POST",), "/experiments/delete", _ById, self.delete)
@@ -119,6 +120,26 @@ class ExperimentEndpoints:
         if page.next_page is not None:
             answer["next_page_token"] = page.next_page
         return answer
+
+    def search_datasets(self, asked: _SearchDatasets) -> Mapping[str, Any]:
+        """Give which datasets the runs of experiments read, each once by context."""
+        found = len(asked.experiment_ids)
+        if not 1 <= found <= _MAX_OF_DATASETS:
+            raise MlflowFault.invalid(
+                f"SearchDatasets request takes 1 to {_MAX_OF_DATASETS} experiment_ids. Received {found}."
+            )
+        with self._database.read() as connection:
+            summaries = summarize_datasets(connection, folder_numbers(asked.experiment_ids))
+        shown = [
+            {
+                "experiment_id": each.experiment,
+                "name": each.name,
+                "digest": each.digest,
+                **({} if each.context is None else {"context": each.context}),
+            }
+            for each in summaries
+        ]
+        return {"dataset_summaries": shown} if shown else {}
 
     def get(self, asked: _ById) -> Mapping[str, Any]:
         """Give an experiment, also a deleted one."""

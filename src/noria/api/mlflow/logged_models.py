@@ -1,7 +1,7 @@
 """Logged models over MLflow's protocol: made, uploaded, tagged, searched for; and which of them runs read."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -9,7 +9,8 @@ from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.artifacts import files_object
 from noria.api.mlflow.errors import MlflowFault
 from noria.api.mlflow.experiments import check_max_results, folder_numbers
-from noria.api.mlflow.requests import LARGE_BODY_BYTES, Text
+from noria.api.mlflow.fields import KeyValue, Required
+from noria.api.mlflow.requests import LARGE_BODY_BYTES
 from noria.api.mlflow.wire import metric_object, tag_objects, to_ms
 from noria.database.store import Database
 from noria.errors import BadPath
@@ -25,7 +26,6 @@ from noria.tracking.records import LinkedModel
 
 __all__ = ["LoggedModelEndpoints", "model_object"]
 
-_Required = Annotated[str, Text]
 _MAX_NAME, _MAX_KEY, _MAX_VALUE = 500, 255, 100_000
 _MAX_AT_ONCE = 1_000  # parameters, tags or models of a request
 _RESULTS, _MAX_RESULTS = 100, 50_000
@@ -42,18 +42,13 @@ _NAMED = {name: status for status, name in _STATUSES.items()} | {
 _HISTORY_FIELDS = ("artifact_path", "flavors", "utc_time_created", "run_id")
 
 
-class _KeyValue(msgspec.Struct):
-    key: _Required
-    value: str = ""
-
-
 class _Create(msgspec.Struct):
-    experiment_id: _Required
+    experiment_id: Required
     name: str | None = None
     model_type: str | None = None
     source_run_id: str | None = None
-    params: list[_KeyValue] = []
-    tags: list[_KeyValue] = []
+    params: list[KeyValue] = []
+    tags: list[KeyValue] = []
 
 
 class _Get(msgspec.Struct):
@@ -62,7 +57,7 @@ class _Get(msgspec.Struct):
 
 
 class _Finish(msgspec.Struct):
-    status: _Required | int
+    status: Required | int
     model_id: str = ""
 
 
@@ -72,7 +67,7 @@ class _ById(msgspec.Struct):
 
 class _PutTags(msgspec.Struct):
     model_id: str = ""
-    tags: list[_KeyValue] = []
+    tags: list[KeyValue] = []
 
 
 class _DeleteTag(msgspec.Struct):
@@ -82,7 +77,7 @@ class _DeleteTag(msgspec.Struct):
 
 class _AddParams(msgspec.Struct):
     model_id: str = ""
-    params: list[_KeyValue] = []
+    params: list[KeyValue] = []
 
 
 class _List(msgspec.Struct):
@@ -91,12 +86,12 @@ class _List(msgspec.Struct):
 
 
 class _Dataset(msgspec.Struct):
-    dataset_name: _Required
+    dataset_name: Required
     dataset_digest: str | None = None
 
 
 class _OrderBy(msgspec.Struct):
-    field_name: _Required
+    field_name: Required
     ascending: bool = True
     dataset_name: str | None = None
     dataset_digest: str | None = None
@@ -112,18 +107,18 @@ class _Search(msgspec.Struct):
 
 
 class _Output(msgspec.Struct):
-    model_id: _Required
+    model_id: Required
     step: int = 0
 
 
 class _LogOutputs(msgspec.Struct):
-    run_id: _Required
+    run_id: Required
     models: list[_Output]
 
 
 class _LogModel(msgspec.Struct):
-    run_id: _Required
-    model_json: _Required
+    run_id: Required
+    model_json: Required
 
 
 class LoggedModelEndpoints:
@@ -312,7 +307,7 @@ def _on(name: str, digest: str | None) -> OnDataset:
     return OnDataset(name, digest or None)
 
 
-def _params(given: Sequence[_KeyValue]) -> dict[str, str]:
+def _params(given: Sequence[KeyValue]) -> dict[str, str]:
     """Give parameters, each once."""
     found = _texts("param", given)
     twice = next((each.key for each in given if found[each.key] != each.value), None)
@@ -321,7 +316,7 @@ def _params(given: Sequence[_KeyValue]) -> dict[str, str]:
     return found
 
 
-def _texts(what: str, given: Sequence[_KeyValue]) -> dict[str, str]:
+def _texts(what: str, given: Sequence[KeyValue]) -> dict[str, str]:
     _check_count(f"{what}s", given)
     for each in given:
         if len(each.key) > _MAX_KEY or len(each.value) > _MAX_VALUE:

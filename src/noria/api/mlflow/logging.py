@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.errors import MlflowFault
-from noria.api.mlflow.requests import LARGE_BODY_BYTES, Text
+from noria.api.mlflow.fields import KeyValue, Required, run_of
+from noria.api.mlflow.requests import LARGE_BODY_BYTES
 from noria.api.mlflow.wire import CONTEXT_TAG, from_ms, metric_object, number_of
 from noria.records import RunId
 from noria.tracking.histories import HistoryReader
@@ -32,11 +33,9 @@ _MAX_HISTORY, _MAX_INTERVAL, _MAX_RUNS = 25_000, 2_500, 100
 _LARGEST_STEP = 2**63 - 1
 _LARGEST_MS = 250_000_000_000_000  # a date has it
 
-_Required = Annotated[str, Text]
-
 
 class _Metric(msgspec.Struct):
-    key: _Required
+    key: Required
     value: float
     timestamp: int
     step: int = 0
@@ -45,13 +44,8 @@ class _Metric(msgspec.Struct):
     dataset_digest: str | None = None
 
 
-class _KeyValue(msgspec.Struct):
-    key: _Required
-    value: str = ""
-
-
 class _LogMetric(msgspec.Struct):
-    key: _Required
+    key: Required
     value: float
     timestamp: int
     run_id: str = ""
@@ -63,50 +57,50 @@ class _LogMetric(msgspec.Struct):
 
 
 class _LogText(msgspec.Struct):
-    key: _Required
+    key: Required
     run_id: str = ""
     run_uuid: str = ""
     value: str = ""
 
 
 class _DeleteTag(msgspec.Struct):
-    run_id: _Required
-    key: _Required
+    run_id: Required
+    key: Required
 
 
 class _LogBatch(msgspec.Struct):
-    run_id: _Required
+    run_id: Required
     metrics: list[_Metric] = []
-    params: list[_KeyValue] = []
-    tags: list[_KeyValue] = []
+    params: list[KeyValue] = []
+    tags: list[KeyValue] = []
 
 
 class _Dataset(msgspec.Struct):
-    name: _Required
-    digest: _Required
-    source_type: _Required
-    source: _Required
+    name: Required
+    digest: Required
+    source_type: Required
+    source: Required
     schema: str | None = None
     profile: str | None = None
 
 
 class _DatasetInput(msgspec.Struct):
     dataset: _Dataset
-    tags: list[_KeyValue] = []
+    tags: list[KeyValue] = []
 
 
 class _ModelInput(msgspec.Struct):
-    model_id: _Required
+    model_id: Required
 
 
 class _LogInputs(msgspec.Struct):
-    run_id: _Required
+    run_id: Required
     datasets: list[_DatasetInput] = []
     models: list[_ModelInput] = []
 
 
 class _GetHistory(msgspec.Struct):
-    metric_key: _Required
+    metric_key: Required
     run_id: str = ""
     run_uuid: str = ""
     max_results: int | None = None
@@ -114,11 +108,17 @@ class _GetHistory(msgspec.Struct):
 
 
 class _GetIntervals(msgspec.Struct):
-    metric_key: _Required
+    metric_key: Required
     run_ids: list[str]
     start_step: int | None = None
     end_step: int | None = None
     max_results: int = _MAX_INTERVAL
+
+
+class _GetBulk(msgspec.Struct):
+    metric_key: Required
+    run_id: list[str]
+    max_results: int = _MAX_HISTORY
 
 
 class _Shown(msgspec.Struct, gc=False):
@@ -145,11 +145,12 @@ class LoggingEndpoints:
         yield Endpoint(("POST",), "/runs/log-batch", _LogBatch, self.log_batch, _MAX_BATCH_BYTES)
         yield Endpoint(("POST",), "/runs/log-inputs", _LogInputs, self.log_inputs, LARGE_BODY_BYTES)
         yield Endpoint(("GET",), "/metrics/get-history", _GetHistory, self.history)
+        yield Endpoint(("GET",), "/metrics/get-history-bulk", _GetBulk, self.histories)
         yield Endpoint(("GET",), "/metrics/get-history-bulk-interval", _GetIntervals, self.intervals)
 
     def log_metric(self, asked: _LogMetric) -> Mapping[str, Any]:
         """Keep a point of a metric."""
-        run, point = _id_of(asked), _point(asked)
+        run, point = run_of(asked.run_id, asked.run_uuid), _point(asked)
         if asked.model_id:
             with self._models.together():
                 self._store.log(run, points=[point], is_open=True)
@@ -161,13 +162,13 @@ class LoggingEndpoints:
     def log_param(self, asked: _LogText) -> Mapping[str, Any]:
         """Keep a parameter."""
         params = {check_name("param", asked.key): cut(asked.value, _MAX_PARAM_VALUE)}
-        self._store.log(_id_of(asked), params=params, is_open=True)
+        self._store.log(run_of(asked.run_id, asked.run_uuid), params=params, is_open=True)
         return {}
 
     def set_tag(self, asked: _LogText) -> Mapping[str, Any]:
         """Set a tag."""
         tags = {check_name("tag", asked.key): cut(asked.value, MAX_TAG_VALUE)}
-        self._store.log(_id_of(asked), tags=tags, is_open=True)
+        self._store.log(run_of(asked.run_id, asked.run_uuid), tags=tags, is_open=True)
         return {}
 
     def delete_tag(self, asked: _DeleteTag) -> Mapping[str, Any]:
@@ -228,7 +229,10 @@ class LoggingEndpoints:
                 f"Invalid value {most} for parameter 'max_results' supplied: 1 is the least"
             )
         page = self._histories.page(
-            _id_of(asked), asked.metric_key, limit=min(most, _MAX_HISTORY), page=asked.page_token or None
+            run_of(asked.run_id, asked.run_uuid),
+            asked.metric_key,
+            limit=min(most, _MAX_HISTORY),
+            page=asked.page_token or None,
         )
         answer: dict[str, Any] = {}
         if page.values:
@@ -240,6 +244,32 @@ class LoggingEndpoints:
         if page.next_page is not None:
             answer["next_page_token"] = page.next_page
         return answer
+
+    def histories(self, asked: _GetBulk) -> Mapping[str, Any]:
+        """Give the points of a metric of several runs, run by run, the first so many of all."""
+        if not 1 <= len(asked.run_id) <= _MAX_RUNS:
+            raise MlflowFault.invalid(f"{len(asked.run_id)} runs are asked for; 1 to {_MAX_RUNS} are taken")
+        if asked.max_results < 1:
+            raise MlflowFault.invalid(
+                f"Invalid value {asked.max_results} for parameter 'max_results' supplied: 1 is the least"
+            )
+        found: list[dict[str, Any]] = []
+        for run in sorted(set(asked.run_id)):
+            left = min(asked.max_results, _MAX_HISTORY) - len(found)
+            if not left:
+                break
+            page = self._histories.page(RunId(run), asked.metric_key, limit=left)
+            found += [
+                {
+                    "key": asked.metric_key,
+                    "value": number_of(value),
+                    "timestamp": at_us // 1_000,
+                    "step": step,
+                    "run_id": run,
+                }
+                for value, at_us, step in zip(page.values, page.at_us, page.steps, strict=True)
+            ]
+        return {"metrics": found} if found else {}
 
     def intervals(self, asked: _GetIntervals) -> Mapping[str, Any]:
         """Give points of a metric of several runs, thinned out evenly by steps."""
@@ -261,13 +291,6 @@ class LoggingEndpoints:
 def cut(value: str, most: int) -> str:
     """Give a text without what is beyond the limit, as MLflow's server does."""
     return value[:most]
-
-
-def _id_of(asked: _LogMetric | _LogText | _GetHistory) -> RunId:
-    id = asked.run_id or asked.run_uuid
-    if not id:
-        raise MlflowFault.invalid("Missing value for required parameter 'run_id'. Send it.")
-    return RunId(id)
 
 
 def _point(asked: _Metric | _LogMetric) -> MetricPoint:

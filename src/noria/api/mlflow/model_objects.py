@@ -33,9 +33,13 @@ def version_object(version: CataloguedVersion) -> dict[str, Any]:
         "description": version.description or "",
         "source": version.source,
         "run_id": version.run or "",
-        "status": "READY",
+        "status": version.status,
         "run_link": version.run_link or "",
     }
+    if version.status_message is not None:
+        made["status_message"] = version.status_message
+    if version.owner is not None:
+        made["user_id"] = version.owner
     if version.logged_model is not None:
         made["model_id"] = version.logged_model
     if version.tags:

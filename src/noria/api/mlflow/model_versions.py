@@ -1,78 +1,64 @@
 """Versions of registered models over MLflow's protocol."""
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.experiments import check_max_results
+from noria.api.mlflow.fields import KeyValue, Required, Search
 from noria.api.mlflow.model_objects import version_number, version_object
-from noria.api.mlflow.requests import Text
-from noria.errors import NotFound
-from noria.registry.catalogue_records import CataloguedVersion, Stage
+from noria.registry.catalogue_records import Stage
 from noria.registry.catalogue_search import MAX_VERSIONS
+from noria.registry.registered_tag import tell_registered
 from noria.registry.version_catalogue import VersionCatalogue
 from noria.tracking.logged_models import LoggedModels
 
 __all__ = ["ModelVersionEndpoints"]
 
-_REGISTERED_TAG = "mlflow.modelVersions"  # of a logged model, by which clients find its versions
-_Required = Annotated[str, Text]
-
-
-class _Tag(msgspec.Struct):
-    key: _Required
-    value: str = ""
+_RESULTS = 10_000  # of a page, where nothing is said
 
 
 class _Create(msgspec.Struct):
-    name: _Required
-    source: _Required
+    name: Required
+    source: Required
     run_id: str | None = None
     model_id: str | None = None
     run_link: str | None = None
     description: str | None = None
-    tags: list[_Tag] = []
+    tags: list[KeyValue] = []
 
 
 class _One(msgspec.Struct):
-    name: _Required
-    version: _Required
+    name: Required
+    version: Required
 
 
 class _Update(msgspec.Struct):
-    name: _Required
-    version: _Required
+    name: Required
+    version: Required
     description: str | None = None
 
 
 class _Stage(msgspec.Struct):
-    name: _Required
-    version: _Required
-    stage: _Required
+    name: Required
+    version: Required
+    stage: Required
     archive_existing_versions: bool = False
 
 
-class _Search(msgspec.Struct):
-    max_results: int = 10_000
-    filter: str | None = None
-    order_by: list[str] = []
-    page_token: str | None = None
-
-
 class _SetTag(msgspec.Struct):
-    name: _Required
-    version: _Required
-    key: _Required
+    name: Required
+    version: Required
+    key: Required
     value: str = ""
 
 
 class _DeleteTag(msgspec.Struct):
-    name: _Required
-    version: _Required
-    key: _Required
+    name: Required
+    version: Required
+    key: Required
 
 
 class ModelVersionEndpoints:
@@ -88,7 +74,7 @@ class ModelVersionEndpoints:
         yield Endpoint(("POST",), "/model-versions/transition-stage", _Stage, self.put_stage)
         yield Endpoint(("DELETE",), "/model-versions/delete", _One, self.delete)
         yield Endpoint(("GET",), "/model-versions/get", _One, self.get)
-        yield Endpoint(("GET",), "/model-versions/search", _Search, self.search)
+        yield Endpoint(("GET",), "/model-versions/search", Search, self.search)
         yield Endpoint(("GET",), "/model-versions/get-download-uri", _One, self.location)
         yield Endpoint(("POST",), "/model-versions/set-tag", _SetTag, self.set_tag)
         yield Endpoint(("DELETE",), "/model-versions/delete-tag", _DeleteTag, self.delete_tag)
@@ -105,7 +91,7 @@ class ModelVersionEndpoints:
             tags={tag.key: tag.value for tag in asked.tags},
         )
         if made.logged_model is not None:
-            self._tell(made.logged_model, made)
+            tell_registered(self._logged, made.logged_model, made)
         return {"model_version": version_object(made)}
 
     def update(self, asked: _Update) -> Mapping[str, Any]:
@@ -134,13 +120,14 @@ class ModelVersionEndpoints:
         found = self._versions.get(asked.name, version_number(asked.version))
         return {"model_version": version_object(found)}
 
-    def search(self, asked: _Search) -> Mapping[str, Any]:
+    def search(self, asked: Search) -> Mapping[str, Any]:
         """Find versions."""
-        check_max_results(asked.max_results, MAX_VERSIONS)
+        limit = _RESULTS if asked.max_results is None else asked.max_results
+        check_max_results(limit, MAX_VERSIONS)
         page = self._versions.search(
             filter=asked.filter or "",
             order_by=asked.order_by,
-            limit=asked.max_results,
+            limit=limit,
             page=asked.page_token,
         )
         answer: dict[str, Any] = {}
@@ -163,13 +150,3 @@ class ModelVersionEndpoints:
         """Take a tag away."""
         self._versions.remove_tag(asked.name, version_number(asked.version), asked.key)
         return {}
-
-    def _tell(self, logged: str, version: CataloguedVersion) -> None:
-        """Say at a logged model that it was registered."""
-        try:
-            known = json.loads(self._logged.get(logged).tags.get(_REGISTERED_TAG, "[]"))
-        except (NotFound, ValueError):  # the model may be of elsewhere, and a tag may hold anything
-            return
-        one = {"name": version.model, "version": version.number}
-        if isinstance(known, list) and one not in known:
-            self._logged.put_tags(logged, {_REGISTERED_TAG: json.dumps([*known, one])})

@@ -1,15 +1,15 @@
 """Registered models over MLflow's protocol."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.errors import ErrorCode, MlflowFault
 from noria.api.mlflow.experiments import check_max_results
+from noria.api.mlflow.fields import KeyValue, Required, Search
 from noria.api.mlflow.model_objects import model_object, version_number, version_object
-from noria.api.mlflow.requests import Text
 from noria.errors import Conflict, NotFound
 from noria.registry.catalogue import ModelCatalogue
 from noria.registry.catalogue_records import Stage
@@ -18,66 +18,54 @@ from noria.registry.version_catalogue import VersionCatalogue
 
 __all__ = ["RegisteredModelEndpoints"]
 
-_Required = Annotated[str, Text]
-
-
-class _Tag(msgspec.Struct):
-    key: _Required
-    value: str = ""
+_RESULTS = 100  # of a page, where nothing is said
 
 
 class _Create(msgspec.Struct):
-    name: _Required
+    name: Required
     description: str | None = None
-    tags: list[_Tag] = []
+    tags: list[KeyValue] = []
 
 
 class _ByName(msgspec.Struct):
-    name: _Required
+    name: Required
 
 
 class _Rename(msgspec.Struct):
-    name: _Required
-    new_name: _Required
+    name: Required
+    new_name: Required
 
 
 class _Update(msgspec.Struct):
-    name: _Required
+    name: Required
     description: str | None = None
 
 
-class _Search(msgspec.Struct):
-    max_results: int = 100
-    filter: str | None = None
-    order_by: list[str] = []
-    page_token: str | None = None
-
-
 class _Latest(msgspec.Struct):
-    name: _Required
+    name: Required
     stages: list[str] = []
 
 
 class _SetTag(msgspec.Struct):
-    name: _Required
-    key: _Required
+    name: Required
+    key: Required
     value: str = ""
 
 
 class _DeleteTag(msgspec.Struct):
-    name: _Required
-    key: _Required
+    name: Required
+    key: Required
 
 
 class _Alias(msgspec.Struct):
-    name: _Required
-    alias: _Required
+    name: Required
+    alias: Required
 
 
 class _SetAlias(msgspec.Struct):
-    name: _Required
-    alias: _Required
-    version: _Required
+    name: Required
+    alias: Required
+    version: Required
 
 
 class RegisteredModelEndpoints:
@@ -93,7 +81,7 @@ class RegisteredModelEndpoints:
         yield Endpoint(("PATCH",), "/registered-models/update", _Update, self.update)
         yield Endpoint(("DELETE",), "/registered-models/delete", _ByName, self.delete)
         yield Endpoint(("GET",), "/registered-models/get", _ByName, self.get)
-        yield Endpoint(("GET",), "/registered-models/search", _Search, self.search)
+        yield Endpoint(("GET",), "/registered-models/search", Search, self.search)
         yield Endpoint(("POST", "GET"), "/registered-models/get-latest-versions", _Latest, self.latest)
         yield Endpoint(("POST",), "/registered-models/set-tag", _SetTag, self.set_tag)
         yield Endpoint(("DELETE",), "/registered-models/delete-tag", _DeleteTag, self.delete_tag)
@@ -131,13 +119,14 @@ class RegisteredModelEndpoints:
         """Give a model."""
         return {"registered_model": model_object(self._models.get(asked.name))}
 
-    def search(self, asked: _Search) -> Mapping[str, Any]:
+    def search(self, asked: Search) -> Mapping[str, Any]:
         """Find models."""
-        check_max_results(asked.max_results, MAX_MODELS)
+        limit = _RESULTS if asked.max_results is None else asked.max_results
+        check_max_results(limit, MAX_MODELS)
         page = self._models.search(
             filter=asked.filter or "",
             order_by=asked.order_by,
-            limit=asked.max_results,
+            limit=limit,
             page=asked.page_token,
         )
         answer: dict[str, Any] = {}

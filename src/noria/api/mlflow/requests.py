@@ -102,7 +102,7 @@ def _told(message: str, body: bytes) -> str:
 def _parsed(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # it came in a query string
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it came in a query string, or is deep
         return None
 
 
@@ -118,5 +118,8 @@ def _value_at(value: Any, path: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
+    try:
+        text = msgspec.json.encode(value).decode()
+    except RecursionError:
+        text = "nested too deep to be shown"
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"

@@ -1,35 +1,29 @@
 """Runs over MLflow's protocol: begun, changed, deleted, shown, searched for."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from noria.api.mlflow.application import Endpoint
 from noria.api.mlflow.errors import MlflowFault
 from noria.api.mlflow.experiments import VIEWS, ViewType, check_max_results, folder_numbers
+from noria.api.mlflow.fields import KeyValue, Required, run_of
 from noria.api.mlflow.logging import MAX_TAG_VALUE, cut
-from noria.api.mlflow.requests import Text
 from noria.api.mlflow.wire import STATES, from_ms, info_object, run_object
 from noria.database.store import Database
 from noria.records import RunId
-from noria.tracking.experiments import ExperimentBook
+from noria.tracking.experiments import ExperimentBook, read_experiments
 from noria.tracking.names import check_name
 from noria.tracking.reading import read_runs
-from noria.tracking.records import Experiment, RunDetails
+from noria.tracking.records import RunDetails
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.searching import search_runs
 
 __all__ = ["RunEndpoints"]
 
-_Required = Annotated[str, Text]
 _MAX_RESULTS = 50_000
 _DEFAULT_EXPERIMENT = "0"
-
-
-class _Tag(msgspec.Struct):
-    key: _Required
-    value: str = ""
 
 
 class _Create(msgspec.Struct):
@@ -37,7 +31,7 @@ class _Create(msgspec.Struct):
     user_id: str = ""
     run_name: str | None = None
     start_time: int | None = None
-    tags: list[_Tag] = []
+    tags: list[KeyValue] = []
 
 
 class _Update(msgspec.Struct):
@@ -49,7 +43,7 @@ class _Update(msgspec.Struct):
 
 
 class _ById(msgspec.Struct):
-    run_id: _Required
+    run_id: Required
 
 
 class _Get(msgspec.Struct):
@@ -91,7 +85,7 @@ class RunEndpoints:
             started_at=None if asked.start_time is None else from_ms(asked.start_time),
             tags=tags,
         )
-        return {"run": self._objects([made])[0]}
+        return {"run": self._object(made)}
 
     def update(self, asked: _Update) -> Mapping[str, Any]:
         """Change where a run stands, when it ended, or its name."""
@@ -100,7 +94,7 @@ class RunEndpoints:
                 f"Invalid value {asked.status!r} for parameter 'status' supplied: use {', '.join(STATES)}"
             )
         info = self._desk.update(
-            _id_of(asked),
+            run_of(asked.run_id, asked.run_uuid),
             state=None if asked.status is None else STATES[asked.status],
             is_scheduled=asked.status == "SCHEDULED",
             ended_at=None if asked.end_time is None else from_ms(asked.end_time),
@@ -120,7 +114,7 @@ class RunEndpoints:
 
     def get(self, asked: _Get) -> Mapping[str, Any]:
         """Give a run, also a deleted one."""
-        return {"run": self._objects([self._desk.get(_id_of(asked))])[0]}
+        return {"run": self._object(self._desk.get(run_of(asked.run_id, asked.run_uuid)))}
 
     def search(self, asked: _Search) -> Mapping[str, Any]:
         """Find runs."""
@@ -137,20 +131,14 @@ class RunEndpoints:
                 page=asked.page_token or None,
             )
             found = read_runs(connection, page.runs)
-            answer: dict[str, Any] = {"runs": self._objects(found)} if found else {}
+            numbers = sorted({int(each.info.experiment) for each in found})
+            experiments = {each.id: each for each in read_experiments(connection, numbers)}
+        answer: dict[str, Any] = {}
+        if found:
+            answer["runs"] = [run_object(each, experiments[each.info.experiment]) for each in found]
         if page.next_page is not None:
             answer["next_page_token"] = page.next_page
         return answer
 
-    def _objects(self, found: Sequence[RunDetails]) -> list[dict[str, Any]]:
-        numbers = sorted({int(each.info.experiment) for each in found})
-        folders: dict[str, Experiment] = {each.id: each for each in self._book.read(numbers)}
-        return [run_object(each, folders[each.info.experiment]) for each in found]
-
-
-def _id_of(asked: _Get | _Update) -> RunId:
-    """Give a run's id, under its name or the one that it had before."""
-    id = asked.run_id or asked.run_uuid
-    if not id:
-        raise MlflowFault.invalid("Missing value for required parameter 'run_id'. Send it.")
-    return RunId(id)
+    def _object(self, found: RunDetails) -> dict[str, Any]:
+        return run_object(found, self._book.get_by_id(found.info.experiment))

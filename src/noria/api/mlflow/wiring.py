@@ -1,7 +1,6 @@
 """What of a project answers MLflow's clients."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 from starlette.requests import Request
@@ -28,6 +27,7 @@ from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook
 from noria.tracking.histories import HistoryReader
 from noria.tracking.logged_models import LoggedModels
+from noria.tracking.multipart import PartedUploads
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.store import TrackingStore
 from noria.workspace.project import Project
@@ -39,11 +39,10 @@ _ABILITIES = {
     "store_type": "SqlStore",
     "workspaces_enabled": False,
     "trace_archival_enabled": False,
-    "multipart_uploads_enabled": False,
-    "multipart_downloads_enabled": False,
+    "multipart_uploads_enabled": True,
+    "multipart_downloads_enabled": False,  # a client asks twice for every file then; those that want it may
     "artifact_serving_enabled": True,
-    "features_enabled": [],
-    "tracking_auth": False,
+    "features_enabled": {"gateway": False},
     "artifacts_presigned_only": False,
 }
 
@@ -61,9 +60,11 @@ def mlflow_application(project: Project, *, otherwise: ASGIApp) -> MlflowApplica
         Answers paths that are none of MLflow's.
     """
     artifacts = ArtifactStore(project.ledger.database, project.storage, project.state / "artifacts")
+    parted = PartedUploads(artifacts, project.state / "artifacts" / "parts")
+    roots = _Roots(project.ledger)
     raw = [
         RawEndpoint(("GET",), "/version", _version),
-        *ArtifactRoutes(artifacts, _Roots(project.ledger).of_run).endpoints(),
+        *ArtifactRoutes(artifacts, roots.of_run, roots.of_model, parted).endpoints(),
         *VersionFiles(_versions(project, artifacts), artifacts).endpoints(),
     ]
     return MlflowApplication(_endpoints(project, artifacts), raw, otherwise=otherwise)
@@ -79,16 +80,23 @@ class _Roots:
     """Tells where the files of runs are."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._desk, self._book = RunDesk(ledger), ExperimentBook(ledger)
+        self._desk, self._book, self._models = RunDesk(ledger), ExperimentBook(ledger), LoggedModels(ledger)
 
     def of_run(self, run: str) -> str:
         """Give a run's folder below the project's artifacts. Raises `NotFound`, `MlflowFault`."""
         info = self._desk.get(RunId(run)).info
-        uri = artifact_root(info, self._book.get_by_id(info.experiment))
-        scheme, colon, path = uri.partition(":")
-        if not colon or scheme != "mlflow-artifacts":
-            raise MlflowFault.invalid(f"the files of run {run} are at {uri}, not here; ask for them there")
-        return path.lstrip("/")
+        return _folder(artifact_root(info, self._book.get_by_id(info.experiment)), f"run {run}")
+
+    def of_model(self, model: str) -> str:
+        """Give a logged model's folder likewise. Raises `NotFound`, `MlflowFault`."""
+        return _folder(self._models.get(model).artifact_uri, f"logged model {model}")
+
+
+def _folder(uri: str, whose: str) -> str:
+    scheme, colon, path = uri.partition(":")
+    if not colon or scheme != "mlflow-artifacts":
+        raise MlflowFault.invalid(f"the files of {whose} are at {uri}, not here; ask for them there")
+    return path.lstrip("/")
 
 
 async def _version(request: Request) -> Response:
@@ -99,7 +107,8 @@ def _endpoints(project: Project, artifacts: ArtifactStore) -> Iterator[Endpoint]
     ledger = project.ledger
     database = ledger.database
     book, desk, store = ExperimentBook(ledger), RunDesk(ledger), TrackingStore(database)
-    yield Endpoint(("GET",), "/server-info", _Nothing, _server_info)
+    abilities = {**_ABILITIES, "tracking_auth": bool(project.settings.server.users)}
+    yield Endpoint(("GET",), "/server-info", _Nothing, lambda asked: abilities)
     yield from ExperimentEndpoints(book, database).endpoints()
     yield from RunEndpoints(desk, book, database).endpoints()
     models = LoggedModels(ledger)
@@ -108,7 +117,3 @@ def _endpoints(project: Project, artifacts: ArtifactStore) -> Iterator[Endpoint]
     versions = _versions(project, artifacts)
     yield from RegisteredModelEndpoints(ModelCatalogue(ledger), versions).endpoints()
     yield from ModelVersionEndpoints(versions, models).endpoints()
-
-
-def _server_info(asked: _Nothing) -> Mapping[str, Any]:
-    return _ABILITIES
