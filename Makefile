@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV = $(shell command -v uv || echo $(VENV)-uv/bin/uv)
 MLFLOW := .venv-mlflow
+FRAMEWORKS := .venv-frameworks
 DEMO_DIR ?= .demo
 
-.PHONY: install servers demo test lint bench soak lock clean
+.PHONY: install servers frameworks demo test lint bench soak lock clean
 
 install: $(STAMP)
 
@@ -48,6 +49,15 @@ $(MLFLOW)/.installed: requirements-mlflow.lock | $(STAMP)
 	@$(UV) pip install --quiet --python $(MLFLOW)/bin/python --require-hashes -r requirements-mlflow.lock
 	@touch $@
 
+# Keras and PyTorch Lightning, for the tests of autolog that `make soak` runs where they are there: 6 GB.
+frameworks: $(FRAMEWORKS)/.installed
+
+$(FRAMEWORKS)/.installed: requirements-frameworks.lock | $(STAMP)
+	@echo "installing Keras and PyTorch Lightning beside the project's environment"
+	@[ -x $(FRAMEWORKS)/bin/python ] || $(UV) venv --quiet --python $(PYTHON_VERSION) $(FRAMEWORKS)
+	@$(UV) pip install --quiet --python $(FRAMEWORKS)/bin/python --require-hashes -r requirements-frameworks.lock
+	@touch $@
+
 demo: install
 	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
 
@@ -71,6 +81,7 @@ lock:
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock
 	printf "lifetimes==0.11.3\nnycflights13==0.0.3\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
 	printf "mlflow==3.17.2\nlightgbm\nonnx\nonnxruntime\nscikit-learn\nskops\nxgboost-cpu\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-mlflow.lock
+	printf "jax\nkeras\nlightning\ntorch\n" | cat - requirements.lock | sed "s/ *--hash.*//; s/ *\\\\$$//" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-frameworks.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-uv $(MLFLOW) $(DEMO_DIR) .bench-peers
+	rm -rf $(VENV) $(VENV)-uv $(MLFLOW) $(FRAMEWORKS) $(DEMO_DIR) .bench-peers
