@@ -11,7 +11,7 @@ from bench.tracking_filling import fill_experiments
 from noria.api.application import application
 from noria.api.server import ControlPlane
 from noria.web.mounting import Pages
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 _SIZE = 100_000
 _RUNS, _TIMES = 5, 10

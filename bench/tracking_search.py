@@ -10,7 +10,7 @@ from bench.measuring import Line, take_turns
 from bench.tracking_filling import fill_experiments
 from bench.tracking_pages import page_lines, postgresql_to_fill
 from noria.database.store import Database
-from noria.tracking.searching import search_runs
+from noria.tracking.searches.searching import search_runs
 
 _SIZES = (1_000, 10_000, 100_000)
 _PAGE, _RUNS, _TIMES = 100, 5, 5

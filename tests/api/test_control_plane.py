@@ -20,7 +20,7 @@ from noria.api.server import ControlPlane
 from noria.errors import ConfigError, Conflict, NotFound, PortInUse, StoreError
 from noria.records import RunState
 from noria.workspace.project import Project
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 SINCE = datetime(2024, 5, 1, tzinfo=UTC)
 DECLARED = """

@@ -14,7 +14,7 @@ import noria
 from noria.api.application import application
 from noria.api.server import ControlPlane
 from noria.clock import ReplayClock
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 NOW = "2024-03-04T00:00:00Z"

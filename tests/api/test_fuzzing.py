@@ -26,8 +26,8 @@ from noria.api.application import application
 from noria.api.mlflow.application import MlflowApplication
 from noria.api.server import ControlPlane
 from noria.api.tracking import BASE
-from noria.tracking.sending import CONTENT_TYPE, PROTOCOL, PROTOCOL_HEADER
-from noria.workspace.up_records import Role, UpState
+from noria.tracking.remote.sending import CONTENT_TYPE, PROTOCOL, PROTOCOL_HEADER
+from noria.workspace.up.records import Role, UpState
 
 DECLARED = """
 import noria

@@ -11,7 +11,7 @@ import noria
 from noria.api.application import application
 from noria.api.server import ControlPlane
 from noria.records import RunState
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 PROGRAMS = Path(__file__).parent / "mlflow_programs"
 

@@ -19,7 +19,7 @@ import noria
 from noria.api.application import application
 from noria.api.mlflow import held_bodies
 from noria.api.server import ControlPlane
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 INVALID, ABSENT = "INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"
 

@@ -15,7 +15,7 @@ from tests.servers.postgres import postgres_server, postgres_url  # noqa: F401 -
 import noria
 from noria.api.application import application
 from noria.api.server import ControlPlane
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 BEYOND = 1 << 63
 

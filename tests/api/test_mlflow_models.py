@@ -27,7 +27,7 @@ from noria.errors import ConfigError, DigestMismatch, NotFound, SourceError
 from noria.registry.folders.loaded import LoadedEstimator
 from noria.registry.folders.prediction import predictor_of
 from noria.registry.folders.writing import write_model_folder
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 Site = tuple[noria.Project, dict[str, Any]]
 PROGRAM = Path(__file__).parent / "mlflow_programs" / "models.py"

@@ -20,7 +20,7 @@ import noria
 from noria.api.application import application
 from noria.api.mlflow.signing import NOBODY, PARTS
 from noria.api.server import ControlPlane
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 MPU = "/api/2.0/mlflow-artifacts/mpu"
 JSON = {"content-type": "application/json"}

@@ -18,7 +18,7 @@ from noria.api.application import application
 from noria.api.mlflow.wiring import mlflow_application
 from noria.api.server import ControlPlane
 from noria.tracking.runs import tracked_run
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 API = "/api/2.0/mlflow"
 

@@ -32,7 +32,7 @@ from noria.workspace import pushing
 from noria.workspace.project import Project
 from noria.workspace.pushing import push_rows
 from noria.workspace.source_openings import Watched
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 DECLARED = """
 import noria

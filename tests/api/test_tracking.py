@@ -19,8 +19,8 @@ from noria.api.application import application
 from noria.api.mlflow import held_bodies, receiving
 from noria.api.server import ControlPlane
 from noria.api.tracking import BASE
-from noria.tracking.sending import CONTENT_TYPE, PROTOCOL, PROTOCOL_HEADER, decode_kept, encode_wire
-from noria.workspace.up_records import Role, UpState
+from noria.tracking.remote.sending import CONTENT_TYPE, PROTOCOL, PROTOCOL_HEADER, decode_kept, encode_wire
+from noria.workspace.up.records import Role, UpState
 
 HEADERS = {PROTOCOL_HEADER: PROTOCOL, "content-type": CONTENT_TYPE}
 DATA = b"what was logged"

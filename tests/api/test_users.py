@@ -27,8 +27,8 @@ from noria.api.mlflow.wiring import mlflow_application
 from noria.api.server import Certificate, ControlPlane
 from noria.config import Server
 from noria.errors import ConfigError, Conflict, NotFound
-from noria.workspace import up_records
-from noria.workspace.up_records import UpState
+from noria.workspace.up import records as up_records
+from noria.workspace.up.records import UpState
 from noria.workspace.user_desk import UserDesk
 from noria.workspace.users import Role, User, UserFile, is_password
 

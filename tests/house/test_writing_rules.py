@@ -24,7 +24,7 @@ OUTERMOST = {
     ("pipelines/work.py", "perform"): "a step: what goes wrong in it is its answer, the run goes on",
     ("training/statistics.py", "record_statistics"): "what goes wrong in them is an event; the model stands",
     ("training/explanations.py", "record_explanation"): "what goes wrong is an event; the model stands",
-    ("workspace/feature_registering.py", "measure_view"): "what goes wrong is an event; the view is used",
+    ("workspace/features/registering.py", "measure_view"): "what goes wrong is an event; the view is used",
     ("training/autologging/guarding.py", "guarded"): "logging by itself: a training goes on, a warning tells",
     ("features/code_bundle.py", "_function"): "code that came with a model: what its import raises is told",
     ("features/on_demand_values.py", "_fill"): "a user's function: rows for which it fails are missing, told",

@@ -16,7 +16,7 @@ from noria.registry.version_catalogue import VersionCatalogue
 from noria.storage.opening import open_storage
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.logged_models import LoggedModels
+from noria.tracking.models.logged_models import LoggedModels
 from noria.tracking.run_desk import RunDesk
 
 

@@ -31,7 +31,7 @@ from noria.serving.client import InferError
 from noria.serving.log import decode_frame
 from noria.serving.records import ROUTE_FILE, Route, RouteEntry, Samples, read_record
 from noria.streams.spool import read_spool
-from noria.workspace.feature_on_demand import differing_on_demand
+from noria.workspace.features.on_demand import differing_on_demand
 
 Rows = dict[str, list[Any]]
 COLUMNS = ["effort__load", "effort__uphill", "effort__after", "strain__per_parcel"]

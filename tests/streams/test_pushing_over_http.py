@@ -18,7 +18,7 @@ from noria.streams.backends.log import LogStream
 from noria.streams.contract import BEFORE_ALL, MAX_EVENT_BYTES
 from noria.workspace.project import Project
 from noria.workspace.streaming import consume_stream
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 DECLARED = """
 import noria

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, insert
 
 from noria.ledger.tables import runs
-from noria.tracking.filters import Condition, Entity, Operator, Order
+from noria.tracking.searches.filters import Condition, Entity, Operator, Order
 from noria.tracking.tables import (
     HEAD_CHARS,
     experiment_tags,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.errors import BadFilter
-from noria.tracking.filters import (
+from noria.tracking.searches.filters import (
     EXPERIMENTS,
     MAX_CONDITIONS,
     MAX_ORDERS,

@@ -12,8 +12,8 @@ from noria.records import RunId
 from noria.storage.local import LocalStorage
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.logged_models import INPUT, OUTPUT, LoggedModels
-from noria.tracking.model_records import LoggedModel, ModelPoint, ModelStatus
+from noria.tracking.models.logged_models import INPUT, OUTPUT, LoggedModels
+from noria.tracking.models.records import LoggedModel, ModelPoint, ModelStatus
 from noria.tracking.records import LinkedModel, MetricPoint
 from noria.tracking.run_desk import RunDesk
 

@@ -10,9 +10,9 @@ from noria.errors import BadFilter
 from noria.ledger.store import Ledger
 from noria.records import RunId
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.logged_models import LoggedModels
-from noria.tracking.model_records import ModelPoint, ModelStatus
-from noria.tracking.model_search import ModelOrder, ModelPage, OnDataset, search_models
+from noria.tracking.models.logged_models import LoggedModels
+from noria.tracking.models.records import ModelPoint, ModelStatus
+from noria.tracking.models.search import ModelOrder, ModelPage, OnDataset, search_models
 from noria.tracking.records import MetricPoint
 from noria.tracking.run_desk import RunDesk
 

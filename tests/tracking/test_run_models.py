@@ -19,8 +19,8 @@ from noria.registry.catalogue import ModelCatalogue
 from noria.tracking import active_run, places
 from noria.tracking.active_run import ActiveRun
 from noria.tracking.beginning import begin
-from noria.tracking.logged_models import LoggedModels, new_model_id
-from noria.tracking.model_records import ModelStatus
+from noria.tracking.models.logged_models import LoggedModels, new_model_id
+from noria.tracking.models.records import ModelStatus
 from noria.tracking.records import LoggedDataset
 from noria.tracking.run_desk import RunDesk
 

@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 from tests.tracking.search_oracle import Made, fill, run_of
 
 from noria.database.store import Database
-from noria.tracking import searching
-from noria.tracking.searching import search_runs
+from noria.tracking.searches import searching
+from noria.tracking.searches.searching import search_runs
 
 SEARCHES = [
     ("", ()), ("metrics.m > 0.5", ()), ("metrics.m > 0.5", ("metrics.n DESC",)),

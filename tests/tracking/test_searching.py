@@ -17,8 +17,8 @@ from tests.tracking.search_oracle import EPOCH, Made, fill, run_of
 
 from noria.database.store import Database
 from noria.errors import BadFilter
-from noria.tracking import searching
-from noria.tracking.filters import (
+from noria.tracking.searches import searching
+from noria.tracking.searches.filters import (
     MAX_CONDITIONS,
     MAX_ORDERS,
     RUNS,
@@ -26,7 +26,7 @@ from noria.tracking.filters import (
     parse_filter,
     parse_order,
 )
-from noria.tracking.searching import MAX_LIMIT, search_experiments, search_runs
+from noria.tracking.searches.searching import MAX_LIMIT, search_experiments, search_runs
 from noria.tracking.tables import experiment_tags, experiments, tracked_runs
 
 PLACES: dict[int, str | None] = {1: None, 2: "s3://bucket/x", 3: None}

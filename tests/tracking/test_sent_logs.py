@@ -16,11 +16,11 @@ from noria.records import RunId, RunState, new_id, sha256_hex
 from noria.storage.local import LocalStorage
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.hearing import heard_of
+from noria.tracking.remote.hearing import heard_of
+from noria.tracking.remote.sending import Batch, Beginning, Kept, SentCode
+from noria.tracking.remote.sent_logs import SentLogs
 from noria.tracking.run_desk import RunDesk
-from noria.tracking.sending import Batch, Beginning, Kept, SentCode
-from noria.tracking.sent_logs import SentLogs
-from noria.tracking.spool_records import Ended, Entry, Input, KeptFile, Params, Points, Tags
+from noria.tracking.spools.records import Ended, Entry, Input, KeptFile, Params, Points, Tags
 from noria.tracking.store import TrackingStore
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)

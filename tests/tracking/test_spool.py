@@ -28,9 +28,9 @@ from noria.storage.local import LocalStorage
 from noria.tracking.active_run import ActiveRun
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.beginning import RunStores, WantedRun
-from noria.tracking.spool import RunSpool, abandoned_spools
-from noria.tracking.spool_moving import EntryKeeper, move_abandoned
-from noria.tracking.spool_records import Params, Points, Tags, encode
+from noria.tracking.spools.moving import EntryKeeper, move_abandoned
+from noria.tracking.spools.records import Params, Points, Tags, encode
+from noria.tracking.spools.spool import RunSpool, abandoned_spools
 from noria.tracking.store import TrackingStore
 
 WORKER = Path(__file__).with_name("logging_worker.py")
@@ -161,7 +161,7 @@ def test_a_server_that_comes_back_gets_what_waited(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("noria.tracking.spool_moving._MUCH_BYTES", 5_000)
+    monkeypatch.setattr("noria.tracking.spools.moving._MUCH_BYTES", 5_000)
     with noria.open(make_project(tmp_path / "shop", postgres_url)) as project:
         with project.start_run() as run:
             run.log_metric("loss", 0)
@@ -475,7 +475,7 @@ def test_what_lies_below_a_position_that_outlived_the_power_is_not_missed(stores
 def test_a_log_that_grows_is_cut_off_behind_what_was_moved(
     stores: RunStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noria.tracking.spool._SEGMENT_BYTES", 10_000)
+    monkeypatch.setattr("noria.tracking.spools.spool._SEGMENT_BYTES", 10_000)
     with start(stores) as run:
         for _ in range(3):
             for number in range(500):

@@ -10,7 +10,7 @@ import pytest
 
 import noria
 from noria.records import Run, RunId
-from noria.tracking.logged_models import LoggedModels
+from noria.tracking.models.logged_models import LoggedModels
 from noria.tracking.records import RunDetails
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.store import TrackingStore

@@ -14,8 +14,8 @@ import pytest
 import noria
 from noria.errors import ConfigError, NotFound, QueryStopped
 from noria.tracking.artifacts import ArtifactStore
-from noria.tracking.logged_models import LoggedModels
-from noria.tracking.model_records import ModelPoint
+from noria.tracking.models.logged_models import LoggedModels
+from noria.tracking.models.records import ModelPoint
 from noria.tracking.records import MetricPoint
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.store import TrackingStore

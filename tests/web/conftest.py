@@ -23,7 +23,7 @@ from noria.registry.version_catalogue import VersionCatalogue
 from noria.tracking.tables import latest_metrics, run_params, run_tags
 from noria.web.mounting import Pages
 from noria.workspace.project import Project
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 SINCE = datetime(2024, 5, 1, tzinfo=UTC)
 EVIL = '<script>alert("hacked")</script>"onmouseover="alert(2)" \'x\' &amp; </title></script><!--'

@@ -193,7 +193,7 @@ def test_pictures_are_drawn_by_a_child_and_tell_their_bound(site: Site) -> None:
 
 def test_nothing_of_pages_is_loaded_before_the_first_is_asked_for() -> None:
     code = (
-        "import sys, noria.cli.up, noria.api.application, noria.api.server, noria.workspace.up\n"
+        "import sys, noria.cli.up, noria.api.application, noria.api.server, noria.workspace.up.up\n"
         "import noria.web.mounting\n"
         "print([each for each in sys.modules if each == 'jinja2' or each.startswith('noria.web.')])"
     )

@@ -12,8 +12,8 @@ from tests.workspace.moving_stores import make_project, register_native
 import noria
 from noria.database.store import Database
 from noria.tracking.run_desk import RunDesk
-from noria.workspace.backup_tables import database_tables
 from noria.workspace.doctor import Health, examine
+from noria.workspace.moving.backup_tables import database_tables
 
 AT = datetime(2024, 5, 1, tzinfo=UTC)
 

@@ -15,7 +15,7 @@ from tests.servers.mlflow_client import RunProgram, mlflow_program  # noqa: F401
 import noria
 from noria.api.application import application
 from noria.api.server import ControlPlane
-from noria.workspace.up_records import Role, UpState
+from noria.workspace.up.records import Role, UpState
 
 PROGRAMS = Path(__file__).parent / "mlflow_programs"
 POINTS = 21_000  # more than a page

@@ -24,12 +24,12 @@ from noria.registry.matrix import encode
 from noria.registry.records import Input, Signature
 from noria.registry.version_catalogue import VersionCatalogue
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.logged_models import LoggedModels
-from noria.tracking.model_records import ModelPoint, ModelStatus
+from noria.tracking.models.logged_models import LoggedModels
+from noria.tracking.models.records import ModelPoint, ModelStatus
 from noria.tracking.records import LinkedModel, LoggedDataset, MetricPoint
 from noria.tracking.run_desk import PARENT_TAG, RunDesk
 from noria.tracking.store import TrackingStore
-from noria.workspace.exporting_records import SCHEMAS
+from noria.workspace.moving.exporting_records import SCHEMAS
 
 __all__ = ["PLANS", "differences", "fill", "make_project", "register_native", "tables"]
 

@@ -25,10 +25,10 @@ from tests.workspace.backed_up import (  # noqa: F401 - fixtures among them
 import noria
 from noria.errors import ConfigError, DigestMismatch, DiskFull, NotFound, SourceError
 from noria.storage.contract import blob_key
-from noria.workspace import restoring_backup
-from noria.workspace.backup import backups_in
-from noria.workspace.backup_checks import check_backups
-from noria.workspace.restoring_backup import restore_backup
+from noria.workspace.moving import restoring_backup
+from noria.workspace.moving.backup import backups_in
+from noria.workspace.moving.checks import check_backups
+from noria.workspace.moving.restoring_backup import restore_backup
 
 
 def test_a_damaged_blob_of_the_project_is_told(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_restore_to_a_server_with_a_password_goes_on_and_does_not_write_it(
 ) -> None:
     url = postgres_url.replace("postgres@", "postgres:secret@")
     with monkeypatch.context() as killed:
-        killed.setattr("noria.workspace.restoring_backup.load_tables", lambda *_: sys.exit(9))
+        killed.setattr("noria.workspace.moving.restoring_backup.load_tables", lambda *_: sys.exit(9))
         with pytest.raises(SystemExit):
             restore_backup(kept, tmp_path / "to", database=url)
     assert (tmp_path / "to" / "noria.toml").exists()

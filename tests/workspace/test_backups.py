@@ -28,9 +28,9 @@ from noria.records import RunState
 from noria.storage.contract import blob_key
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.store import TrackingStore
-from noria.workspace.backup import backups_in
-from noria.workspace.backup_checks import check_backups
-from noria.workspace.restoring_backup import restore_backup
+from noria.workspace.moving.backup import backups_in
+from noria.workspace.moving.checks import check_backups
+from noria.workspace.moving.restoring_backup import restore_backup
 
 
 def test_a_restored_project_is_what_it_was(filled: Path, kept: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_tables_of_others_in_the_same_database_are_left_alone(
 def test_a_backup_of_a_newer_noria_is_refused(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noria.workspace.restoring_backup.newest_revision", lambda: "0004")
+    monkeypatch.setattr("noria.workspace.moving.restoring_backup.newest_revision", lambda: "0004")
     with pytest.raises(SourceError, match=r"revision .*, this noria knows up to 0004"):
         restore_backup(kept, tmp_path / "to")
     assert not (tmp_path / "to").exists()

@@ -23,7 +23,7 @@ from noria.registry.cards import CardBook
 from noria.tracking.experiments import ExperimentBook
 from noria.tracking.run_desk import PARENT_TAG, RunDesk
 from noria.tracking.store import TrackingStore
-from noria.workspace.exporting_records import MANIFEST, OF_RUNS, SCHEMAS
+from noria.workspace.moving.exporting_records import MANIFEST, OF_RUNS, SCHEMAS
 
 RUN = {
     "name": "first", "experiment": 0, "parent": None, "points": [(float("nan"), 1, 5), (2.0, 2, 6)],

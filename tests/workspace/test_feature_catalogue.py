@@ -13,7 +13,7 @@ from noria.clock import ReplayClock
 from noria.errors import ConfigError, NotFound
 from noria.features.registering import record_view
 from noria.features.statistics.describing import describe_view
-from noria.workspace.feature_reads import ReadLog, ReadNote
+from noria.workspace.features.reads import ReadLog, ReadNote
 
 INSTANT = pa.timestamp("us", "UTC")
 START = datetime(2024, 3, 1, tzinfo=UTC)
@@ -148,7 +148,7 @@ def test_features_are_measured_without_being_asked(project: noria.Project) -> No
 def test_large_views_are_sampled_and_busy_entities_told(
     project: noria.Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noria.workspace.feature_registering._MOST_ROWS", 300)
+    monkeypatch.setattr("noria.workspace.features.registering._MOST_ROWS", 300)
     (courier, zone) = project.features.register(["courier", "zone"])
     assert courier.statistics is not None
     assert (courier.statistics.entities, courier.statistics.sampled) == (200, 60)  # of five rows each

@@ -18,11 +18,12 @@ from noria.errors import ConfigError, LeaseHeld, StoreError
 from noria.features.declarations import ViewSpec
 from noria.features.following import Brought, HeldUp
 from noria.records import sha256_hex
-from noria.workspace import feature_follower, feature_following
 from noria.workspace.doctor import Health, examine
-from noria.workspace.feature_follower import FeatureFollower, Trouble
-from noria.workspace.feature_following import Rebuilt, writing_store
-from noria.workspace.feature_freshness import Stale
+from noria.workspace.features import follower as feature_follower
+from noria.workspace.features import following as feature_following
+from noria.workspace.features.follower import FeatureFollower, Trouble
+from noria.workspace.features.following import Rebuilt, writing_store
+from noria.workspace.features.freshness import Stale
 from noria.workspace.status import project_status
 
 __all__ = ["own_redis"]

@@ -10,7 +10,7 @@ import pytest
 import noria
 from noria.clock import ReplayClock
 from noria.errors import ConfigError, NotFound, SourceError
-from noria.workspace.feature_sources import SourceStates, is_table
+from noria.workspace.features.sources import SourceStates, is_table
 
 INSTANT = pa.timestamp("us", "UTC")
 START = datetime(2024, 3, 1, tzinfo=UTC)

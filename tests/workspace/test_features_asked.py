@@ -12,7 +12,7 @@ import pytest
 
 import noria
 from noria.errors import ConfigError, SourceError
-from noria.workspace.feature_reads import ReadLog, ReadNote
+from noria.workspace.features.reads import ReadLog, ReadNote
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 NOW = START + timedelta(days=3)

@@ -19,7 +19,7 @@ from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.materialize import with_features
 from noria.serving.records import Input
 from noria.training.engine import build_training_set, fit
-from noria.workspace.feature_parity import verify_deployment
+from noria.workspace.features.parity import verify_deployment
 from noria.workspace.project import Project
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)

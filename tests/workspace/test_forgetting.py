@@ -31,7 +31,7 @@ from noria.serving.records import Input
 from noria.tracking.artifacts import ArtifactStore
 from noria.training.engine import build_training_set, fit
 from noria.workspace.file_sets import alone
-from noria.workspace.forgetting_records import Forgetting
+from noria.workspace.forgetting.records import Forgetting
 from noria.workspace.project import Project
 from noria.workspace.streaming import consume_stream
 

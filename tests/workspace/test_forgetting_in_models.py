@@ -16,7 +16,7 @@ from noria.pipelines.forgetting import forget_results
 from noria.pipelines.kept import read_kept
 from noria.pipelines.trees import stored_in
 from noria.records import Version
-from noria.workspace.forgetting_records import Forgetting
+from noria.workspace.forgetting.records import Forgetting
 from noria.workspace.transforming import open_warehouse
 
 ZOE = "zoe.zwingli"

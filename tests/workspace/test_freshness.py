@@ -20,7 +20,7 @@ from noria.workspace.doctor import Health, examine
 from noria.workspace.freshness import FreshnessWatch, standing_at, told_stale
 from noria.workspace.project import Project
 from noria.workspace.status import project_status
-from noria.workspace.up_records import Notice
+from noria.workspace.up.records import Notice
 
 DECLARED = """
 import noria

@@ -27,7 +27,7 @@ from tests.workspace.test_mlflow_import import copy_tables, rows_of
 import noria
 from noria.errors import NotFound
 from noria.registry.catalogue import ModelCatalogue
-from noria.workspace.mlflow_import import MlflowImport
+from noria.workspace.mlflow.importing import MlflowImport
 
 ODD, RENAMED = "Odd Name's 5% ü", "after @ work"
 PROMPT = "1 prompts: they are not imported; they stay where they are"

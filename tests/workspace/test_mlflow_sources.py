@@ -33,7 +33,7 @@ from tests.workspace.test_mlflow_import import rows_of
 
 import noria
 from noria.errors import ConfigError, SourceError, StoreError, StoreMissing
-from noria.workspace.mlflow_import import MlflowImport
+from noria.workspace.mlflow.importing import MlflowImport
 
 PROMPT = "1 prompts: they are not imported; they stay where they are"
 OTHERS = (

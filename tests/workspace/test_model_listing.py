@@ -15,7 +15,7 @@ from noria.errors import NotFound
 from noria.registry.catalogue import ModelCatalogue
 from noria.registry.catalogue_records import Stage
 from noria.registry.importing import ForeignRegistered, ForeignVersion, KeptFiles, RegistryImporter
-from noria.workspace.model_listing import list_by_name
+from noria.workspace.models.listing import list_by_name
 
 AT = datetime(2024, 3, 1, tzinfo=UTC)
 

@@ -17,16 +17,20 @@ from tests.workspace.moving_stores import differences, make_project
 
 import noria
 from noria.errors import NotFound
-from noria.workspace.backup import backups_in
-from noria.workspace.backup_checks import check_backups
-from noria.workspace.restoring_backup import restore_backup
+from noria.workspace.moving.backup import backups_in
+from noria.workspace.moving.checks import check_backups
+from noria.workspace.moving.restoring_backup import restore_backup
 
 _FORKS = """
 import os, signal, sys, time
 from pathlib import Path
-import noria, noria.workspace.exporting, noria.workspace.importing_export_models, noria.workspace.backup
-import noria.workspace.importing_export_versions, noria.workspace.importing_export_runs
-from noria.workspace.restoring_backup import restore_backup
+import noria
+import noria.workspace.moving.exporting
+import noria.workspace.moving.importing_export_models
+import noria.workspace.moving.backup
+import noria.workspace.moving.importing_export_versions
+import noria.workspace.moving.importing_export_runs
+from noria.workspace.moving.restoring_backup import restore_backup
 
 for line in sys.stdin:
     verb, root, folder, seconds = line.rstrip("\\n").split("\\t")

@@ -21,7 +21,7 @@ from noria.errors import ConfigError, NotFound
 from noria.ledger.tables import runs
 from noria.tracking.runs import tracked_run
 from noria.tracking.tables import latest_metrics, run_params, tracked_runs
-from noria.workspace.pictures import Picture
+from noria.workspace.runs.picture import Picture
 
 __all__ = ["chromium", "engine", "say", "visiting"]  # fixtures
 

@@ -7,7 +7,7 @@ import threading
 import time
 from textwrap import dedent
 
-from noria.workspace.up_stopping import StopFlag
+from noria.workspace.up.stopping import StopFlag
 
 
 def test_who_waits_is_woken_by_another_thread() -> None:
@@ -32,7 +32,7 @@ def test_signals_that_come_at_any_moment_of_a_wait_are_heeded() -> None:
     """A lock that `set` takes would be held by the interrupted wait now and then: it would hang for ever."""
     code = dedent("""
         import os, signal, threading
-        from noria.workspace.up_stopping import StopFlag
+        from noria.workspace.up.stopping import StopFlag
 
         flags = [StopFlag()]
         signal.signal(signal.SIGALRM, lambda *_: flags[0].set())

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from noria.workspace.up_children import Child
-from noria.workspace.up_features import FeatureFollowers, follower_argv
-from noria.workspace.up_records import Notice, NoticeKind
+from noria.workspace.up.children import Child
+from noria.workspace.up.features import FeatureFollowers, follower_argv
+from noria.workspace.up.records import Notice, NoticeKind
 
 PATIENCE_S = 20.0
 

@@ -15,7 +15,7 @@ from noria.errors import LeaseHeld, StoreError
 from noria.ledger.processes import Process
 from noria.ledger.store import Ledger
 from noria.records import Lease
-from noria.workspace.up_leadership import Leadership
+from noria.workspace.up.leadership import Leadership
 
 PATIENCE_S = 10.0
 

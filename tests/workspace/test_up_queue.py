@@ -14,9 +14,9 @@ from noria.ledger.store import Ledger
 from noria.records import Event, EventId
 from noria.triggers.declarations import Trigger, every
 from noria.triggers.reconcile import list_decisions, reconcile
-from noria.workspace.up_jobs import Runner, pipeline_argv
-from noria.workspace.up_queue import Queue
-from noria.workspace.up_records import Job, Outcome
+from noria.workspace.up.jobs import Runner, pipeline_argv
+from noria.workspace.up.queue import Queue
+from noria.workspace.up.records import Job, Outcome
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOURLY = Trigger(every("1h"), run=SimpleNamespace(name="clean"), cooldown=None, budget=None)
@@ -125,7 +125,7 @@ def test_a_job_that_is_ended_from_outside_waits_and_is_given_up_in_the_end(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("noria.workspace.up_queue.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("noria.workspace.up.queue.time.monotonic", lambda: now[0])
     ask(ledger, "load")
     queue = Queue(ledger, ())
     queue.read_all()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noria.cli.options import Options
 from noria.cli.up import keep_up
-from noria.workspace.up_records import Job
+from noria.workspace.up.records import Job
 
 STAND_IN = Path(__file__).with_name("up_stand_in.py")
 

@@ -29,8 +29,8 @@ from noria.errors import NotFound
 from noria.records import Event, RunState
 from noria.workspace.project import Project
 from noria.workspace.status import project_status
-from noria.workspace.up_records import UpState
-from noria.workspace.up_requests import request_run
+from noria.workspace.up.records import UpState
+from noria.workspace.up.requests import request_run
 from noria.workspace.users import user_file
 
 __all__ = ["application"]

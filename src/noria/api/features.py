@@ -12,9 +12,9 @@ from starlette.responses import Response
 from noria.api.answers import answer
 from noria.api.bodies import read_body
 from noria.api.errors import BadRequest
-from noria.workspace.feature_on_demand import get_features
-from noria.workspace.feature_online import trace_values
-from noria.workspace.feature_reads import note_read
+from noria.workspace.features.on_demand import get_features
+from noria.workspace.features.online import trace_values
+from noria.workspace.features.reads import note_read
 from noria.workspace.project import Project
 
 __all__ = ["FeatureRoutes"]

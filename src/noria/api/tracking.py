@@ -25,7 +25,7 @@ from noria.api.mlflow.held_bodies import Bodies
 from noria.api.mlflow.receiving import Uploads, receive
 from noria.errors import ConfigError, LeaseHeld, NoriaError
 from noria.tracking.artifacts import ArtifactStore
-from noria.tracking.sending import (
+from noria.tracking.remote.sending import (
     CONTENT_TYPE,
     PROTOCOL,
     PROTOCOL_HEADER,
@@ -33,7 +33,7 @@ from noria.tracking.sending import (
     decode_beginning,
     encode_wire,
 )
-from noria.tracking.sent_logs import SentLogs
+from noria.tracking.remote.sent_logs import SentLogs
 from noria.tracking.staging import StagedFile
 from noria.workspace.project import Project
 

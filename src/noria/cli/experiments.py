@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.run_comparison import Pair, RunDifference
+    from noria.workspace.runs.comparison import Pair, RunDifference
 
 __all__ = ["diff_runs", "search_runs"]
 

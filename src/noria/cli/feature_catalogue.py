@@ -10,7 +10,7 @@ from noria.cli.options import DEFAULT, Options
 from noria.errors import ConfigError, Conflict
 
 if TYPE_CHECKING:
-    from noria.workspace.feature_reader_records import FeatureReaders
+    from noria.workspace.features.reader_records import FeatureReaders
 
 __all__ = ["import_feast", "readers", "register"]
 

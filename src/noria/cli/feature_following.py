@@ -10,7 +10,7 @@ from noria.cli.options import DEFAULT, Options
 from noria.cli.stopping import follow_stdin, until_told_to_stop
 
 if TYPE_CHECKING:
-    from noria.workspace.feature_follower import Told
+    from noria.workspace.features.follower import Told
 
 __all__ = ["follow"]
 
@@ -36,7 +36,7 @@ def follow(
     until_stdin_closes
         End when standard input does, which is when the process that keeps this one is gone.
     """
-    from noria.workspace.feature_follower import FeatureFollower
+    from noria.workspace.features.follower import FeatureFollower
 
     stop = threading.Event()
     at_once = "stopped at once; what is not counted will be the next time"
@@ -53,7 +53,7 @@ def follow(
 def _tell(told: "Told") -> None:
     from noria.cli import screen
     from noria.features.following import Brought, HeldUp
-    from noria.workspace.feature_follower import Trouble
+    from noria.workspace.features.follower import Trouble
 
     match told:
         case Brought(loaded=None):

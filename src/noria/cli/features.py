@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from noria.features.fields import Field
     from noria.features.statistics.records import ViewStatistics
-    from noria.workspace.feature_records import OnDemandDetails
+    from noria.workspace.features.records import OnDemandDetails
 
 __all__ = ["compare", "get", "instant_of", "list_views", "materialize", "show_view", "trace"]
 

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.mlflow_import import MlflowImport
+    from noria.workspace.mlflow.importing import MlflowImport
 
 __all__ = ["import_mlflow"]
 

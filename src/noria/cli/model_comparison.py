@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.model_comparison import ModelComparison
-    from noria.workspace.run_comparison import Pair
+    from noria.workspace.models.comparison import ModelComparison
+    from noria.workspace.runs.comparison import Pair
 
 __all__ = ["compare_models"]
 

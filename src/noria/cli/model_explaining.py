@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.model_explaining import Attributions
+    from noria.workspace.models.explaining import Attributions
 
 __all__ = ["explain"]
 
@@ -52,7 +52,7 @@ def explain(
 
 def _show(found: "Attributions", limit: int) -> None:
     from noria.cli import screen
-    from noria.workspace.model_explained import METHODS, UNITS
+    from noria.workspace.models.explained import METHODS, UNITS
 
     screen.line(
         f"What inputs add to scores of {found.version}: {METHODS[found.method]}. Base and inputs add up to "

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.model_history import PlacedStay
+    from noria.workspace.models.history import PlacedStay
 
 __all__ = ["restore", "show_at", "show_history", "stay_rows", "undelete"]
 

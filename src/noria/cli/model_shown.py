@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from noria.records import Version
     from noria.registry.cards import CarriedOver, WrittenCard
     from noria.registry.catalogue_records import CataloguedVersion
-    from noria.workspace.model_history import PlacedStay
+    from noria.workspace.models.history import PlacedStay
     from noria.workspace.project import Project
 
 __all__ = ["Standing", "show_standing", "standing_of"]
@@ -65,9 +65,9 @@ def standing_of(project: "Project", version: "Version") -> Standing:
     """Gather it. Raises `DigestMismatch` if a part is not what was recorded."""
     from noria.registry.cards import CardBook
     from noria.training.explanations import find_explanation, read_explanation
-    from noria.workspace.model_cards import owner_of
-    from noria.workspace.model_history import history_of
-    from noria.workspace.model_names import find_label
+    from noria.workspace.models.cards import owner_of
+    from noria.workspace.models.history import history_of
+    from noria.workspace.models.names import find_label
 
     book = CardBook(project.ledger, project.storage)
     written = book.find(version)
@@ -103,7 +103,7 @@ def show_standing(found: Standing) -> None:
 
 def _show_explanation(found: "Explanation | None") -> None:
     from noria.cli import screen
-    from noria.workspace.model_explained import METHODS, UNITS, rows_told, shares_of
+    from noria.workspace.models.explained import METHODS, UNITS, rows_told, shares_of
 
     screen.heading("What it depends on")
     if found is None:

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from noria.cli.options import DEBUG, DEFAULT, JSON, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.backup_records import Backup
-    from noria.workspace.importing_export import ExportImport
+    from noria.workspace.moving.backup_records import Backup
+    from noria.workspace.moving.importing_export import ExportImport
 
 __all__ = ["back_up", "check_backup", "export", "import_export", "list_backups", "restore"]
 
@@ -135,7 +135,7 @@ def list_backups(
         Of backups.
     """
     from noria.cli import screen
-    from noria.workspace.backup import backups_in
+    from noria.workspace.moving.backup import backups_in
 
     found = backups_in(folder)
     if json:
@@ -160,7 +160,7 @@ def check_backup(
         Of backups, or of one of them.
     """
     from noria.cli import screen
-    from noria.workspace.backup_checks import check_backups
+    from noria.workspace.moving.checks import check_backups
 
     found = check_backups(folder)
     if json:
@@ -205,7 +205,7 @@ def restore(
         Restore the rest, where bytes of the backup are damaged or gone.
     """
     from noria.cli import screen
-    from noria.workspace.restoring_backup import restore_backup
+    from noria.workspace.moving.restoring_backup import restore_backup
 
     done = restore_backup(folder, to, database=database, storage=storage, leave_damaged=leave_damaged)
     if json:

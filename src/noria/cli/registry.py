@@ -9,7 +9,7 @@ from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
     from noria.features.statistics.records import SetStatistics, Suspicion
-    from noria.workspace.model_listing import ListedModel
+    from noria.workspace.models.listing import ListedModel
 
 __all__ = ["list_models", "show_model"]
 
@@ -23,7 +23,7 @@ def list_models(name: str | None = None, /, *, options: Options = DEFAULT) -> No
         Only the versions of this model.
     """
     from noria.cli import screen
-    from noria.workspace.model_listing import list_by_name
+    from noria.workspace.models.listing import list_by_name
 
     with options.open() as project:
         models = list_by_name(project, name)

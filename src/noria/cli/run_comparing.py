@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.leaderboards import Leaderboard, Place
+    from noria.workspace.runs.leaderboards import Leaderboard, Place
 
 __all__ = ["draw_runs", "leaderboard", "param_importance"]
 
@@ -51,7 +51,7 @@ def leaderboard(
         At most so many lines; 0 gives all.
     """
     from noria.cli import screen
-    from noria.workspace.leaderboards import leaderboard_of
+    from noria.workspace.runs.leaderboards import leaderboard_of
 
     with options.open() as project:
         found = leaderboard_of(

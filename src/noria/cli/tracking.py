@@ -95,7 +95,7 @@ def show_run(run: Annotated[str, Parameter(name="RUN")], /, *, options: Options 
     """
     from noria.cli import screen
     from noria.records import RunState
-    from noria.tracking.hearing import heard_of
+    from noria.tracking.remote.hearing import heard_of
 
     with options.open() as project:
         ledger = project.ledger

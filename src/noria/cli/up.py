@@ -12,9 +12,9 @@ from cyclopts import Parameter
 from noria.cli.options import DEFAULT, Options
 
 if TYPE_CHECKING:
-    from noria.workspace.up import Up
-    from noria.workspace.up_jobs import Argv
-    from noria.workspace.up_records import Notice
+    from noria.workspace.up.jobs import Argv
+    from noria.workspace.up.records import Notice
+    from noria.workspace.up.up import Up
 
 __all__ = ["keep_up", "up"]
 
@@ -54,13 +54,13 @@ def keep_up(
     Parameters
     ----------
     argv
-        What starts a run of a pipeline; see `noria.workspace.up.Up`.
+        What starts a run of a pipeline; see `noria.workspace.up.up.Up`.
     """
     from noria.api.application import application
     from noria.api.guards import check_strangers, checked_prefix, exposures
     from noria.api.server import ControlPlane, certificate_of
     from noria.web.mounting import Pages
-    from noria.workspace.up import Up
+    from noria.workspace.up.up import Up
 
     with options.open() as project:
         settings = project.settings.server

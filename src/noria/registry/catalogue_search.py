@@ -1,4 +1,4 @@
-"""Searches of models and of their versions, page by page, in the language of `noria.tracking.filters`.
+"""Searches of models and of their versions, page by page; the language is `noria.tracking.searches.filters`.
 
 What clients of MLflow call prompts are models with a tag. They are found only where a filter asks for them.
 """
@@ -19,7 +19,7 @@ from noria.registry.tables import (
     model_versions,
     registered_models,
 )
-from noria.tracking.filters import (
+from noria.tracking.searches.filters import (
     LISTED,
     NUMBERS,
     TEXTS,
@@ -32,9 +32,9 @@ from noria.tracking.filters import (
     parse_filter,
     parse_order,
 )
-from noria.tracking.search_pages import Place, place_values, read_page, write_page
-from noria.tracking.search_statements import Phase
-from noria.tracking.search_terms import (
+from noria.tracking.searches.pages import Place, place_values, read_page, write_page
+from noria.tracking.searches.statements import Phase
+from noria.tracking.searches.terms import (
     Kind,
     SortedBy,
     after,

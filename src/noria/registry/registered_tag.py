@@ -4,7 +4,7 @@ import json
 
 from noria.errors import Conflict, NotFound
 from noria.registry.catalogue_records import CataloguedVersion
-from noria.tracking.logged_models import LoggedModels
+from noria.tracking.models.logged_models import LoggedModels
 
 __all__ = ["tell_registered"]
 

@@ -30,9 +30,9 @@ from noria.tracking.logged_values import (
 from noria.tracking.places import RunFolders, RunPlace, as_place
 from noria.tracking.records import LoggedDataset, param_text
 from noria.tracking.run_files import PathsTaken
-from noria.tracking.run_log import RunLog
 from noria.tracking.run_models import MadeFolder, RunModels
-from noria.tracking.spool_records import DescribedInput, KeptFile, MadeModel, Params, Points, Tags
+from noria.tracking.spools.records import DescribedInput, KeptFile, MadeModel, Params, Points, Tags
+from noria.tracking.spools.run_log import RunLog
 from noria.tracking.store import RUN_NAME_TAG
 from noria.tracking.system_metrics import SystemMetrics
 

@@ -22,11 +22,11 @@ from noria.ledger.tables import heartbeats
 from noria.records import Run, RunId, RunState
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook, get_open_experiment
-from noria.tracking.hearing import find_heard_of
 from noria.tracking.logged_values import param_values, plain_text, seed_value, tag_values
 from noria.tracking.names import check_title
 from noria.tracking.reading import read_infos
 from noria.tracking.records import DEFAULT_EXPERIMENT, Experiment
+from noria.tracking.remote.hearing import find_heard_of
 from noria.tracking.run_desk import COMMIT_TAG, PARENT_TAG, enroll
 from noria.tracking.run_names import random_run_name
 from noria.tracking.store import RUN_NAME_TAG, TrackingStore, check_open

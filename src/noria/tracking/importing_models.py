@@ -18,9 +18,9 @@ from noria.errors import ConfigError, NotFound
 from noria.ledger.store import Ledger
 from noria.records import RunId
 from noria.tracking.importing import Standing, check_texts
-from noria.tracking.logged_models import LoggedModels
-from noria.tracking.model_reading import model_files
-from noria.tracking.model_records import ModelPoint, ModelStatus
+from noria.tracking.models.logged_models import LoggedModels
+from noria.tracking.models.reading import model_files
+from noria.tracking.models.records import ModelPoint, ModelStatus
 from noria.tracking.records import LinkedModel
 from noria.tracking.tables import (
     experiments,

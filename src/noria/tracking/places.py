@@ -14,9 +14,9 @@ from noria.tracking.beginning import ModelShelf, RunStores, WantedRun, begin, fi
 from noria.tracking.experiments import ExperimentBook
 from noria.tracking.records import MetricPoint
 from noria.tracking.run_desk import RunDesk
-from noria.tracking.run_log import RunLog
-from noria.tracking.spool_moving import EntryKeeper, find_version, move_abandoned
-from noria.tracking.spool_records import Input
+from noria.tracking.spools.moving import EntryKeeper, find_version, move_abandoned
+from noria.tracking.spools.records import Input
+from noria.tracking.spools.run_log import RunLog
 from noria.tracking.store import TrackingStore
 
 __all__ = ["LocalPlace", "Remembered", "RunFolders", "RunPlace", "as_place"]

@@ -13,7 +13,7 @@ from noria.errors import NotFound
 from noria.ledger.tables import runs
 from noria.records import RunId, RunState
 from noria.tracking.records import LinkedModel, LoggedDataset, MetricPoint, RunDetails, TrackedInfo
-from noria.tracking.search_terms import instant
+from noria.tracking.searches.terms import instant
 from noria.tracking.tables import (
     latest_metrics,
     logged_datasets,

@@ -10,9 +10,9 @@ import msgspec
 from noria.errors import ConfigError, StoreError
 from noria.records import RunId
 from noria.tracking.beginning import ModelShelf
-from noria.tracking.logged_models import new_model_id
 from noria.tracking.logged_values import plain_text, tag_values
-from noria.tracking.model_records import check_model_name
+from noria.tracking.models.logged_models import new_model_id
+from noria.tracking.models.records import check_model_name
 from noria.tracking.run_files import RunFiles
 
 __all__ = ["MadeFolder", "RunModel", "RunModels"]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from noria.tracking.figures import RunFigures
-from noria.tracking.filters import Entity, Order, parse_order
+from noria.tracking.searches.filters import Entity, Order, parse_order
 
 __all__ = ["Column", "columns_of", "find_order"]
 

@@ -16,7 +16,7 @@ from noria.errors import NoriaError, StoreError
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
-    from noria.workspace.run_pictures import RunPictures
+    from noria.workspace.runs.pictures import RunPictures
 
 __all__ = ["MOST_RUNS", "Asked", "Busy", "Drawn", "can_draw", "draw_elsewhere"]
 
@@ -129,10 +129,10 @@ def make(asked: Asked) -> Drawn:
 
 
 def _made(project: "Project", asked: Asked) -> Drawn:
-    from noria.workspace.run_pictures import RunPictures
+    from noria.workspace.runs.pictures import RunPictures
 
     if asked.kind == "card":
-        from noria.workspace.model_card_page import render_card
+        from noria.workspace.models.card_page import render_card
 
         return Drawn(html=render_card(project.models.card(asked.reference)))
     return _picture(RunPictures(project, most=MOST_RUNS), asked)

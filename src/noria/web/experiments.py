@@ -11,7 +11,7 @@ from noria.records import RunState
 from noria.tracking.experiments import ExperimentBook
 from noria.tracking.figures import read_figures
 from noria.tracking.reading import read_infos
-from noria.tracking.searching import RunPage, search_experiments, search_runs
+from noria.tracking.searches.searching import RunPage, search_experiments, search_runs
 from noria.tracking.summaries import COUNTED, metric_names, summarize
 from noria.web.columns import columns_of, find_order
 from noria.web.rendering import page

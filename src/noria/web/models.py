@@ -12,7 +12,7 @@ from noria.web.rendering import HEADERS, page
 from noria.workspace.project import Project
 
 if TYPE_CHECKING:
-    from noria.workspace.model_listing import ListedModel
+    from noria.workspace.models.listing import ListedModel
 
 __all__ = ["ModelPages"]
 
@@ -32,7 +32,7 @@ class ModelPages:
 
     def list_all(self, request: Request) -> Response:
         """List models by name, with the newest version of each and where it answers."""
-        from noria.workspace.model_listing import list_by_name
+        from noria.workspace.models.listing import list_by_name
 
         by_name: dict[str, list[ListedModel]] = {}
         for each in list_by_name(self._project):
@@ -53,7 +53,7 @@ class ModelPages:
 
     def show(self, request: Request) -> Response:
         """List the versions of a model, the newest first."""
-        from noria.workspace.model_listing import list_by_name
+        from noria.workspace.models.listing import list_by_name
 
         name = request.path_params["name"]
         found = [each for each in list_by_name(self._project, name) if each.is_listed][::-1]

@@ -48,7 +48,7 @@ class ScorePages:
         values |= {"better": better, "found": None, "places": _PLACES, "most": MOST_RUNS}
         status = HTTPStatus.OK
         if values["metric"]:
-            from noria.workspace.leaderboards import leaderboard_of
+            from noria.workspace.runs.leaderboards import leaderboard_of
 
             try:
                 values["found"] = leaderboard_of(

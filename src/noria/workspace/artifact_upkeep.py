@@ -14,7 +14,7 @@ from noria.clock import parse_duration
 from noria.errors import ConfigError, Conflict
 from noria.registry.records import is_folder
 from noria.tracking.artifacts import ArtifactStore
-from noria.tracking.spool import count_spools
+from noria.tracking.spools.spool import count_spools
 from noria.workspace.opened import Opened
 
 __all__ = ["PrunedArtifacts", "prune_artifacts"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from noria.lake.maintenance import Vacuumed
     from noria.lake.recording import Ingested
     from noria.workspace.datasets import Datasets
-    from noria.workspace.features import Features
-    from noria.workspace.forgetting_records import Forgetting
+    from noria.workspace.features.features import Features
+    from noria.workspace.forgetting.records import Forgetting
     from noria.workspace.project import Project
 
 __all__ = ["DataVerbs"]
@@ -143,7 +143,7 @@ class DataVerbs(Opened):
         Conflict
             If a pipeline or a replay is at work.
         """
-        from noria.workspace.forgetting import forget_subject
+        from noria.workspace.forgetting.forgetting import forget_subject
 
         project = cast("Project", self)
         return forget_subject(project, dataset, column, values, reason=reason, cause=cause, dry_run=dry_run)
@@ -203,7 +203,7 @@ class DataVerbs(Opened):
     @property
     def features(self) -> Features:
         """Feature views: `list()`, `show`, `training_set`, `get`, `materialize`, `compare`, `trace`."""
-        from noria.workspace.features import Features
+        from noria.workspace.features.features import Features
 
         return Features(cast("Project", self))
 

@@ -13,7 +13,7 @@ from noria.lake.blocked import find_blocked
 from noria.lake.declarations import Dataset
 from noria.lake.versions import stored_versions
 from noria.records import Event, Run, Version
-from noria.workspace.feature_sources import reads_table
+from noria.workspace.features.sources import reads_table
 from noria.workspace.freshness import told_stale
 from noria.workspace.opened import Opened
 

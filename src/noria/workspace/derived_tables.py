@@ -27,7 +27,7 @@ def derived_tables(project: Project) -> dict[str, Callable[[], Any]]:
     And who read features of views on this machine, `feature_reads`.
     """
     from noria.warehouse.query_tables import View
-    from noria.workspace.feature_reads import reads_table
+    from noria.workspace.features.reads import reads_table
     from noria.workspace.transforming import view_queries
 
     found: dict[str, Callable[[], Any]] = {"feature_reads": partial(reads_table, project)}
@@ -52,7 +52,7 @@ def output_table(project: Project, version: Version) -> pa.Table:
 def _newest_features(project: Project, view: FeatureView) -> pa.Table:
     """Compute the features of every entity as of the instant at which the newest row became known."""
     from noria.features.offline import point_in_time
-    from noria.workspace.feature_sources import FeatureSources
+    from noria.workspace.features.sources import FeatureSources
 
     spec = view.spec()
     with FeatureSources(project, [spec]) as sources:

@@ -23,8 +23,8 @@ from noria.errors import NoriaError
 from noria.lake.freshness import wanted_age
 from noria.pipelines.kept import look_at_kept
 from noria.pipelines.store import PipelineStore
-from noria.tracking.spool import count_spools
-from noria.workspace.feature_standing import online_states
+from noria.tracking.spools.spool import count_spools
+from noria.workspace.features.standing import online_states
 from noria.workspace.freshness import told_stale
 from noria.workspace.project import Project
 from noria.workspace.remote_runs import waiting_runs

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from noria.tracking.active_run import ActiveRun
     from noria.tracking.beginning import RunStores
     from noria.tracking.places import RunPlace
-    from noria.tracking.remote_syncing import LogSynced
+    from noria.tracking.remote.syncing import LogSynced
     from noria.training.declarations import Spine
-    from noria.workspace.feature_on_demand import WantedFeature
+    from noria.workspace.features.on_demand import WantedFeature
     from noria.workspace.project import Project
     from noria.workspace.remote_runs import RunsSynced
 
@@ -31,7 +31,7 @@ def load_model(
 ) -> LoadedEstimator:
     """Give a model ready to predict rows: `project.load_model` of the current folder's project.
 
-    Parameters and errors are those of `noria.workspace.model_verbs.ModelVerbs.load_model`.
+    Parameters and errors are those of `noria.workspace.models.verbs.ModelVerbs.load_model`.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def training_set(
 ) -> pa.Table:
     """Join rows with features as they were known: `project.features.training_set` of the current folder.
 
-    Parameters and errors are those of `noria.workspace.features.Features.training_set`.
+    Parameters and errors are those of `noria.workspace.features.features.Features.training_set`.
 
     Raises
     ------

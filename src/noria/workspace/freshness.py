@@ -8,7 +8,7 @@ from noria.lake.declarations import Dataset
 from noria.lake.freshness import Freshness, find_freshness, wanted_age
 from noria.records import Event
 from noria.workspace.opened import Opened
-from noria.workspace.up_records import Notice, NoticeKind
+from noria.workspace.up.records import Notice, NoticeKind
 
 __all__ = ["FreshnessWatch", "standing_at", "tell_freshness", "told_stale"]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from noria.registry.store import Registry
     from noria.storage.contract import Storage
     from noria.workspace.declared import Declarations
-    from noria.workspace.feature_reads import ReadLog
+    from noria.workspace.features.reads import ReadLog
 
 __all__ = ["Opened"]
 
@@ -161,7 +161,7 @@ class Opened:
     @cached_property
     def feature_reads(self) -> ReadLog:
         """Who read online features on this machine."""
-        from noria.workspace.feature_reads import ReadLog
+        from noria.workspace.features.reads import ReadLog
 
         log = ReadLog(self.state / "feature_reads")
         self._opened.callback(log.close)

@@ -17,8 +17,8 @@ from noria.errors import ConfigError, NotFound
 from noria.records import VersionRef
 from noria.workspace.contracts import Contracts
 from noria.workspace.data_verbs import DataVerbs
-from noria.workspace.model_verbs import ModelVerbs
-from noria.workspace.moving_verbs import MovingVerbs
+from noria.workspace.models.verbs import ModelVerbs
+from noria.workspace.moving.verbs import MovingVerbs
 from noria.workspace.querying import Questions
 from noria.workspace.stream_verbs import StreamVerbs
 from noria.workspace.table_verbs import TableVerbs
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from noria.replay.report import Report
     from noria.warehouse.records import ColumnLineage, ModelResult, TransformPlan, TransformResult
     from noria.warehouse.showing import TableShown
-    from noria.workspace.models import Models
-    from noria.workspace.runs import Runs
+    from noria.workspace.models.models import Models
+    from noria.workspace.runs.runs import Runs
 
 __all__ = ["Project", "open"]
 
@@ -123,7 +123,7 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, MovingVe
         NotFound
             If there is none; says what exists.
         """
-        from noria.workspace.model_names import find_version
+        from noria.workspace.models.names import find_version
 
         return find_version(self, reference)
 
@@ -139,14 +139,14 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, MovingVe
     @property
     def runs(self) -> Runs:
         """What ran: find, follow, cancel, retry, reproduce."""
-        from noria.workspace.runs import Runs
+        from noria.workspace.runs.runs import Runs
 
         return Runs(self)
 
     @property
     def models(self) -> Models:
         """What a team does with versions of models: cards, history, restore, compare, labels, explain."""
-        from noria.workspace.models import Models
+        from noria.workspace.models.models import Models
 
         return Models(self)
 

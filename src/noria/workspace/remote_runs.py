@@ -9,10 +9,10 @@ import msgspec
 
 from noria.config import Tracking, find_project, read_tracking, spool_folder
 from noria.errors import ConfigError, ProjectNotFound
-from noria.tracking.remote import RemoteServer, server_location
-from noria.tracking.remote_place import RemotePlace
-from noria.tracking.remote_spools import server_of
-from noria.tracking.remote_syncing import LogSynced, WaitingLogs, list_waiting, sync_folder
+from noria.tracking.remote.client import RemoteServer, server_location
+from noria.tracking.remote.place import RemotePlace
+from noria.tracking.remote.spools import server_of
+from noria.tracking.remote.syncing import LogSynced, WaitingLogs, list_waiting, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from noria.replay.steps import PROVIDERS
 from noria.streams.opening import open_stream
 from noria.triggers.challenge import Bench
 from noria.workspace.endpoints import make_probe
-from noria.workspace.feature_following import writing_store
+from noria.workspace.features.following import writing_store
 from noria.workspace.fitting import make_fitter
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from noria.monitoring.records import MonitorReport
 from noria.records import Run, RunState
 from noria.replay.declarations import Replay
 from noria.triggers.reconcile import Decision, list_unfinished
-from noria.workspace.feature_records import CHECKED
-from noria.workspace.feature_standing import OnlineState, online_states
+from noria.workspace.features.records import CHECKED
+from noria.workspace.features.standing import OnlineState, online_states
 from noria.workspace.freshness import tell_freshness
 from noria.workspace.pipeline_states import PipelineState, pipeline_states
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from noria.workspace.feature_sources import reads_table
+from noria.workspace.features.sources import reads_table
 from noria.workspace.opened import Opened
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from noria.tracking.artifacts import ArtifactStore
     from noria.tracking.beginning import RunStores
     from noria.tracking.places import RunPlace
-    from noria.workspace.mlflow_import import MlflowImport
+    from noria.workspace.mlflow.importing import MlflowImport
 
 __all__ = ["TrackingVerbs", "move_left_behind", "run_stores"]
 
@@ -143,7 +143,7 @@ class TrackingVerbs(Opened):
         StoreError
             If it cannot be reached.
         """
-        from noria.workspace.mlflow_import import import_mlflow
+        from noria.workspace.mlflow.importing import import_mlflow
 
         folder = None if artifacts is None else Path(artifacts)
         return import_mlflow(
@@ -161,7 +161,7 @@ def run_stores(opened: Opened, ledger: Ledger) -> RunStores:
     """Give what runs need of a project."""
     from noria.tracking.artifacts import ArtifactStore
     from noria.tracking.beginning import RunStores
-    from noria.workspace.model_shelf import ProjectShelf
+    from noria.workspace.models.shelf import ProjectShelf
 
     artifacts = ArtifactStore(ledger.database, opened.storage, opened.state / "artifacts")
     shelf = ProjectShelf(ledger, opened.storage, artifacts)
@@ -171,7 +171,7 @@ def run_stores(opened: Opened, ledger: Ledger) -> RunStores:
 def move_left_behind(opened: Opened, ledger: Ledger) -> None:
     """Move into the database what processes have logged that were killed; if it cannot be, it stays there."""
     from noria.errors import StoreError
-    from noria.tracking.spool_moving import move_abandoned
+    from noria.tracking.spools.moving import move_abandoned
 
     stores = run_stores(opened, ledger)
     try:

@@ -14,7 +14,7 @@ from noria.errors import BadPath, Conflict
 from noria.tracking.artifact_paths import checked_folder
 from noria.tracking.dataset_summaries import summarize_datasets
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.searching import search_experiments
+from noria.tracking.searches.searching import search_experiments
 
 __all__ = ["VIEWS", "ExperimentEndpoints", "ViewType", "check_max_results", "folder_numbers"]
 

@@ -17,11 +17,11 @@ from noria.errors import BadPath
 from noria.records import RunId
 from noria.tracking.artifact_paths import checked_folder
 from noria.tracking.artifacts import ArtifactStore
-from noria.tracking.logged_models import OUTPUT, LoggedModels
-from noria.tracking.model_history import ModelHistory
-from noria.tracking.model_reading import read_models
-from noria.tracking.model_records import LoggedModel, ModelPoint, ModelStatus
-from noria.tracking.model_search import ModelOrder, OnDataset, search_models
+from noria.tracking.models.history import ModelHistory
+from noria.tracking.models.logged_models import OUTPUT, LoggedModels
+from noria.tracking.models.reading import read_models
+from noria.tracking.models.records import LoggedModel, ModelPoint, ModelStatus
+from noria.tracking.models.search import ModelOrder, OnDataset, search_models
 from noria.tracking.records import LinkedModel
 
 __all__ = ["LoggedModelEndpoints", "model_object"]

@@ -13,8 +13,8 @@ from noria.api.mlflow.requests import LARGE_BODY_BYTES
 from noria.api.mlflow.wire import CONTEXT_TAG, from_ms, metric_object, number_of
 from noria.records import RunId
 from noria.tracking.histories import HistoryReader
-from noria.tracking.logged_models import INPUT, LoggedModels
-from noria.tracking.model_records import ModelPoint
+from noria.tracking.models.logged_models import INPUT, LoggedModels
+from noria.tracking.models.records import ModelPoint
 from noria.tracking.names import check_name
 from noria.tracking.records import LinkedModel, LoggedDataset, MetricPoint
 from noria.tracking.run_desk import RunDesk

@@ -13,7 +13,7 @@ from noria.registry.catalogue_records import Stage
 from noria.registry.catalogue_search import MAX_VERSIONS
 from noria.registry.registered_tag import tell_registered
 from noria.registry.version_catalogue import VersionCatalogue
-from noria.tracking.logged_models import LoggedModels
+from noria.tracking.models.logged_models import LoggedModels
 
 __all__ = ["ModelVersionEndpoints"]
 

@@ -18,7 +18,7 @@ from noria.tracking.names import check_name
 from noria.tracking.reading import read_runs
 from noria.tracking.records import RunDetails
 from noria.tracking.run_desk import RunDesk
-from noria.tracking.searching import search_runs
+from noria.tracking.searches.searching import search_runs
 
 __all__ = ["RunEndpoints"]
 

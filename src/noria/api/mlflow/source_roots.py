@@ -5,7 +5,7 @@ from noria.errors import NotFound
 from noria.records import RunId
 from noria.registry.sources import LoggedRoot, SourceRoots
 from noria.tracking.experiments import ExperimentBook
-from noria.tracking.logged_models import LoggedModels
+from noria.tracking.models.logged_models import LoggedModels
 from noria.tracking.run_desk import RunDesk
 
 __all__ = ["source_roots"]

@@ -26,7 +26,7 @@ from noria.registry.version_catalogue import VersionCatalogue
 from noria.tracking.artifacts import ArtifactStore
 from noria.tracking.experiments import ExperimentBook
 from noria.tracking.histories import HistoryReader
-from noria.tracking.logged_models import LoggedModels
+from noria.tracking.models.logged_models import LoggedModels
 from noria.tracking.multipart import PartedUploads
 from noria.tracking.run_desk import RunDesk
 from noria.tracking.store import TrackingStore

@@ -1,0 +1,1 @@
+"""The language of searches for runs, and their answers by an index."""

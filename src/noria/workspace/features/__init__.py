@@ -1,0 +1,1 @@
+"""Features of a project: registered, read, joined, followed online, audited."""

@@ -1,0 +1,1 @@
+"""What a team does with model versions: cards, history, comparison, explanation, names."""

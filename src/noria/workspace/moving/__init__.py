@@ -1,0 +1,1 @@
+"""Exports to open files and back; backups and what is made of them."""

@@ -1,0 +1,1 @@
+"""What can be asked of runs and done with them; many beside each other, in tables and pictures."""

@@ -1,0 +1,1 @@
+"""`noria up`: one leader, its children, jobs, streams and requests."""
