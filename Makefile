@@ -8,6 +8,7 @@ UV = $(shell command -v uv || echo $(VENV)-uv/bin/uv)
 MLFLOW := .venv-mlflow
 FRAMEWORKS := .venv-frameworks
 DEMO_DIR ?= .demo
+WORKERS ?= 3  # of tests, many of which wait for other processes: one more than two cores
 
 .PHONY: install servers frameworks demo test lint bench soak lock clean
 
@@ -62,7 +63,7 @@ demo: install
 	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
 
 test: install servers lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check --quiet .
