@@ -102,11 +102,15 @@ class NotFound(NoriaError, LookupError):
         What was looked for.
     existing
         Names that do exist: the nearest are suggested. None: there are too many to name.
+    advice
+        What to do, where no names help.
     """
 
     exit_code = 3
 
-    def __init__(self, kind: str, name: str, existing: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, kind: str, name: str, existing: Iterable[str] | None = None, *, advice: str | None = None
+    ) -> None:
         known = sorted(set(existing or ()))
         near = get_close_matches(name, known, n=3)
         if near:
@@ -114,6 +118,8 @@ class NotFound(NoriaError, LookupError):
         elif known:
             shown = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
             hint = f"there is {shown}"
+        elif advice is not None:
+            hint = advice
         elif existing is None:
             hint = f"list the {kind}s to see what exists"
         else:

@@ -25,6 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         ("trace", "`noria trace` needs PREDICTION_ID."),
         ("run list more", "'more' is one argument too many."),
         ("query select --rows", "--rows needs a value."),
+        ("run picture curves loss", "`noria run picture` needs --out. See"),
         ("serve --port high", 'unable to convert "high" into int'),
     ],
 )

@@ -37,6 +37,10 @@ def test_every_command_explains_itself(say: Say, words: str) -> None:
     assert told.out.startswith(f"Usage: noria {words}")
     assert "--json" in told.out
     assert "--debug" in told.out
+    assert "[default: False]" not in told.out
+    assert "--empty-" not in told.out
+    entries = [each for each in told.out.splitlines() if each.startswith(" ")]
+    assert all(each[2] != " " or each.startswith("      ") for each in entries), "an entry is one paragraph"
 
 
 def test_no_arguments_show_the_overview(say: Say) -> None:

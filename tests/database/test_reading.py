@@ -1,6 +1,7 @@
 """How both databases are read: lists as one parameter, statements that stay prepared, one state."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.servers.postgres import postgres_server, postgres_url  # noqa: F401 -
 from noria.database.lists import is_listed
 from noria.database.metadata import Name
 from noria.database.store import Database
+from noria.errors import ConfigError
 
 _WORDS = Table("words", MetaData(), Column("word", Name, primary_key=True))
 _FOUND = select(_WORDS.c.word).where(is_listed(_WORDS.c.word, "words"))
@@ -38,6 +40,21 @@ def test_what_is_listed_is_found_and_nothing_else(words: Database, asked: list[s
     with words.read() as connection:
         found = connection.execute(_FOUND, {"words": asked}).scalars().all()
     assert sorted(found) == sorted(set(asked) & set(_KEPT))
+
+
+def test_what_a_reader_writes_is_nowhere(words: Database) -> None:
+    with suppress(DBAPIError), words.read() as connection:
+        connection.execute(insert(_WORDS), {"word": "b"})
+    with words.read() as connection:
+        assert connection.execute(_FOUND, {"words": ["a", "b"]}).scalars().all() == ["a"]
+
+
+def test_a_text_that_is_no_unicode_is_told(words: Database) -> None:
+    wanted = select(_WORDS.c.word).where(_WORDS.c.word == "a\udcffb")
+    for question, asked in ((wanted, {}), (_FOUND, {"words": ["a\udcffb"]})):
+        told = pytest.raises(ConfigError, match=r"is no Unicode text, at character")
+        with told, words.read() as connection:
+            connection.execute(question, asked)
 
 
 def test_a_list_may_be_longer_than_a_statement_has_parameters(words: Database) -> None:

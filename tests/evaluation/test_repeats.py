@@ -58,6 +58,16 @@ def test_folds_that_share_rows_make_the_interval_wider() -> None:
     )  # Nadeau and Bengio, (2003), section 3.2
 
 
+def test_folds_that_share_rows_make_the_interval_without_pairs_as_much_wider() -> None:
+    one, other = [0.80, 0.82, 0.79, 0.83, 0.81], [0.70, 0.72, 0.69, 0.73, 0.71]
+    plain = unpaired_interval(one, other)
+    folded = unpaired_interval(one, other, overlaps=(fold_overlap(5), fold_overlap(5)))
+    assert plain is not None
+    assert folded is not None
+    ratio = (folded.high - folded.mean) / (plain.high - plain.mean)
+    assert ratio == pytest.approx(math.sqrt((1 / 5 + 1 / 4) / (1 / 5)))  # the freedom is that of both, 8
+
+
 def test_bounds_cut_an_interval_and_one_repeat_has_none() -> None:
     cut = repeat_interval([0.9, 0.99, 1.0], bounds=(0.0, 1.0))
     assert cut is not None
@@ -95,6 +105,10 @@ def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
         ("loss", False), ("val_loss", False), ("validation-binary_logloss", False), ("rmse", False),
         ("neg_log_loss", True), ("neg_mean_squared_error", True), ("negative_log_likelihood", False),
         ("log_likelihood", True), ("mean_fit_time", False), ("error_rate", False),
+        ("brier_score", False), ("neg_brier_score", True), ("loss_value", False), ("fid_score", False),
+        ("davies_bouldin_score", False), ("silhouette_score", True), ("roc_auc_score", True),
+        ("f1_score", True), ("d2_absolute_error_score", True), ("brier_skill_score", True),
+        ("mse_f", False), ("objective_value", True),
     ],
 )  # fmt: skip
 def test_names_tell_which_way_is_better(metric: str, wanted: bool) -> None:

@@ -92,6 +92,22 @@ def test_where_nothing_can_be_said_it_says_so() -> None:
         influences({"a": ["1"]}, figure)
 
 
+@pytest.mark.parametrize("huge", [1e300, 1.7e308])
+def test_numbers_of_any_size_tell_runs_apart(huge: float) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.choice([-huge, 0.0, 5.0, huge], size=40)
+    found = influences(
+        {"size": [repr(each) for each in values.tolist()]}, (values > 1) + rng.normal(0, 0.01, 40)
+    )
+    assert [each.name for each in found.params if each.stands_out] == ["size"]
+
+
+def test_numbers_that_differ_little_for_their_size_tell_runs_apart() -> None:
+    started = 1_700_000_000 + np.arange(40)
+    found = influences({"started": [str(each) for each in started]}, (np.arange(40) > 20) * 1.0)
+    assert found.params[0].stands_out
+
+
 def _false_alarms(questions: int, first: int) -> int:
     found = 0
     for seed in range(first, first + questions):

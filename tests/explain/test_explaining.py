@@ -51,6 +51,57 @@ def test_contributions_of_lightgbm_add_up_to_the_log_odds_of_the_score(booster: 
     assert np.array_equal(found.scores, load_scorer(*dump_estimator(booster))(rows))
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"sigmoid": 2.0},
+        {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.6},  # its trees are averaged
+        {"boosting": "dart"},
+    ],
+)
+def test_contributions_of_every_kind_of_lightgbm_are_of_the_log_odds(
+    params: dict[str, Any], rows: Any, y: Any
+) -> None:
+    quiet = {"objective": "binary", "num_leaves": 7, "verbosity": -1, "num_threads": 1}
+    format, data = dump_estimator(lightgbm.train(quiet | params, lightgbm.Dataset(rows, y), 10))
+    found = contributions_of(format, load_estimator(format, data), rows, background=rows)
+    assert (found.unit, found.method) == ("log_odds", "tree_shap")
+    assert np.abs(1 / (1 + np.exp(-found.totals)) - found.scores).max() < 1e-9
+
+
+def test_trees_with_linear_leaves_are_explained_by_sampled_orders(rows: Any, y: Any) -> None:
+    quiet = {"objective": "binary", "num_leaves": 7, "verbosity": -1, "num_threads": 1, "linear_tree": True}
+    format, data = dump_estimator(lightgbm.train(quiet, lightgbm.Dataset(rows, y), 10))
+    found = contributions_of(format, load_estimator(format, data), rows[:5], background=rows)
+    assert (found.unit, found.method) == ("score", "sampled_shapley")
+    assert np.abs(found.totals - found.scores).max() < 1e-12
+    assert contributions_of(format, load_estimator(format, data), rows[:0], background=rows).method == (
+        "sampled_shapley"
+    )
+    told = explain_model(format, data, SIGNATURE, rows, model="m", y=y, rows=400, permuted_rows=100, seed=1)
+    assert (told.method, told.rows, told.inputs[0].name) == ("sampled_shapley", 20, "strong")
+
+
+def test_many_inputs_are_walked_in_parts_and_come_out_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    from noria.explain import contributions
+
+    weights = np.linspace(-1, 1, 8)
+    rows = np.random.default_rng(5).normal(size=(4, 8))
+    sizes: list[int] = []
+
+    def scorer(asked: Any) -> Any:
+        sizes.append(len(asked))
+        return np.tanh(asked @ weights)
+
+    whole = sampled_contributions(scorer, rows[:2], rows, seed=2)
+    most = max(sizes)
+    sizes.clear()
+    monkeypatch.setattr(contributions, "_CELLS_AT_ONCE", 8 * 8 * 4 * 5)
+    parts = sampled_contributions(scorer, rows[:2], rows, seed=2)
+    assert np.array_equal(whole.values, parts.values)
+    assert (max(sizes), most) == (8 * 4 * 5, 8 * 4 * 24)
+
+
 def test_contributions_of_xgboost_add_up_to_the_log_odds_in_single_precision(rows: Any, y: Any) -> None:
     xgboost = pytest.importorskip("xgboost")
     model = xgboost.train({"objective": "binary:logistic", "max_depth": 3, "nthread": 1},
@@ -58,6 +109,9 @@ def test_contributions_of_xgboost_add_up_to_the_log_odds_in_single_precision(row
     format, data = dump_estimator(model)
     found = contributions_of(format, load_estimator(format, data), rows, background=rows)
     assert (found.unit, found.method) == ("log_odds", "tree_shap")
+    assert np.abs(1 / (1 + np.exp(-found.totals)) - found.scores).max() < 1e-5
+    endless = np.array([[np.inf, -np.inf, 1.0], [1e300, np.nan, 2.0]])
+    found = contributions_of(format, load_estimator(format, data), endless, background=rows)
     assert np.abs(1 / (1 + np.exp(-found.totals)) - found.scores).max() < 1e-5
 
 

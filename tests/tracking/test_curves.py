@@ -1,9 +1,11 @@
 """Metrics along runs, gathered so that no extreme is lost."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from noria.ledger.store import Ledger
 from noria.records import RunId
@@ -11,6 +13,9 @@ from noria.tracking.histories import HistoryReader
 from noria.tracking.records import MetricPoint
 from noria.tracking.runs import tracked_run
 from noria.tracking.store import TrackingStore
+
+_MAX = sys.float_info.max
+_TINY = 5e-324
 
 
 def _log(ledger: Ledger, values: Sequence[float]) -> RunId:
@@ -46,3 +51,25 @@ def test_many_points_are_gathered_with_their_extremes(either_ledger: Ledger) -> 
     assert (max(curve.highs), curve.steps[-1]) == (99.0, 1_002)
     assert found[other].means == [1e308, 1e308, -1e308]
     assert (found[RunId("none")].points, found[RunId("none")].steps) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [
+        ([0.1, 0.2, 0.6, 0.3], 0.3),
+        ([1e200, 1.0], 5e199),
+        ([1e200, -1e200, 3.0], 1.0),
+        ([_MAX] * 4, _MAX),  # as MLflow's server keeps an infinity
+        ([_MAX, -_MAX, 3.0, -3.0], 0.0),
+        ([_MAX, 0.0, math.nan, math.inf], _MAX / 2),
+        ([_TINY] * 3, _TINY),
+        ([_TINY, 1.0], 0.5),
+    ],
+)
+def test_a_part_is_drawn_as_its_mean_however_large_or_small_it_is(
+    either_ledger: Ledger, values: list[float], mean: float
+) -> None:
+    run = _log(either_ledger, values)
+    curve = HistoryReader(either_ledger.database).curves([run], "loss", parts=1)[run]
+    assert curve.means == [pytest.approx(mean, rel=1e-12)]
+    assert (curve.points, len(curve.lows), curve.lows <= curve.means <= curve.highs) == (len(values), 1, True)

@@ -242,7 +242,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(filled: Path, kept: Pa
         restore_backup(kept, tmp_path / "mine")
     with pytest.raises(Conflict, match="has recorded"):
         restore_backup(kept, filled)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="name one that `noria backup FOLDER` made"):
         restore_backup(tmp_path / "mine", tmp_path / "to")
     assert [each.name for each in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 

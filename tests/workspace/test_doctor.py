@@ -75,6 +75,13 @@ def test_a_changed_ledger_is_told_and_nothing_that_builds_on_it(lived_copy: Path
     assert "storage" not in found
 
 
+def test_modules_that_are_not_there_are_told_once(lived_copy: Path) -> None:
+    for each in lived_copy.glob("*.py"):
+        each.unlink()
+    failed = [each for each in examine(lived_copy) if each.health is Health.FAIL]
+    assert [each.check for each in failed] == ["modules"]
+
+
 def test_a_gate_that_nobody_declares_is_told(tiny: Path) -> None:
     text = (tiny / "noria.toml").read_text(encoding="utf-8").replace("staging_gate", "another_gate")
     (tiny / "noria.toml").write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ from tests.cli.conftest import Said, say
 
 import noria as library
 from noria.errors import BadFilter, ConfigError, NotFound
-from noria.evaluation.repeats import repeat_interval
+from noria.evaluation.repeats import repeat_interval, unpaired_interval
 from noria.tracking.runs import tracked_run
 
 __all__ = ["say"]  # a fixture
@@ -109,6 +109,69 @@ def test_what_ran_once_has_no_interval_and_what_shares_no_seed_is_compared_by_we
     assert (board["low"].to_pylist()[2], board["sd"].to_pylist()[2]) == (None, None)
 
 
+def test_folds_with_other_seeds_are_paired_by_fold_and_unpaired_ones_corrected(
+    project: library.Project,
+) -> None:
+    easy = (0.0, 0.1, 0.2, 0.3)
+    for fold, plus in enumerate(easy):
+        log(project, {"depth": 2, "fold": fold}, {"auc": 0.5 + plus}, seed=1)
+        log(project, {"depth": 4, "fold": fold}, {"auc": 0.51 + plus + fold / 1_000}, seed=2)
+        log(project, {"depth": 1, "fold": f"of others {fold}"}, {"auc": 0.4 + plus}, seed=1)
+    _, paired, apart = project.runs.leaderboard("auc").to_pylist()
+    assert (paired["compared"], paired["pairs"], paired["ties_with_best"]) == ("paired by fold", 4, False)
+    wanted = repeat_interval([-0.01, -0.011, -0.012, -0.013], overlap=1 / 3)
+    assert wanted is not None
+    assert (paired["difference_low"], paired["difference_high"]) == pytest.approx((wanted.low, wanted.high))
+    best = [0.51 + plus + fold / 1_000 for fold, plus in enumerate(easy)]
+    welch = unpaired_interval([0.4 + plus for plus in easy], best, overlaps=(1 / 3, 1 / 3))
+    assert welch is not None
+    assert (apart["compared"], apart["pairs"]) == ("unpaired, Welch", 0)
+    assert (apart["difference_low"], apart["difference_high"]) == pytest.approx((welch.low, welch.high))
+
+
+@pytest.mark.parametrize("fixed", ["a_seed", "split_seed", "model__random_state"])
+def test_a_seed_that_is_the_same_throughout_does_not_hide_the_one_that_varies(
+    project: library.Project, fixed: str
+) -> None:
+    for seed in range(3):
+        log(project, {"depth": 1, fixed: 42}, {"auc": 0.5 + seed / 10}, seed=seed)
+        log(project, {"depth": 2, "seed": seed, fixed: 7}, {"auc": 0.6 + seed / 10})
+    best, other = project.runs.leaderboard("auc").to_pylist()
+    assert (best["n"], other["n"], other["pairs"], other["compared"]) == (3, 3, 3, "paired by seed")
+
+
+def test_runs_of_several_experiments_are_no_repeats_of_one_another(project: library.Project) -> None:
+    for experiment, plus in (("night", 0.0), ("day", 0.2)):
+        for seed in range(2):
+            log(project, {"depth": 1}, {"auc": 0.5 + plus + seed / 100}, seed=seed, experiment=experiment)
+    best, other = project.runs.leaderboard("auc").to_pylist()
+    assert [(each["experiment"], each["n"]) for each in (best, other)] == [("day", 2), ("night", 2)]
+    (merged,) = project.runs.leaderboard("auc", by="params.depth").to_pylist()
+    assert merged["n"] == 2  # as was asked: one each seed
+    (day, _) = project.runs.leaderboard("auc", by="experiment").to_pylist()
+    assert day["experiment"] == "day"
+
+
+def test_runs_that_sum_up_at_any_depth_do_not_count_beside_what_they_sum_up(project: library.Project) -> None:
+    top = log(project, {"depth": 1}, {"auc": 0.9})
+    middle = log(project, {}, {"loss": 1.0}, parent=top)
+    for fold in range(2):
+        log(project, {"fold": fold}, {"auc": 0.5}, parent=middle)
+    (place,) = project.runs.leaderboard("auc", by="params.depth").to_pylist()
+    assert (place["n"], place["mean"]) == (2, 0.5)
+
+
+def test_figures_whose_squares_are_none_are_left_out(project: library.Project, say: Say) -> None:
+    for seed in range(3):
+        log(project, {"depth": 1}, {"loss": 1.7976931348623157e308}, seed=seed)
+        log(project, {"depth": 1}, {"loss": -1.7976931348623157e308}, seed=seed)
+        log(project, {"depth": 2}, {"loss": 1e150 if seed else 1.0}, seed=seed)
+    (place,) = project.runs.leaderboard("loss").to_pylist()
+    assert (place["params.depth"], place["n"], math.isfinite(place["high"])) == ("2", 3, True)
+    shown = say("run", "leaderboard", "loss", "--project", project.root).out
+    assert "1 configuration" in shown
+
+
 def test_a_seed_that_ran_twice_is_one_repeat(project: library.Project) -> None:
     for value in (0.5, 0.7):
         log(project, {"depth": 1}, {"auc": value}, seed=1)
@@ -128,7 +191,8 @@ def test_values_that_are_not_finite_are_left_out_and_told(project: library.Proje
     assert (board.schema.metadata[b"unranked"], board.schema.metadata[b"without"]) == (b"1", b"1")
     shown = say("run", "leaderboard", "auc", "--project", project.root).out
     assert "Without auc: 1 run." in shown
-    assert "NaN or infinite, and left out: 2 values, beside 1 configuration with no others." in shown
+    told = "NaN, infinite or too large, and left out: 2 values, beside 1 configuration with no others."
+    assert told in " ".join(shown.split())
 
 
 def test_runs_without_parameters_are_told_apart_by_their_names(project: library.Project) -> None:
@@ -136,6 +200,16 @@ def test_runs_without_parameters_are_told_apart_by_their_names(project: library.
         log(project, {}, {"auc": 0.5 if name == "linear" else 0.8}, name=name)
     board = project.runs.leaderboard("auc")
     assert [(each["name"], each["n"]) for each in board.to_pylist()] == [("trees", 2), ("linear", 1)]
+
+
+def test_means_that_differ_by_rounding_alone_are_equal(project: library.Project) -> None:
+    for model, values in (("a", (0.1, 0.5)), ("b", (0.3, 0.1 + 0.2))):
+        for value in values:
+            log(project, {"model": model}, {"auc": value})
+    board = project.runs.leaderboard("auc").to_pylist()
+    assert board[0]["mean"] != board[1]["mean"]
+    assert [each["rank"] for each in board] == [1, 1]
+    assert board[1]["difference"] == 0
 
 
 def test_tags_that_name_a_model_tell_configurations_apart_and_others_do_not(project: library.Project) -> None:

@@ -147,6 +147,10 @@ def test_what_was_registered_meanwhile_is_added_and_labels_follow_if_nobody_move
     ]
     shown = catalogue.get("late_arrival")
     assert shown.aliases == {"champion": 7, "challenger": 1, "fresh": 1}
+    catalogue.put_alias("late_arrival", "mine", 1)
+    store.change("DELETE FROM registered_model_aliases WHERE name = 'late_arrival'")
+    project.import_mlflow(store.url)  # what an import brought goes with it, what somebody said here does not
+    assert catalogue.get("late_arrival").aliases == {"challenger": 1, "mine": 1}
     assert {each.number: each.stage.value for each in shown.latest}[2] == "Archived"
     assert catalogue.get("plain").latest[0].number == 7
     assert (catalogue.get(RENAMED).latest[0].number, catalogue.get(RENAMED).aliases) == (7, {"it": 1})
@@ -233,8 +237,12 @@ def test_what_cannot_be_taken_of_a_registry_is_named(
         f"UPDATE model_versions SET source = '{secret}', storage_location = '{secret}' WHERE version = 6",
         "UPDATE model_versions SET source = 'mlflow-artifacts:/../x/artifacts/y' WHERE source LIKE 's3:%7'",
     )
+    dry = project.import_mlflow(store.url, dry_run=True)
     done = project.import_mlflow(store.url)
     told = "\n".join(told_left(done))
+    assert dry.model_versions == done.model_versions
+    for each in ("model version late_arrival:1: ", "model version late_arrival:2: "):
+        assert each in "\n".join(told_left(dry))
     for each in (
         "registered model 'a/b': Invalid model name 'a/b'",
         "registered model 'never': 9000000000000000 ms since 1970 is no instant",
@@ -268,6 +276,30 @@ def test_a_training_goes_on_with_the_numbers_of_an_imported_model(
         made = _register(url, "late_arrival", "s3://bucket/next")
     assert made["model_version"]["version"] == "6"
     assert project.model("late_arrival").number == 6
+
+
+def test_a_version_of_elsewhere_whose_number_was_given_here_meanwhile_is_told(
+    project: noria.Project,  # noqa: F811
+    registered: Registered,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    store = registered.copy(tmp_path / "copy")
+    project.import_mlflow(store.url)
+    with serving(project) as url:
+        _register(url, "late_arrival", "s3://bucket/mine")
+    store.change(
+        "INSERT INTO model_versions (name, version, creation_time, last_updated_time, current_stage, source) "
+        "VALUES ('late_arrival', 6, 5000, 6000, 'Production', 's3://bucket/theirs')",
+        "INSERT INTO registered_model_aliases (name, alias, version) VALUES ('late_arrival', 'six', 6)",
+    )
+    before = project.models.label("late_arrival:6")
+    for is_dry in (True, False):
+        done = project.import_mlflow(store.url, dry_run=is_dry)
+        told = told_left(done)
+        assert "model version late_arrival:6: another version of this project has its number" in told
+        assert done.model_versions == 0
+    assert "alias late_arrival@six: it names version 6, which is not here" in told
+    assert project.models.label("late_arrival:6") == before
 
 
 def _register(url: str, name: str, source: str) -> Any:

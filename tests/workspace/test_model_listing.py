@@ -71,6 +71,21 @@ def test_models_are_listed_by_the_names_that_they_have_now(project: noria.Projec
         list_by_name(project, "delaid")
 
 
+def test_a_name_that_another_model_has_now_never_gives_versions_of_the_former(
+    project: noria.Project,
+) -> None:
+    ModelCatalogue(project.ledger).rename("delayed", "late")  # whose versions 1 and 3 were another model's
+    assert project.models.get("late:2").ref == "late~2:2"
+    for reference in ("late:1", "late:3"):
+        with pytest.raises(NotFound, match=f"{reference}.*late:2"):
+            project.models.get(reference)
+    card = project.models.card("late~2:2")
+    assert (card.model, card.called) == ("late~2:2", "late:2")
+    assert "# Model card: late:2" in card.markdown
+    assert 'load_model("late:2")' in card.markdown
+    project.models.put_card("late:2", card.markdown)  # it is the card of that one, by both names
+
+
 def test_the_catalogue_is_asked_in_sql(project: noria.Project) -> None:
     def rows(sql: str) -> list[tuple[object, ...]]:
         return [tuple(each.values()) for each in project.query(sql).to_pylist()]

@@ -1,15 +1,22 @@
 """The commands as a cyclopts application; each is imported when it is called."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from noria.cli.commands import COMMANDS
 
+if TYPE_CHECKING:
+    from cyclopts.help import HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+    from noria.cli.help_pages import HelpPages
+
 __all__ = ["application"]
 
 _NOUNS = {
-    "run": "What ran: list, show, watch, logs; retry, cancel, reproduce.",
+    "run": "What ran: list, search, show, diff, leaderboard, picture; watch, logs, retry, cancel, reproduce.",
     "pipeline": "Pipelines: list, show, run.",
     "stream": "Streams of events: list, push, consume.",
     "dataset": "Datasets: what there is, where it comes from, what was rejected.",
@@ -25,13 +32,31 @@ _NOUNS = {
 }
 
 
+class _LazyHelp:
+    """`HelpPages`, imported once a page is shown."""
+
+    def __call__(self, console: "Console", options: "ConsoleOptions", panel: "HelpPanel") -> None:
+        self._pages()(console, options, panel)
+
+    def render_usage(self, console: "Console", options: "ConsoleOptions", usage: Any) -> None:
+        self._pages().render_usage(console, options, usage)
+
+    def render_description(self, console: "Console", options: "ConsoleOptions", description: Any) -> None:
+        self._pages().render_description(console, options, description)
+
+    def _pages(self) -> "HelpPages":
+        from noria.cli.help_pages import HelpPages
+
+        return HelpPages()
+
+
 def application() -> App:
     """Make the application. It raises errors instead of printing them: `entry.main` does that."""
     app = App(
         name="noria",
         help="The whole MLOps loop in one library.",
         help_format="plaintext",
-        help_formatter="plain",
+        help_formatter=_LazyHelp(),
         version_flags=(),
         print_error=False,
         exit_on_error=False,

@@ -36,8 +36,10 @@ def profile(
         CSV, JSON lines, Parquet, Arrow or Excel files, or patterns of them.
     key
         A column of the key; again for more.
-    event_at, known_at
-        Columns that are known.
+    event_at
+        The column with the instant at which it happened, where that is known.
+    known_at
+        The column with the instant from which it could be used, likewise.
     time_zone
         Where clocks showed the instants that name no offset.
     output

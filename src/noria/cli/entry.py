@@ -113,11 +113,11 @@ def _run(words: list[str]) -> int:
     try:
         code = application()(words)
     except CycloptsError as error:
-        return _tell(words, error, _explain(error), EXIT_USAGE)
+        return _tell(words, error, _explain(words, error), EXIT_USAGE)
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: "CycloptsError") -> str:
+def _explain(words: Sequence[str], error: "CycloptsError") -> str:
     """Say what is wrong with what was typed, and where to read on."""
     from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
@@ -125,8 +125,8 @@ def _explain(error: "CycloptsError") -> str:
     command = " ".join(("noria", *(error.command_chain or ())))
     match error:
         case MissingArgumentError(argument=argument) if argument is not None and not error.tokens_so_far:
-            value = argument.name.startswith("-")
-            told = f"{argument.name} needs a value." if value else f"`{command}` needs {argument.name}."
+            is_typed = any(each.partition("=")[0] in argument.names for each in words)
+            told = f"{argument.name} needs a value." if is_typed else f"`{command}` needs {argument.name}."
         case UnusedCliTokensError(unused_tokens=[first, *_]):
             told = f"{first!r} is one argument too many."
         case _:

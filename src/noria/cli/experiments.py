@@ -19,8 +19,8 @@ def search_runs(
     filter: Annotated[str, Parameter(name="FILTER")] = "",
     /,
     *,
-    experiment: list[str] | None = None,
-    order_by: list[str] | None = None,
+    experiment: Annotated[list[str] | None, Parameter(negative="")] = None,
+    order_by: Annotated[list[str] | None, Parameter(negative="")] = None,
     limit: int = 20,
     options: Options = DEFAULT,
 ) -> None:

@@ -27,8 +27,10 @@ def compare_models(
 
     Parameters
     ----------
-    one, other
+    one
         NAME, NAME:3, or NAME@production.
+    other
+        Likewise.
     """
     from noria.cli import screen
 

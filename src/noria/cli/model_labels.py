@@ -64,8 +64,10 @@ def tag(
     ----------
     reference
         NAME:3 for a version, NAME for the model.
-    name, value
-        The tag.
+    name
+        Of the tag.
+    value
+        Its text.
     remove
         Take it away.
     """

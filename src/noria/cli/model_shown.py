@@ -1,5 +1,6 @@
 """What `noria model show` tells of a version beside its record: owner, labels, places, what it depends on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ if TYPE_CHECKING:
     from noria.explain.records import Explanation
     from noria.records import Version
     from noria.registry.cards import CarriedOver, WrittenCard
-    from noria.registry.catalogue_records import CataloguedVersion
+    from noria.registry.catalogue_records import CataloguedVersion, RegisteredModel
     from noria.workspace.models.history import PlacedStay
     from noria.workspace.project import Project
 
@@ -25,20 +26,21 @@ class Standing:
     written: "WrittenCard | None"
     carried: "CarriedOver | None"
     label: "CataloguedVersion | None"
+    registered: "RegisteredModel | None"  # the model that it is a version of
     stays: "list[PlacedStay]"
     explanation: "Explanation | None"
 
     def facts(self) -> dict[str, object]:
         """Give what stands at the top; None is left out."""
-        label = self.label
+        label, registered = self.label, self.registered
         return {
             "owner": self.owner,
             "card": self._card(),
             "description": None if label is None else label.description or None,
             "aliases": None if label is None else ", ".join(label.aliases) or None,
-            "tags": None
-            if label is None
-            else "; ".join(f"{name} = {value}" for name, value in label.tags.items()) or None,
+            "tags": None if label is None else _told(label.tags),
+            "of the model": None if registered is None else registered.description or None,
+            "its tags": None if registered is None else _told(registered.tags),
             "label": f"deleted; `noria model undelete {self.ref}` takes that back" if label is None else None,
         }
 
@@ -48,6 +50,7 @@ class Standing:
             "owner": self.owner,
             "card": self.written,
             "label": self.label,
+            "registered": self.registered,
             "history": self.stays,
             "explanation": self.explanation,
         }
@@ -67,7 +70,7 @@ def standing_of(project: "Project", version: "Version") -> Standing:
     from noria.training.explanations import find_explanation, read_explanation
     from noria.workspace.models.cards import owner_of
     from noria.workspace.models.history import history_of
-    from noria.workspace.models.names import find_label
+    from noria.workspace.models.names import find_label, reference_of
 
     book = CardBook(project.ledger, project.storage)
     written = book.find(version)
@@ -75,16 +78,21 @@ def standing_of(project: "Project", version: "Version") -> Standing:
     label = find_label(project, version)
     explained = find_explanation(project.ledger, version)
     return Standing(
-        ref=version.ref,
+        ref=reference_of(project, version),
         owner=owner_of(project, version, label, written, carried),
         written=written,
         carried=carried,
         label=label,
+        registered=None if label is None else project.models.registered(label.model),
         stays=history_of(project, [version]),
         explanation=None
         if explained is None
         else read_explanation(project.ledger, project.registry, version),
     )
+
+
+def _told(tags: Mapping[str, str]) -> str | None:
+    return "; ".join(f"{name} = {value}" for name, value in tags.items()) or None
 
 
 def show_standing(found: Standing) -> None:

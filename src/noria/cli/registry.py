@@ -61,7 +61,7 @@ def show_model(reference: Annotated[str, Parameter(name="MODEL")], /, *, options
     Parameters
     ----------
     reference
-        NAME (its newest version), NAME:3, or NAME@production.
+        NAME (its newest version), NAME:3, NAME@production, or models:/NAME@ALIAS.
     """
     from noria.cli import screen
     from noria.cli.model_shown import show_standing, standing_of

@@ -114,7 +114,7 @@ def _notes(found: "Leaderboard") -> list[str]:
     left_out = sum(each.left_out for each in found.places)
     if left_out or found.unranked:
         told.append(
-            f"NaN or infinite, and left out: {screen.count(left_out, 'value')}, beside "
+            f"NaN, infinite or too large, and left out: {screen.count(left_out, 'value')}, beside "
             f"{screen.count(found.unranked, 'configuration')} with no others."
         )
     if found.places[0].n == 1 and len(found.places) > 1:

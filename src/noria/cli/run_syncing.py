@@ -54,7 +54,7 @@ def _show(done: "RunsSynced") -> None:
             )
             for each in done.logs
         ]  # fmt: skip
-        screen.table(["run", "name", "server", "entries", "state"], rows, right=["entries"])
+        screen.table(["run", "name", "server", "entries sent", "state"], rows, right=["entries sent"])
     for why in dict.fromkeys(each.why for each in done.logs if each.why):
         screen.line(why)
     if any(each.refused for each in done.logs):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError, StatementError
 
 from noria.errors import ConfigError, DiskFull, StoreError
 
@@ -15,6 +15,7 @@ __all__ = ["is_busy", "translated_faults"]
 _NO_DISK_SPACE = "53100"  # PostgreSQL's SQLSTATE disk_full
 _TOO_LONG = "54000"  # program_limit_exceeded: a text that is in an index
 _LITTLE_ROOM_BYTES = 1 << 16  # SQLite grows its shared memory file by half of that
+_SHOWN_CHARS = 40  # on either side of what is wrong
 _ADVICE = {
     "SQLITE_CANTOPEN": "check that the folder exists and may be written",
     "SQLITE_READONLY": "it may not be written; check the rights of the file and its folder",
@@ -34,7 +35,8 @@ def is_busy(err: OperationalError) -> bool:
 def translated_faults(location: str) -> Iterator[None]:
     """Raise `DiskFull` or `StoreError` for what the disk or the server of `location` is to blame for.
 
-    A name that is too long for an index of PostgreSQL, which takes some 2,700 bytes, is a `ConfigError`.
+    A name that is too long for an index of PostgreSQL, which takes some 2,700 bytes, is a `ConfigError`, as
+    is a text that has no UTF-8: one with half a surrogate pair, such as what a terminal sent in another code.
     Other errors of the driver (a wrong statement, a broken constraint) are faults of the code and pass.
     """
     try:
@@ -51,10 +53,21 @@ def translated_faults(location: str) -> Iterator[None]:
             raise
         advice = advice or "check that the server is up and the URL right"
         raise StoreError(f"the database {location} cannot be used: {err.orig}; {advice}") from err
+    except UnicodeEncodeError as err:
+        raise _no_unicode(err) from err
+    except StatementError as err:
+        if isinstance(err.orig, UnicodeEncodeError):
+            raise _no_unicode(err.orig) from err
+        raise
     except OSError as err:
         if err.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(err, DiskFull):
             raise DiskFull(location) from err
         raise
+
+
+def _no_unicode(err: UnicodeEncodeError) -> ConfigError:
+    found = err.object[max(err.start - _SHOWN_CHARS, 0) : err.start + _SHOWN_CHARS]
+    return ConfigError(f"{found!r} is no Unicode text, at character {err.start + 1}; write it in UTF-8")
 
 
 def _may_lack_room(name: str, location: str) -> bool:

@@ -138,7 +138,8 @@ class Database:
             return
         with translated_faults(self.location), opened.reader.connect() as connection:
             yield connection
-            connection.commit()  # nothing; but psycopg forgets at a rollback what it has prepared
+            if not _is_sqlite(self._url):
+                connection.commit()  # nothing; but psycopg forgets at a rollback what it has prepared
 
     def look(self, statement: Executable, parameters: Mapping[str, object]) -> Any:
         """Give the first value of one statement's first row, None if there is none; no transaction is begun.

@@ -57,7 +57,7 @@ def list_stays(
     """List who answered where, by environment and deployment, oldest first.
 
     A stay ends when a move gives the model another share or mode, begins or ends a trial, or takes it out.
-    What a later move at the same instant undid is left out.
+    What a later move undid at the same instant, or at an earlier one of that clock, is left out.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def list_stays(
 def _stays(ledger: Ledger, moves: Sequence[PastMove]) -> Iterator[Stay]:
     lasting: dict[_Entry, PastMove] = {}
     done: list[Stay] = []
-    for move in moves:
+    for move in _lasting(moves):
         entries = _entries(ledger, move)
         stable = move.pointer.stable
         for entry, began in list(lasting.items()):
@@ -93,6 +93,16 @@ def _stays(ledger: Ledger, moves: Sequence[PastMove]) -> Iterator[Stay]:
     done += (_stay(entry, began, None) for entry, began in lasting.items())
     done.sort(key=lambda each: (each.since, each.move.pointer.number))
     yield from (each for each in done if each.until is None or each.since < each.until)
+
+
+def _lasting(moves: Sequence[PastMove]) -> list[PastMove]:
+    """Leave out moves before which a later one is dated: a person may act while a replay is within a day."""
+    kept: list[PastMove] = []
+    for move in moves:
+        while kept and kept[-1].pointer.at > move.pointer.at:
+            kept.pop()
+        kept.append(move)
+    return kept
 
 
 def _resumed(done: list[Stay], entry: _Entry, move: PastMove) -> PastMove | None:

@@ -78,8 +78,23 @@ def repeat_interval(
     return _interval(mean, math.sqrt(variance), repeats.size - 1, level, bounds)
 
 
-def unpaired_interval(one: npt.ArrayLike, other: npt.ArrayLike, *, level: float = 0.95) -> Interval | None:
+def unpaired_interval(
+    one: npt.ArrayLike,
+    other: npt.ArrayLike,
+    *,
+    overlaps: tuple[float, float] = (0.0, 0.0),
+    level: float = 0.95,
+) -> Interval | None:
     """Give the mean of `one` minus that of `other` with Welch's interval; None if one has no spread to give.
+
+    Parameters
+    ----------
+    one, other : arrays of shape (n,) and (m,)
+        One figure a repeat.
+    overlaps
+        Of either's folds, as for `repeat_interval`.
+    level
+        How often such intervals hold the difference.
 
     Raises
     ------
@@ -94,7 +109,10 @@ def unpaired_interval(one: npt.ArrayLike, other: npt.ArrayLike, *, level: float 
     sides = _checked(one), _checked(other)
     if min(each.size for each in sides) < _LEAST:
         return None
-    errors = [float(each.var(ddof=1)) / each.size for each in sides]
+    errors = [
+        float(each.var(ddof=1)) * (1 / each.size + overlap)
+        for each, overlap in zip(sides, overlaps, strict=True)
+    ]
     mean = float(sides[0].mean() - sides[1].mean())
     if not sum(errors):
         return Interval(mean, mean, mean)

@@ -88,7 +88,7 @@ def read_column(texts: Sequence[str | None]) -> Column:
     if there and all(each is not None for each in numbers):
         codes = np.array([math.nan if each is None else _number(each) for each in texts], dtype=np.float64)
         found = codes[~np.isnan(codes)]
-        if found.min() > 0 and found.max() >= _LOG_FROM * found.min() and np.unique(found).size > 2:
+        if found.min() > 0 and found.max() / _LOG_FROM >= found.min() and np.unique(found).size > 2:
             return Column("log", np.log10(codes))
         return Column("number", codes)
     categories = tuple(sorted(set(there)))
@@ -208,11 +208,14 @@ def _mark(column: Column, count: int) -> bytes:
 
 
 def _encoded(column: Column) -> FloatArray:
-    """Give the columns that a tree splits by: of categories one each, what is missing aside of all else."""
+    """Give the columns that a tree splits by: of categories one each, what is missing aside of all else.
+
+    Numbers go by their ranks, which is all that a tree looks at: it holds them in 32 bits.
+    """
     codes = column.codes
     if column.kind != "category":
-        low, high = float(np.nanmin(codes)), float(np.nanmax(codes))
-        return np.where(np.isnan(codes), low - (high - low) - 1, codes)[:, None]
+        ranks = np.unique(codes, return_inverse=True)[1].astype(np.float64)
+        return np.where(np.isnan(codes), -1.0, ranks)[:, None]
     places, counts = np.unique(codes[~np.isnan(codes)], return_counts=True)
     frequent = places[np.argsort(-counts, kind="stable")][:_MOST_CATEGORIES]
     is_other = ~np.isnan(codes) & ~np.isin(codes, frequent)

@@ -10,11 +10,11 @@ from noria.registry.formats import scorer_of
 from noria.registry.matrix import Matrix, Scorer
 from noria.registry.records import ModelFormat
 
-__all__ = ["EXACT_FORMATS", "Contributions", "contributions_of", "sampled_contributions", "unit_of"]
+__all__ = ["Contributions", "contributions_of", "is_exact", "sampled_contributions", "unit_of"]
 
-EXACT_FORMATS = ("lightgbm", "xgboost")
 _ORDERS = 12  # of the inputs, for each row; each is walked forwards and backwards
 _BACKGROUND_ROWS = 50
+_CELLS_AT_ONCE = 4_000_000  # of rows that are scored together, 32 MB
 _CLOSE = 1e-5  # XGBoost adds up in single precision
 
 
@@ -53,7 +53,8 @@ def contributions_of(
     """Give what each input adds to the score of each row.
 
     LightGBM and XGBoost compute Shapley values of their trees exactly, in log-odds where the score is the
-    logistic function of the trees' sum. For other models see `sampled_contributions`.
+    logistic function of the trees' sum. For other models see `sampled_contributions`, also
+    for trees of LightGBM with linear leaves.
 
     Parameters
     ----------
@@ -75,20 +76,29 @@ def contributions_of(
     known = np.ascontiguousarray(matrix, dtype=np.float64)
     if not len(known):
         nothing = np.empty(0)
-        exact: Method = "tree_shap" if format in EXACT_FORMATS else "sampled_shapley"
-        return Contributions(np.empty(known.shape), nothing, nothing, "raw", exact)
+        method: Method = "tree_shap" if is_exact(format, estimator) else "sampled_shapley"
+        return Contributions(np.empty(known.shape), nothing, nothing, "raw", method)
+    if not is_exact(format, estimator):
+        return sampled_contributions(scorer, known, background, seed=seed)
     if format == "lightgbm":
         from noria.explain.lightgbm_contributions import lightgbm_contributions
 
         found = lightgbm_contributions(estimator, known)
-    elif format == "xgboost":
+    else:
         from noria.explain.xgboost_contributions import xgboost_contributions
 
         found = xgboost_contributions(estimator, known)
-    else:
-        return sampled_contributions(scorer, known, background, seed=seed)
     scores = scorer(known)
     return Contributions(found[:, :-1], found[:, -1], scores, unit_of(found.sum(axis=1), scores), "tree_shap")
+
+
+def is_exact(format: ModelFormat, estimator: Any) -> bool:
+    """Tell whether the library of a model computes its Shapley values."""
+    if format == "lightgbm":
+        from noria.explain.lightgbm_contributions import has_contributions
+
+        return has_contributions(estimator)
+    return format == "xgboost"
 
 
 def unit_of(totals: Matrix, scores: Matrix) -> Unit:
@@ -149,14 +159,16 @@ def sampled_contributions(
     base = float(scorer(usual).mean())
     scores = scorer(matrix)
     values = np.zeros(matrix.shape)
+    together = max(_CELLS_AT_ONCE // max(width * width * len(usual), 1), 1)
     for number, row in enumerate(matrix):
-        # Every step of every walk at once: all inputs up to it are the row's, the others stay usual.
-        steps = np.repeat(usual[np.newaxis], len(walks) * width, axis=0)
-        for place, walk in enumerate(walks):
-            for step, column in enumerate(walk):
-                steps[place * width + step : (place + 1) * width, :, column] = row[column]
-        means = scorer(steps.reshape(-1, width)).reshape(len(walks) * width, len(usual)).mean(axis=1)
-        for place, walk in enumerate(walks):
-            told = np.concatenate([[base], means[place * width : (place + 1) * width]])
-            values[number, walk] += np.diff(told)
+        for some in (walks[start : start + together] for start in range(0, len(walks), together)):
+            # Every step of these walks at once: all inputs up to it are the row's, the others stay usual.
+            steps = np.repeat(usual[np.newaxis], len(some) * width, axis=0)
+            for place, walk in enumerate(some):
+                for step, column in enumerate(walk):
+                    steps[place * width + step : (place + 1) * width, :, column] = row[column]
+            means = scorer(steps.reshape(-1, width)).reshape(len(some) * width, len(usual)).mean(axis=1)
+            for place, walk in enumerate(some):
+                told = np.concatenate([[base], means[place * width : (place + 1) * width]])
+                values[number, walk] += np.diff(told)
     return Contributions(values / len(walks), np.full(len(matrix), base), scores, "score", "sampled_shapley")

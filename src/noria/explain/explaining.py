@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noria.evaluation.intervals import Interval
-from noria.explain.contributions import EXACT_FORMATS, contributions_of, sampled_contributions
+from noria.explain.contributions import contributions_of, is_exact, sampled_contributions
 from noria.explain.effects import effects_of
 from noria.explain.permutation import permutation_importance
 from noria.explain.records import Explanation, InputExplanation
@@ -52,7 +52,7 @@ def explain_model(
         raise ValueError("there are no rows to explain the model with")
     estimator = load_estimator(format, data)
     scorer = scorer_of(format, estimator)
-    if format in EXACT_FORMATS:
+    if is_exact(format, estimator):
         some = _spread(len(matrix), rows)
         found = contributions_of(format, estimator, matrix[some], background=matrix, seed=seed)
     else:

@@ -10,6 +10,7 @@ __all__ = [
     "SECTIONS",
     "checked_section_name",
     "checked_sections",
+    "in_order",
     "read_sections",
     "section_key",
     "section_lines",
@@ -83,8 +84,19 @@ def checked_sections(sections: Mapping[str, str]) -> dict[str, str]:
             f"a model card has {size:,} characters, of at most {MAX_CARD_CHARS:,}; log what is longer as a "
             "file of a run, and name that"
         )
+    return in_order(found)
+
+
+def in_order(sections: Mapping[str, str]) -> dict[str, str]:
+    """Give sections in the order in which they are shown: the usual ones first, others as they come.
+
+    Examples
+    --------
+    >>> [*in_order({"Limits": "", "Notes": "", "Owner": ""})]
+    ['Owner', 'Notes', 'Limits']
+    """
     order = {name: place for place, name in enumerate(SECTIONS)}
-    return dict(sorted(found.items(), key=lambda each: order.get(each[0], len(order))))
+    return dict(sorted(sections.items(), key=lambda each: order.get(each[0], len(order))))
 
 
 def read_sections(text: str) -> dict[str, str]:

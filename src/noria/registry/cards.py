@@ -9,7 +9,7 @@ from noria.errors import Conflict
 from noria.ledger.store import Ledger
 from noria.ledger.versions import record_version
 from noria.records import Version, VersionId, canonical_json
-from noria.registry.card_text import checked_sections
+from noria.registry.card_text import checked_sections, in_order
 from noria.storage.contract import Storage
 
 __all__ = ["CARD_KIND", "CardBook", "CarriedOver", "WrittenCard"]
@@ -113,7 +113,7 @@ class CardBook:
                 who = "nobody has written it" if last is None else f"{last.by} wrote {last.number} since"
                 raise Conflict(
                     f"the card of {model.ref} was edited from what was written as {based_on}, and {who}; "
-                    f"print it again (`noria model card {model.ref}`) and put your words into that"
+                    "print it again (`noria model card`) and put your words into that"
                 )
             others = {} if replace or last is None else last.sections
             whole = checked_sections(
@@ -146,7 +146,7 @@ class CardBook:
             model=facts["model"],
             number=version.number,
             follows=facts["follows"],
-            sections=dict(facts["sections"]),
+            sections=in_order(facts["sections"]),
             by=facts["by"],
             at=version.at,
             recorded_at=version.recorded_at,

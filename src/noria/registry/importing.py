@@ -7,7 +7,7 @@ follow where they came from.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -42,7 +42,15 @@ from noria.registry.tables import (
 from noria.storage.contract import Storage
 from noria.tracking.importing import Standing
 
-__all__ = ["ForeignRegistered", "ForeignVersion", "Here", "KeptFiles", "RegistryImporter", "TakenModel"]
+__all__ = [
+    "ForeignRegistered",
+    "ForeignVersion",
+    "Here",
+    "KeptFiles",
+    "RegistryImporter",
+    "TakenModel",
+    "unfit",
+]
 
 _ALIAS_VERBS = ("model.alias_set", "model.alias_removed")
 _TAGS, _VERSION_TAGS = Upsert(model_tags), Upsert(model_version_tags)
@@ -99,7 +107,7 @@ class Here:
     standing
         `NEW`, `KNOWN`, `OTHER`: another model of this project has its name, or `UNFIT`: no model can have it.
     numbers
-        Of its versions that are here, the deleted ones too.
+        Of its versions that are here, the deleted ones too, and when each was made.
     is_deleted
         It was taken in, and deleted here since: nothing is added to it.
     why
@@ -107,9 +115,13 @@ class Here:
     """
 
     standing: Standing
-    numbers: frozenset[int] = frozenset()
+    numbers: Mapping[int, datetime] = field(default_factory=dict)
     is_deleted: bool = False
     why: str = ""
+
+    def has_other(self, version: ForeignVersion) -> bool:
+        """Tell whether its number is that of a version which was made here meanwhile."""
+        return self.numbers.get(version.number, version.created_at) != version.created_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +158,10 @@ class RegistryImporter:
         Parameters
         ----------
         kept
-            By number, of each version that is to be taken.
+            By number, of each version that is to be taken; none of them is `unfit`.
         """
-        left: list[tuple[str, str]] = []
-        fit: list[ForeignVersion] = []
-        for each in sorted(model.versions, key=lambda version: version.number):
-            why = _unfit(each)
-            if why is not None:
-                left.append((f"model version {model.name}:{each.number}", why))
-            elif each.number in kept:
-                fit.append(each)
+        fit = [each for each in sorted(model.versions, key=lambda version: version.number)
+               if each.number in kept]  # fmt: skip
         with self._ledger.change(None) as change:
             here, row = _here(change.connection, model)
             if here.standing not in {Standing.NEW, Standing.KNOWN} or here.is_deleted:
@@ -166,8 +172,8 @@ class RegistryImporter:
             for each in added:
                 self._take_version(change, row, each, kept[each.number])
             if here.standing is Standing.KNOWN:
-                self._follow_stages(change, row, model)
-            left += self._take_aliases(change, row, model)
+                self._follow_stages(change, row, model, here)
+            left = self._take_aliases(change, row, model, here)
             newest = max(row.updated_at, model.updated_at)
             change.connection.execute(_MODEL, {"of_model": row.id, "updated_at": newest})
             return TakenModel(here.standing, len(added), tuple(left))
@@ -236,9 +242,15 @@ class RegistryImporter:
         tags = [{"version": recorded.id, **each} for each in tag_rows(version.tags)]
         _VERSION_TAGS.execute(connection, tags)
 
-    def _follow_stages(self, change: Change, model: Row[Any], foreign: ForeignRegistered) -> None:
+    def _follow_stages(
+        self, change: Change, model: Row[Any], foreign: ForeignRegistered, before: Here
+    ) -> None:
         """Let versions be in the stage that they have there, unless somebody put them into one here."""
-        wanted = {each.number: each for each in foreign.versions if not each.is_deleted}
+        wanted = {
+            each.number: each
+            for each in foreign.versions
+            if not each.is_deleted and not before.has_other(each)
+        }
         for row in change.connection.execute(_OWN, {"of_model": model.id}).all():
             each = wanted.get(row.number)
             if each is None or row.deleted_at is not None or row.stage == each.stage.value:
@@ -251,18 +263,19 @@ class RegistryImporter:
                 change.record("model_version.staged", subject, payload=payload, cause=None)
 
     def _take_aliases(
-        self, change: Change, model: Row[Any], foreign: ForeignRegistered
+        self, change: Change, model: Row[Any], foreign: ForeignRegistered, before: Here
     ) -> Iterable[tuple[str, str]]:
-        """Set aliases that nobody has touched here; give those that stay as they are here, and why."""
+        """Let aliases that nobody has touched here be as there; give those that stay, and why."""
         connection = change.connection
         mine = select(model_aliases.c.alias, model_aliases.c.number).where(model_aliases.c.model == model.id)
         here = {row.alias: row.number for row in connection.execute(mine)}
         rows = connection.execute(_OWN, {"of_model": model.id}).all()
-        numbers = {row.number for row in rows if row.deleted_at is None}
+        others = {each.number for each in foreign.versions if before.has_other(each)}
+        numbers = {row.number for row in rows if row.deleted_at is None} - others
         left: list[tuple[str, str]] = []
         for alias, number in foreign.aliases.items():
-            what, before = f"alias {foreign.name}@{alias}", here.get(alias)
-            if before == number:
+            what, named = f"alias {foreign.name}@{alias}", here.get(alias)
+            if named == number and number not in others:
                 continue
             try:
                 check_alias(alias)
@@ -272,13 +285,26 @@ class RegistryImporter:
             if number not in numbers:
                 left.append((what, f"it names version {number}, which is not here"))
             elif self._is_touched(_ALIAS_VERBS, model.ledger_name, {"alias": alias}):
-                now = "nothing" if before is None else f"version {before}"
+                now = "nothing" if named is None else f"version {named}"
                 left.append((what, f"it names version {number} there; somebody let it name {now} here"))
             else:
                 _ALIASES.execute(connection, [{"model": model.id, "alias": alias, "number": number}])
-                payload = {"alias": alias, "version": number, "before": before, "imported": True}
+                payload = {"alias": alias, "version": number, "before": named, "imported": True}
                 change.record("model.alias_set", model.ledger_name, payload=payload, cause=None)
+        for alias in sorted(here.keys() - foreign.aliases.keys()):
+            self._drop_alias(change, model, alias, here[alias])
         return left
+
+    def _drop_alias(self, change: Change, model: Row[Any], alias: str, number: int) -> None:
+        """Take an alias away that is there no more, if an import brought it and nobody has touched it."""
+        set_here = self._ledger.list_events(verb="model.alias_set", subject=model.ledger_name)
+        brought = any(each.payload.get("alias") == alias for each in set_here)
+        if not brought or self._is_touched(_ALIAS_VERBS, model.ledger_name, {"alias": alias}):
+            return
+        mine = (model_aliases.c.model == model.id, model_aliases.c.alias == alias)
+        change.connection.execute(model_aliases.delete().where(*mine))
+        payload = {"alias": alias, "version": number, "imported": True}
+        change.record("model.alias_removed", model.ledger_name, payload=payload, cause=None)
 
     def _is_touched(self, verbs: Iterable[str], subject: str, payload: Mapping[str, str]) -> bool:
         """Tell whether something was said here that no import said."""
@@ -304,7 +330,7 @@ def _here(connection: Connection, model: ForeignRegistered) -> tuple[Here, Row[A
         own = connection.execute(_OWN, {"of_model": row.id}).all()
         is_same = _is_named(row, model.name) or any(told.get(each.number) == each.created_at for each in own)
         if is_same:
-            numbers = frozenset(each.number for each in own)
+            numbers = {each.number: each.created_at for each in own}
             return Here(Standing.KNOWN, numbers, row.deleted_at is not None), row
     if find_model(connection, model.name) is not None:
         return Here(Standing.OTHER), None
@@ -316,7 +342,7 @@ def _is_named(row: Row[Any], name: str) -> bool:
     return row.name == name or re.fullmatch(rf"{base}(~\d+)?", row.ledger_name) is not None
 
 
-def _unfit(version: ForeignVersion) -> str | None:
+def unfit(version: ForeignVersion) -> str | None:
     """Say why a version cannot be kept; None: it can."""
     texts = {
         "source": version.source,

@@ -57,7 +57,17 @@ def dump_xgboost(estimator: Any) -> bytes:
 
 
 def load_xgboost(data: bytes) -> Any:
-    """Give the `Booster` of such bytes. Raises `ConfigError` if they are none."""
+    """Give the `Booster` of such bytes.
+
+    Its trees are looked at first: of a file that was cut or made up the library takes lengths and ways as they
+    are, and ends the process.
+
+    Raises
+    ------
+    ConfigError
+        If they are none, or hold a tree that no training gives.
+    """
+    check_model(data)
     booster = xgboost.Booster({"nthread": 1})
     _load(booster, data)
     return booster
@@ -105,9 +115,9 @@ def load_native(data: bytes, model_class: str) -> Any:
         raise ConfigError(
             f"a model of XGBoost has the class {model_class[:100]!r}; known are Booster, {known}"
         )
-    check_model(data)
     if name == "Booster":
         return load_xgboost(data)
+    check_model(data)
     model = _ESTIMATORS[name](n_jobs=1)
     _load(model, data)
     return model

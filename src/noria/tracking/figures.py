@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, Table, bindparam, select
 from noria.ledger.tables import runs
 from noria.records import RunId, RunState
 from noria.tracking.store import LATEST, to_point
-from noria.tracking.tables import latest_metrics, run_params, run_tags, tracked_runs
+from noria.tracking.tables import experiments, latest_metrics, run_params, run_tags, tracked_runs
 
 __all__ = ["RunFigures", "read_figures"]
 
@@ -24,8 +24,10 @@ _RUNS = (
         runs.c.state,
         runs.c.seed,
         runs.c.parent,
+        experiments.c.name,
     )
     .join(runs, runs.c.id == tracked_runs.c.run)
+    .join(experiments, experiments.c.id == tracked_runs.c.experiment)
     .where(tracked_runs.c.run.in_(_IDS))
 )
 _METRICS = LATEST.where(latest_metrics.c.run.in_(_IDS))
@@ -49,6 +51,7 @@ class RunFigures:
     started_at: datetime
     seed: int | None
     parent: str | None
+    experiment: str  # its name
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)  # NaN and infinities as they are
@@ -68,8 +71,8 @@ def read_figures(
     for some in _pieces(ids):
         asked: dict[str, Any] = {"runs": some}
         for row in connection.execute(_RUNS, asked):
-            run, name, started_at, state, seed, parent = row
-            found[run] = RunFigures(RunId(run), name, RunState(state), started_at, seed, parent)
+            run, name, started_at, state, seed, parent, experiment = row
+            found[run] = RunFigures(RunId(run), name, RunState(state), started_at, seed, parent, experiment)
         for run, name, value in connection.execute(_PARAMS, asked):
             found[run].params[name] = value
         for run, name, value in connection.execute(_TAGS, asked):

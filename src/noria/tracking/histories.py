@@ -20,6 +20,7 @@ __all__ = ["Curve", "HistoryPage", "HistoryReader"]
 
 _INT64 = 1 << 63
 _LARGEST = sys.float_info.max
+_SUMMED = 1e150  # larger ones may sum to no float, which PostgreSQL refuses; so is what its avg squares
 
 _PLACE = (metric_points.c.recorded_at, metric_points.c.step, metric_points.c.value, metric_points.c.is_nan)
 _AT_US = type_coerce(metric_points.c.recorded_at, BigInteger).label("at_us")
@@ -173,27 +174,32 @@ class HistoryReader:
         is_finite = and_(~each.is_nan, each.value.between(-_LARGEST, _LARGEST))
         value = case((is_finite, each.value))
         part = case((each.size <= parts, each.place), else_=(each.place - 1) * parts // each.size)
-        last, low, high = func.max(each.step), func.min(value), func.max(value)
+        is_summed = value.between(-_SUMMED, _SUMMED)
+        total, rest = case((is_summed, value)), case((~is_summed, value / 2 / each.size))
         query = (
-            select(each.run, last, func.max(each.at_us), low, high, func.avg(value / 2), func.count())
-            .add_columns(func.count(value))
+            select(each.run, func.max(each.step), func.max(each.at_us), func.min(value), func.max(value))
+            .add_columns(
+                func.sum(total), func.sum(rest), func.max(each.size), func.count(), func.count(value)
+            )
             .group_by(each.run, part)
             .order_by(each.run, part)
         )
         found: dict[RunId, Curve] = {run: Curve() for run in runs}
         with self._database.read() as connection:
-            for run, step, at_us, lowest, highest, half, count, finite in connection.execute(query):
+            for row in connection.execute(query):
+                run, step, at_us, lowest, highest, total, rest, size, count, finite = row
                 curve = found[RunId(run)]
                 curve.points += count
                 curve.unfit += count - finite
                 curve.steps.append(step)
                 curve.at_us.append(at_us)
-                for values, value_ in (
-                    (curve.lows, lowest),
-                    (curve.highs, highest),
-                    (curve.means, None if half is None else min(max(2 * half, lowest), highest)),
-                ):
-                    values.append(math.nan if value_ is None else value_)
+                if not finite:
+                    lowest = mean = highest = math.nan
+                else:
+                    mean = (total or 0.0) / finite + (rest or 0.0) * (2 * size / finite)
+                curve.lows.append(lowest)
+                curve.highs.append(highest)
+                curve.means.append(min(max(mean, lowest), highest))
         return found
 
 

@@ -75,7 +75,8 @@ class ModelPages:
         name, version = request.path_params["name"], request.query_params.get("version", "")
         if not (version.isascii() and version.isdecimal() and len(version) <= 18):
             raise NotFound("version", f"{name}:{version}")
-        reference = self._project.models.get(f"{name}:{version}").ref
+        reference = f"{name}:{version}"
+        self._project.models.get(reference)
         drawn = draw_elsewhere(Asked(project=str(self._project.root), kind="card", reference=reference))
         if drawn.error:
             raise ConfigError(drawn.error)

@@ -43,6 +43,7 @@ _ENGINES = (
     "sqlalchemy",
 )
 _LOW_BYTES, _TOO_LOW_BYTES = 2 * 2**30, 200 * 2**20
+_UNREADABLE = "correct that file"  # what to do where modules cannot be read
 _SAMPLE = 10  # model versions whose every digest is computed again
 _NAMED = 5  # runs
 _OLDEST_CLOCK = datetime(2025, 1, 1, tzinfo=UTC)
@@ -85,7 +86,8 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
         return
     with Project(root) as project:
         yield _finding("noria.toml", Health.OK, f"{root / 'noria.toml'}: project {project.name!r}")
-        yield from _guarded("modules", "correct that file", lambda: _modules(project))
+        modules = list(_guarded("modules", _UNREADABLE, lambda: _modules(project)))
+        yield from modules
         yield from _disk(project)
         yield from _ports(project)
         if not project.has_begun:
@@ -100,6 +102,8 @@ def examine(start: Path | None = None) -> Iterator[Finding]:
             yield from _guarded("storage", "restore the storage from a backup", lambda: _storage(project))
             yield from _guarded("results", "restore the storage from a backup", lambda: _results(project))
             yield from _guarded("lake", "restore the lake from a backup", lambda: _lake(project))
+            if any(each.todo == _UNREADABLE for each in modules):
+                return  # what follows is about what they declare
             yield from _guarded("freshness", "restore the lake from a backup", lambda: _freshness(project))
             yield from _guarded("online store", "the next replay makes it anew", lambda: _online(project))
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from noria.errors import BadPath, ConfigError, NotFound
 from noria.records import RunId
-from noria.registry.importing import ForeignRegistered, ForeignVersion, KeptFiles, RegistryImporter
+from noria.registry.importing import ForeignRegistered, ForeignVersion, KeptFiles, RegistryImporter, unfit
 from noria.registry.records import Part
 from noria.tracking.artifact_paths import checked_path
 from noria.tracking.artifacts import ArtifactStore
@@ -87,7 +87,14 @@ class RegistryTaking:
                 return self._leave(what, "another model of this project has its name; rename one of the two")
         for number, why in model.unread:
             self._leave(f"model version {model.name}:{number}", why)
-        wanted = [each for each in model.versions if each.number not in here.numbers]
+        for other in filter(here.has_other, model.versions):
+            self._leave(
+                f"model version {model.name}:{other.number}", "another version of this project has its number"
+            )
+        refused = {each.number: told for each in model.versions if (told := unfit(each)) is not None}
+        for number, told in sorted(refused.items()):
+            self._leave(f"model version {model.name}:{number}", told)
+        wanted = [each for each in model.versions if each.number not in {*here.numbers, *refused}]
         if here.is_deleted:
             if wanted:
                 self._leave(f"{len(wanted):,} versions of {what}", "it was deleted here")

@@ -1,6 +1,7 @@
 """Registered models as a server of MLflow answers them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -131,8 +132,9 @@ class RegistryRoutes:
         for each in versions:
             if not each.source.startswith("runs:/"):
                 named = {"name": each.name, "version": str(each.version)}
-                told: _Location = self._get(f"{_API}/model-versions/get-download-uri", named, _Location)
-                locations[each.version] = told.artifact_uri
+                with suppress(Absent):  # deleted since it was listed
+                    told: _Location = self._get(f"{_API}/model-versions/get-download-uri", named, _Location)
+                    locations[each.version] = told.artifact_uri
         return _to_registered(model, versions, locations)
 
 

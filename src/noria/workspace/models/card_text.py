@@ -32,10 +32,10 @@ def write_card(card: "ModelCard") -> str:
     """Give the card as Markdown."""
     number = 0 if card.written is None else card.written.number
     lines = [
-        f"# Model card: {card.model}",
+        f"# Model card: {_plain(card.called)}",
         "",
         f"<!-- noria model card {card.model}, written {number}. Edit the sections above the second remark, "
-        f"or add others, and give this back: noria model card {card.model} --edit FILE -->",
+        f"or add others, and give this back: noria model card {_comment(card.called)} --edit FILE -->",
         "",
     ]
     lines += _written(card)

@@ -13,7 +13,7 @@ from noria.registry.records import ModelDetails, is_folder
 from noria.workspace.models.card_parts import CardPart, Table, figure, interval, moment
 from noria.workspace.models.explained import explained_part
 from noria.workspace.models.history import PlacedStay, history_of
-from noria.workspace.models.names import find_label, find_registered
+from noria.workspace.models.names import find_label, find_registered, reference_of
 from noria.workspace.models.outcomes import earned
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
     Parameters
     ----------
+    model, called
+        As it is on record, and as people name it now.
     owner
         What people wrote, else who answers for the objective, else who registered it.
     written
@@ -41,6 +43,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
+    called: str
     project: str
     owner: str | None
     written: WrittenCard | None
@@ -76,7 +79,7 @@ def make_card(project: "Project", version: Version) -> ModelCard:
     label = find_label(project, version)
     details = project.registry.show(version)
     run = None if version.run is None else project.ledger.get_run(version.run)
-    stays = history_of(project, [version])
+    stays, called = history_of(project, [version]), reference_of(project, version)
     parts = [
         _what(project, version, label, run),
         _use(project, version),
@@ -89,10 +92,11 @@ def make_card(project: "Project", version: Version) -> ModelCard:
         _value(project, version, stays),
         _limits(project, version),
         _making(version, run),
-        _loading(version, details),
+        _loading(called, details),
     ]
     return ModelCard(
         model=version.ref,
+        called=called,
         project=project.name,
         owner=owner_of(project, version, label, written, carried),
         written=written,
@@ -177,12 +181,12 @@ def _use(project: "Project", version: Version) -> CardPart | None:
 
 def _data(project: "Project", version: Version, run: Run | None) -> CardPart:
     facts = version.facts
-    window = f"from {_day(facts.get('since')) or 'the beginning'} to before {_day(facts.get('until')) or '-'}"
+    since, until = _day(facts.get("since")) or "the beginning", _day(facts.get("until"))
     held = _day(facts.get("holdout_from"))
     told: dict[str, str | None] = {}
     if "rows" in facts:
         told = {
-            "window": window,
+            "window": None if until is None else f"from {since} to before {until}",
             "rows": f"{facts['rows']:,}, of which {facts['positives']:,} positive "
             f"({facts['positives'] / max(facts['rows'], 1):.1%})",
             "held back": None if held is None else f"{facts['holdout_rows']:,} rows, from {held} on",
@@ -225,8 +229,8 @@ def _quality(project: "Project", version: Version, details: ModelDetails) -> Car
             if parents
             else "No figures are on record."
         )
-    elif details.signature is not None:
-        texts.append(f"On {version.facts.get('holdout_rows', 0):,} rows that were held back from training.")
+    elif details.signature is not None and version.facts.get("holdout_rows"):
+        texts.append(f"On {version.facts['holdout_rows']:,} rows that were held back from training.")
     texts.append("No slices are on record: a figure of all rows may hide a group for which it is worse.")
     return CardPart(title="How good it is", tables=tuple(tables), texts=tuple(texts))
 
@@ -353,7 +357,7 @@ def _params(params: Mapping[str, Any]) -> str | None:
     return ", ".join(f"{name.partition('.')[2]} {value}" for name, value in own.items()) or None
 
 
-def _loading(version: Version, details: ModelDetails) -> CardPart:
+def _loading(called: str, details: ModelDetails) -> CardPart:
     rows = [(name, f"{part.size_bytes:,}", part.sha256) for name, part in sorted(details.parts.items())]
     return CardPart(
         title="Parts, and how to load it",
@@ -361,7 +365,7 @@ def _loading(version: Version, details: ModelDetails) -> CardPart:
         code=(
             "import noria\n\n"
             "with noria.open() as project:\n"
-            f'    model = project.load_model("{version.ref}")\n'
+            f'    model = project.load_model("{called}")\n'
             "    scores = model.predict(rows)"
         ),
     )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attributions", "explain_rows"]
 
+_COLUMNS = (list, tuple, np.ndarray, pa.Array, pa.ChunkedArray)
+
 
 @dataclass(frozen=True, slots=True)
 class Attributions:
@@ -97,8 +99,8 @@ def explain_rows(project: "Project", version: Version, rows: Any = None) -> Attr
 
 
 def _as_table(rows: Any) -> pa.Table:
-    if isinstance(rows, Mapping):
-        rows = [rows]
+    if isinstance(rows, Mapping) and not any(isinstance(each, _COLUMNS) for each in rows.values()):
+        rows = [rows]  # else it is columns by name
     try:
         if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
             return pa.Table.from_pylist(list(rows))

@@ -11,7 +11,13 @@ from noria.registry.card_text import read_sections
 from noria.registry.cards import CardBook, WrittenCard
 from noria.registry.catalogue import ModelCatalogue
 from noria.registry.catalogue_records import CataloguedVersion, RegisteredModel
-from noria.workspace.models.names import find_label, find_registered, find_version, parse_reference
+from noria.workspace.models.names import (
+    find_label,
+    find_registered,
+    find_version,
+    parse_reference,
+    reference_of,
+)
 
 if TYPE_CHECKING:
     from noria.deploy.environments import Move
@@ -95,9 +101,10 @@ class Models:
             )
         told = model_of(text)
         if told is not None and told != version.ref:
+            called = reference_of(self._project, version)
             raise ConfigError(
                 f"the text is the card of {told}, not of {version.ref}; print that one first "
-                f"(`noria model card {version.ref}`), which offers what was written of earlier versions"
+                f"(`noria model card {called}`), which offers what was written of earlier versions"
             )
         sections = read_sections(text)
         base = based_on_of(text) if based_on is None else based_on
@@ -194,8 +201,8 @@ class Models:
         Parameters
         ----------
         rows
-            Columns as the version reads them: Arrow, pandas, Polars, or a list of dicts. Default: the rows
-            that are stored with the version.
+            Columns as the version reads them: Arrow, pandas, Polars, lists by name, or a list of dicts.
+            Default: the rows that are stored with the version.
 
         Raises
         ------

@@ -7,14 +7,14 @@ from noria.records import Version, VersionRef
 from noria.registry.catalogue import ModelCatalogue
 from noria.registry.catalogue_records import CataloguedVersion, RegisteredModel
 from noria.registry.catalogue_rules import checked_number
-from noria.registry.labels import get_model, read_versions
+from noria.registry.labels import find_model, get_model, read_versions
 from noria.registry.sources import ModelReference, find_reference
 from noria.registry.tables import model_versions
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
 
-__all__ = ["find_label", "find_registered", "find_version", "parse_reference"]
+__all__ = ["find_label", "find_registered", "find_version", "parse_reference", "reference_of"]
 
 
 def parse_reference(reference: str) -> VersionRef:
@@ -45,7 +45,15 @@ def find_version(project: "Project", reference: str) -> Version:
     if wanted.environment is not None:
         return _standing(project, wanted.name, wanted.environment, reference)
     found = _labelled(project, wanted.name, wanted.number)
-    return project.registry.get(reference) if found is None else project.ledger.get_version_by_id(found)
+    return _unlabelled(project, wanted) if found is None else project.ledger.get_version_by_id(found)
+
+
+def reference_of(project: "Project", version: Version) -> str:
+    """Give how people name a version now; as it is on record, where its label was deleted."""
+    label = find_label(project, version)
+    if label is None or find_registered(project, label) is None or "@" in label.model:
+        return version.ref
+    return f"{label.model}:{label.number}"
 
 
 def find_label(project: "Project", version: Version) -> CataloguedVersion | None:
@@ -65,6 +73,21 @@ def find_registered(project: "Project", label: CataloguedVersion | None) -> Regi
         return None if label is None else ModelCatalogue(project.ledger).get(label.model)
     except NotFound:
         return None
+
+
+def _unlabelled(project: "Project", wanted: VersionRef) -> Version:
+    """Give a version of the ledger whose label is not there; another model may have its name by now."""
+    with project.ledger.database.read() as connection:
+        model = find_model(connection, wanted.name)
+    name = wanted.name if model is None else model.ledger_name
+    try:
+        return project.registry.get(name if wanted.number is None else f"{name}:{wanted.number}")
+    except NotFound:
+        if name == wanted.name:
+            raise
+    numbers = [each.number for each in project.ledger.list_versions(kind="model", name=name)]
+    told = wanted.name if wanted.number is None else f"{wanted.name}:{wanted.number}"
+    raise NotFound("model", told, [f"{wanted.name}:{each}" for each in numbers])
 
 
 def _labelled(project: "Project", name: str, number: int | None) -> str | None:

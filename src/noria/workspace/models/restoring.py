@@ -8,6 +8,7 @@ from noria.deploy.environments import Move, deploy, start_canary
 from noria.deploy.releases import find_standing
 from noria.errors import ConfigError, Conflict, GateRefused, NotFound
 from noria.records import Version, new_id
+from noria.workspace.models.names import reference_of
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -52,12 +53,11 @@ def _release_of(project: "Project", version: Version) -> Version:
     releases = project.ledger.list_versions(kind="release", name=version.name)
     mine = [each for each in releases if each.facts.get("model") == version.id]
     if not mine:
-        error = NotFound("release", f"of {version.ref}", ())
-        error.add_note(
-            f"{version.ref} was never put up anywhere, so there is nothing to restore: a version gets a "
-            "release when a trigger takes it through staging."
+        raise NotFound(
+            "release of a model version",
+            reference_of(project, version),
+            advice="it was never put up anywhere: a trigger that takes a version through staging makes one",
         )
-        raise error
     return mine[-1]
 
 
@@ -78,8 +78,8 @@ def _check_admitted(
     except GateRefused as error:
         if version.facts.get("parents") and not on_trial:
             error.add_note(
-                f"A share of the traffic lets a canary judge it: `noria model restore {version.ref} "
-                f"--environment {environment} --share 0.1`."
+                f"A share of the traffic lets a canary judge it: `noria model restore "
+                f"{reference_of(project, version)} --environment {environment} --share 0.1`."
             )
         for event in project.ledger.list_events(verb="gate.refused", subject=version.ref, newest_first=True):
             if event.payload["environment"] == environment:

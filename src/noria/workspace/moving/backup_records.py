@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 FORMAT = 1
+NO_BACKUPS = "name one that `noria backup FOLDER` made"
 MARKER = "noria-backups.json"  # tells a folder of backups from any other
 MANIFEST = "manifest.json"
 BLOBS = "blobs"  # what all backups of a folder share, by digest
@@ -184,6 +185,6 @@ def read_manifest(folder: Path) -> BackupManifest:
 def list_backups(folder: Path) -> list[tuple[Path, BackupManifest]]:
     """Give the backups in a folder, oldest first. Raises `NotFound` if it is no folder of backups."""
     if not (folder / MARKER).is_file():
-        raise NotFound("folder of backups", str(folder), [])
+        raise NotFound("folder of backups", str(folder), advice=NO_BACKUPS)
     found = [(each.parent, read_manifest(each.parent)) for each in folder.glob(f"[!.]*/{MANIFEST}")]
     return sorted(found, key=lambda each: each[1].taken_at)

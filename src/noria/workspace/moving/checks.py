@@ -12,7 +12,14 @@ from noria.config import FILE_NAME
 from noria.errors import DigestMismatch, NotFound, SourceError
 from noria.storage.contract import blob_key
 from noria.workspace.moving.backup_bytes import Pool, held_by
-from noria.workspace.moving.backup_records import BLOBS, MANIFEST, MARKER, BackupManifest, read_manifest
+from noria.workspace.moving.backup_records import (
+    BLOBS,
+    MANIFEST,
+    MARKER,
+    NO_BACKUPS,
+    BackupManifest,
+    read_manifest,
+)
 from noria.workspace.moving.table_files import checked_file
 
 __all__ = ["BackupCheck", "check_backups", "leaving_damaged"]
@@ -42,7 +49,7 @@ def check_backups(folder: Path) -> BackupCheck:
     elif (folder / MARKER).is_file():
         places = sorted(each.parent for each in folder.glob(f"[!.]*/{MANIFEST}"))
     else:
-        raise NotFound("folder of backups", str(folder), [])
+        raise NotFound("folder of backups", str(folder), advice=NO_BACKUPS)
     damaged: list[str] = []
     seen: set[tuple[str, bytes]] = set()
     files = 0

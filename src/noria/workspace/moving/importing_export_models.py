@@ -195,7 +195,7 @@ def take_models(
             _look_at(project.ledger, manifest, row, mine, done)
             continue
         for each in mine:
-            _keep_parts(project, folder, parts.get(each["version"], []), done)
+            _keep_parts(project, folder, parts.get(each["version"], []))
         with project.ledger.change(None) as change:
             model = _take_model(change, manifest, row, tags.get(row["id"], []), done)
             if model is None:
@@ -330,7 +330,7 @@ def _take_aliases(connection: Connection, model: int, aliases: list[_Row]) -> No
     _ALIASES.execute(connection, rows)
 
 
-def _keep_parts(project: TrackingVerbs, folder: Path, parts: list[_Row], done: ExportImport) -> None:
+def _keep_parts(project: TrackingVerbs, folder: Path, parts: list[_Row]) -> None:
     """Keep what a version consists of, its digests computed again."""
     for row in parts:
         if row["place"] not in {"storage", "artifacts"}:
@@ -340,8 +340,6 @@ def _keep_parts(project: TrackingVerbs, folder: Path, parts: list[_Row], done: E
         if storage.exists(row["sha256"]):
             continue
         storage.put_file(file)
-        done.files += 1
-        done.file_bytes += row["size_bytes"]
 
 
 def _known_model(connection: Connection, scope: str, manifest: ExportManifest, row: _Row) -> _Row | None:

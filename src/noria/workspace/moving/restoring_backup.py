@@ -442,7 +442,8 @@ def _told(place: Path, manifest: BackupManifest, to: Path, settings: Settings, s
         todo.insert(0, "set NORIA_STORES__DATABASE to its URL: a password is not written into noria.toml")
     if missing:
         todo.insert(
-            0, f"put the project's own files into {to}, such as {missing[0]}: they are not in a backup"
+            0,
+            f"put the project's own files into {to}, such as the module {missing[0]}: no backup holds them",
         )
     return Restored(
         backup=place.name,

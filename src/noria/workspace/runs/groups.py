@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from noria.errors import ConfigError, NotFound
 from noria.tracking.figures import RunFigures
@@ -29,7 +30,7 @@ class Group:
     Attributes
     ----------
     key
-        What they have in common, by `params.NAME` or `tags.NAME`; None: they have none.
+        What they have in common, by `params.NAME`, `tags.NAME`, `name` or `experiment`; None: they have none.
     runs
         With which repeat each is.
     """
@@ -54,6 +55,7 @@ def is_seed(name: str) -> bool:
     return _repeated(name) == "seed"
 
 
+@lru_cache(maxsize=4_096)
 def _repeated(name: str) -> str | None:
     last = _LAST.split(name.lower())[-1].replace("-", "_")
     if _SEED.fullmatch(last):
@@ -70,8 +72,8 @@ def group_runs(
     Parameters
     ----------
     by
-        `params.NAME`, `tags.NAME` or `name` that make a group; none: every parameter but those that tell
-        repeats apart, and the tags that name a model.
+        `params.NAME`, `tags.NAME`, `name`, `seed` or `experiment` that make a group; none: every parameter
+        but those that tell repeats apart, the tags that name a model, and of several experiments which.
     parents
         Runs that others are nested in, by id: what those do not say themselves, their parent does. One
         that has the metric itself is left out where runs within it have it: it sums them up.
@@ -83,19 +85,21 @@ def group_runs(
     NotFound
         If no run has what `by` names.
     """
-    summed_up = {each.parent for each in runs if each.parent is not None and metric in each.metrics}
+    summed_up = {above.id for each in runs if metric in each.metrics for above in _above(each, parents)}
     told = [(each, _told(each, parents)) for each in runs if each.id not in summed_up]
     names = [*by] or sorted({name for _, facts in told for name in facts if _names_configuration(name)})
     if by:
         _check_known(by, told)
-    groups: dict[tuple[str | None, ...], Group] = {}
+    is_of_several = not by and len({run.experiment for run, _ in told}) > 1
+    groups: dict[frozenset[tuple[str, str | None]], list[tuple[RunFigures, dict[str, str]]]] = {}
     for run, facts in told:
         key = {name: facts.get(name) for name in names}
         if not by and not any(each is not None for each in key.values()):
             key["name"] = _name(run, parents)
-        place = (*key.values(), None if by else key.get("name"))  # a name is no value of a parameter
-        groups.setdefault(place, Group(key)).runs.append((_which(run, facts), run))
-    return list(groups.values())
+        if is_of_several:  # other data: no repeats of one another
+            key["experiment"] = run.experiment
+        groups.setdefault(frozenset(key.items()), []).append((run, facts))
+    return [Group(dict(sorted(key)), _marked(members)) for key, members in groups.items()]
 
 
 def varying(groups: Iterable[Group]) -> tuple[list[str], dict[str, str]]:
@@ -109,16 +113,21 @@ def varying(groups: Iterable[Group]) -> tuple[list[str], dict[str, str]]:
 
 def _told(run: RunFigures, parents: Mapping[str, RunFigures]) -> dict[str, str]:
     """Give what is said of a run, by itself or by those that it is nested in."""
-    line = [run]
-    while (above := line[-1].parent) is not None and above in parents and len(line) <= len(parents):
-        line.append(parents[above])
     found: dict[str, str] = {}
-    for each in reversed(line):
+    for each in reversed([run, *_above(run, parents)]):
         found |= {f"tags.{name}": value for name, value in each.tags.items()}
         found |= {f"params.{name}": value for name, value in each.params.items()}
         if each.seed is not None:
             found["seed"] = str(each.seed)
-    found["name"] = run.name
+    found["name"], found["experiment"] = run.name, run.experiment
+    return found
+
+
+def _above(run: RunFigures, parents: Mapping[str, RunFigures]) -> list[RunFigures]:
+    """Give the runs that one is nested in, the innermost first."""
+    found: list[RunFigures] = []
+    while (above := (found or [run])[-1].parent) in parents and len(found) < len(parents):
+        found.append(parents[str(above)])
     return found
 
 
@@ -134,21 +143,43 @@ def _name(run: RunFigures, parents: Mapping[str, RunFigures]) -> str:
     return run.name if above is None else above.name
 
 
-def _which(run: RunFigures, facts: Mapping[str, str]) -> Repeat:
-    found = {"seed": facts["seed"]} if "seed" in facts else {}
+def _marked(members: Sequence[tuple[RunFigures, Mapping[str, str]]]) -> list[tuple[Repeat, RunFigures]]:
+    """Say of the runs of a group which repeat each of them is.
+
+    Of several seeds, say one of the model and one of the split, those count that are not the same throughout.
+    """
+    marks = [_marks(facts) for _, facts in members]
+    values: dict[str, set[str]] = {}
+    for name, value in (pair for each in marks for found in each.values() for pair in found.items()):
+        values.setdefault(name, set()).add(value)
+    return [
+        (tuple(sorted((what, _joined(found, values)) for what, found in each.items())), run)
+        for each, (run, _) in zip(marks, members, strict=True)
+    ]
+
+
+def _joined(found: Mapping[str, str], values: Mapping[str, set[str]]) -> str:
+    varied = [value for name, value in sorted(found.items()) if len(values[name]) > 1]
+    return ", ".join(dict.fromkeys(varied or [found[name] for name in sorted(found)]))
+
+
+def _marks(facts: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Give by `seed`, `fold` and so on what says it of a run; tags count where nothing else does."""
+    found: dict[str, dict[str, str]] = {"seed": {"seed": facts["seed"]}} if "seed" in facts else {}
+    tagged: dict[str, dict[str, str]] = {}
     for name, value in facts.items():
         kind, _, rest = name.partition(".")
         what = _repeated(rest) if kind in ("params", "tags") else None
-        if what is not None and not (kind == "tags" and what in found):
-            found[what] = value
-    return tuple(sorted(found.items()))
+        if what is not None:
+            (tagged if kind == "tags" else found).setdefault(what, {})[name] = value
+    return tagged | found
 
 
 def _check_known(by: Sequence[str], told: Sequence[tuple[RunFigures, Mapping[str, str]]]) -> None:
     known = {name for _, facts in told for name in facts}
     for name in by:
         kind, _, rest = name.partition(".")
-        if name not in ("name", "seed") and (kind not in ("params", "tags") or not rest):
-            raise ConfigError(f"by names {name!r}; write params.NAME, tags.NAME, name or seed")
+        if name not in ("experiment", "name", "seed") and (kind not in ("params", "tags") or not rest):
+            raise ConfigError(f"by names {name!r}; write params.NAME, tags.NAME, name, seed or experiment")
         if told and name not in known:
             raise NotFound("parameter or tag", name, known)

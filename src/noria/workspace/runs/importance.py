@@ -8,7 +8,7 @@ import numpy as np
 from noria.evaluation.surrogates import Influences, influences
 from noria.workspace.runs.choice import MOST_RUNS, choose_runs
 from noria.workspace.runs.groups import group_runs
-from noria.workspace.runs.leaderboards import read_parents
+from noria.workspace.runs.leaderboards import LARGEST, read_parents
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -36,7 +36,7 @@ def importance_of(
     keys: list[dict[str, str | None]] = []
     for each in groups:
         values = np.array([run.metrics[metric] for _, run in each.runs])
-        finite = values[np.isfinite(values)]
+        finite = values[np.abs(values) <= LARGEST]
         if finite.size:
             figures.append(float(finite.mean()))
             keys.append(each.key)

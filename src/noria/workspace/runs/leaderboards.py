@@ -1,7 +1,7 @@
 """Leaderboards: configurations by the mean of a metric over their repeats, with how sure that is."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from noria.workspace.project import Project
 
-__all__ = ["Leaderboard", "Place", "as_table", "leaderboard_of", "read_parents"]
+__all__ = ["LARGEST", "Leaderboard", "Place", "as_table", "leaderboard_of", "read_parents"]
 
 _FOLDED = ("fold", "split")
+LARGEST = 1e150  # whose square is a float; MLflow's server keeps an infinity as 1.8e308
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     mean: float
     sd: float | None  # None: it ran once
     n: int  # repeats that have a finite value
-    left_out: int  # repeats whose value is NaN or infinite
+    left_out: int  # repeats whose value is NaN, infinite or beyond `LARGEST`
     interval: Interval | None  # of the mean; None: it ran once
     difference: Interval | None  # to the best, this minus that; None: it is the best, or nothing can be said
     ties_with_best: bool | None  # whether that interval holds 0; None: nothing can be said
@@ -168,7 +169,7 @@ def _measured(group: Group, metric: str, level: float, *, is_more: bool) -> _Mea
     finite: list[tuple[float, RunFigures]] = []
     for repeat, run in group.runs:
         value = run.metrics[metric]
-        if math.isfinite(value):
+        if abs(value) <= LARGEST:
             finite.append((value, run))
             held.setdefault(repeat or (("run", run.id),), []).append(value)
     if not finite:
@@ -178,7 +179,7 @@ def _measured(group: Group, metric: str, level: float, *, is_more: bool) -> _Mea
     bounds = find_bounds(metric)
     if bounds is not None and not (bounds[0] <= values.min() and values.max() <= bounds[1]):
         bounds = None  # a percentage, or something else by that name
-    folds = _folds(by_repeat)
+    folds = len(_on_folds(by_repeat))
     best_value, best = (max if is_more else min)(finite, key=lambda each: each[0])
     return _Measured(
         group=group,
@@ -197,14 +198,21 @@ def _ranks(means: Sequence[float]) -> list[int]:
     """Rank means in order; equal ones alike."""
     ranks: list[int] = []
     for at, mean in enumerate(means):
-        ranks.append(ranks[-1] if at and mean == means[at - 1] else at + 1)
+        ranks.append(ranks[-1] if at and _is_same(mean, means[at - 1]) else at + 1)
     return ranks
 
 
-def _folds(repeats: Iterable[Repeat]) -> int:
-    """Count the folds that repeats are on."""
-    found = {tuple(value for name, value in each if name in _FOLDED) for each in repeats} - {()}
-    return len(found)
+def _is_same(one: float, other: float) -> bool:
+    """Whether two means differ by no more than the order in which their values were added up."""
+    return math.isclose(one, other, rel_tol=1e-13)
+
+
+def _on_folds(by_repeat: Mapping[Repeat, float]) -> dict[Repeat, float]:
+    """Give of the folds that repeats are on the mean over whatever else was repeated."""
+    held: dict[Repeat, list[float]] = {}
+    for repeat, value in by_repeat.items():
+        held.setdefault(tuple(each for each in repeat if each[0] in _FOLDED), []).append(value)
+    return {fold: fmean(values) for fold, values in held.items() if fold}
 
 
 def _overlap(folds: int) -> float:
@@ -213,6 +221,8 @@ def _overlap(folds: int) -> float:
 
 def _place(each: _Measured, best: _Measured, rank: int, names: Sequence[str], level: float) -> Place:
     difference, pairs, compared = (None, 0, "the best") if each is best else _difference(each, best, level)
+    if difference is not None and _is_same(best.mean + difference.mean, best.mean):
+        difference = Interval(0.0, difference.low, difference.high)
     values = each.values
     return Place(
         rank=rank,
@@ -233,17 +243,19 @@ def _place(each: _Measured, best: _Measured, rank: int, names: Sequence[str], le
 
 
 def _difference(one: _Measured, best: _Measured, level: float) -> tuple[Interval | None, int, str]:
-    """Give the difference to the best: by what was repeated alike, else of the means."""
-    shared = sorted(one.by_repeat.keys() & best.by_repeat.keys())
-    if len(shared) > 1:
-        differences = [one.by_repeat[each] - best.by_repeat[each] for each in shared]
-        names = sorted({name for each in shared for name, _ in each})
-        found = repeat_interval(differences, overlap=_overlap(_folds(shared)), level=level)
-        return found, len(shared), f"paired by {', '.join(names)}"
-    found = unpaired_interval(one.values, best.values, level=level)
-    if found is None:
-        return None, len(shared), "not: one of them ran once"
-    return found, len(shared), "unpaired, Welch"
+    """Give the difference to the best: by what was repeated alike, or by folds alone; else of the means."""
+    sides = one.by_repeat, best.by_repeat
+    for mine, theirs in (sides, tuple(_on_folds(each) for each in sides)):
+        differences = {each: mine[each] - theirs[each] for each in sorted(mine.keys() & theirs.keys())}
+        if len(differences) > 1:
+            names = sorted({name for each in differences for name, _ in each})
+            overlap = _overlap(len(_on_folds(differences)))
+            paired = repeat_interval([*differences.values()], overlap=overlap, level=level)
+            return paired, len(differences), f"paired by {', '.join(names)}"
+    overlaps = _overlap(one.folds), _overlap(best.folds)
+    found = unpaired_interval(one.values, best.values, overlaps=overlaps, level=level)
+    pairs = len(one.by_repeat.keys() & best.by_repeat.keys())
+    return found, pairs, "not: one of them ran once" if found is None else "unpaired, Welch"
 
 
 def _method(measured: Sequence[_Measured], level: float) -> str:

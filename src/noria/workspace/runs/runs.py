@@ -63,7 +63,7 @@ class Runs:
         newest = ledger.list_runs(kind="pipeline", name=reference, limit=1)
         if newest:
             return newest[0]
-        raise NotFound("run", reference)
+        raise NotFound("run", reference, advice="`noria run list` shows what ran")
 
     def search(
         self,
@@ -128,8 +128,9 @@ class Runs:
         metric
             Its name.
         by
-            What makes a configuration: `params.NAME`, `tags.NAME`, `name`. Default: every parameter but
-            those called seed, random_state, fold, split, repeat, and tags that name a model.
+            What makes a configuration: `params.NAME`, `tags.NAME`, `name`, `seed`, `experiment`. Default:
+            every parameter but those called seed, random_state, fold, split, repeat, tags that name a model,
+            and which of several experiments it is.
         filter, experiments
             As for `search`.
         higher_is_better
@@ -141,10 +142,10 @@ class Runs:
         -------
         Table
             `rank`, what configurations differ in, `mean`, `sd`, `n` (repeats), `left_out` (runs whose
-            value is NaN or infinite), `low` and `high` of the mean's interval, `difference` to the best
-            with `difference_low` and `difference_high`, `ties_with_best`, `pairs`, `compared`, `best_run`,
-            `best_value`. Null: nothing can be said, as of what ran once. The schema's metadata say how
-            it was found: `direction`, `interval`, `same`.
+            value is NaN, infinite or beyond 1e150), `low` and `high` of the mean's interval, `difference`
+            to the best with `difference_low` and `difference_high`, `ties_with_best`, `pairs`, `compared`,
+            `best_run`, `best_value`. Null: nothing can be said, as of what ran once. The schema's metadata
+            say how it was found: `direction`, `interval`, `same`.
 
         Raises
         ------
