@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
 from tests.servers.postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
 from tests.workspace.mlflow_stores import make_project
 
@@ -69,6 +71,16 @@ def test_models_are_listed_by_the_names_that_they_have_now(project: noria.Projec
     assert (listed.ref, listed.at) == ("delayed:2", AT + timedelta(days=1))
     with pytest.raises(NotFound, match="delayed"):
         list_by_name(project, "delaid")
+
+
+def test_a_version_without_figures_is_listed_with_those_of_its_run(tmp_path: Path) -> None:
+    rows = np.arange(20.0).reshape(-1, 1)
+    with noria.open(make_project(tmp_path / "shop", None)) as project:
+        with project.start_run(system_metrics=False) as run:
+            run.log_metric("auc", 0.93)
+            run.log_model(LinearRegression().fit(rows, rows[:, 0]), "late", registered="late")
+        (listed,) = list_by_name(project)
+        assert (listed.ref, listed.metrics) == ("late:1", {"auc": 0.93})
 
 
 def test_a_name_that_another_model_has_now_never_gives_versions_of_the_former(

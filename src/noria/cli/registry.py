@@ -34,8 +34,8 @@ def list_models(name: str | None = None, /, *, options: Options = DEFAULT) -> No
         (
             each.ref,
             screen.instant(each.at),
-            screen.number(each.model.metrics.get("auc"), 4),
-            screen.number(each.model.metrics.get("log_loss"), 4),
+            screen.number(each.metrics.get("auc"), 4),
+            screen.number(each.metrics.get("log_loss"), 4),
             ", ".join(each.stands_in) or "-",
             _labels(each),
             _origin(each.model.parents, each.model.facts),

@@ -59,8 +59,8 @@ def dump_xgboost(estimator: Any) -> bytes:
 def load_xgboost(data: bytes) -> Any:
     """Give the `Booster` of such bytes.
 
-    Its trees are looked at first: of a file that was cut or made up the library takes lengths and ways as they
-    are, and ends the process.
+    Its trees are looked at first: the library takes lengths and ways in a file as they are, and one that was
+    cut or made up ends the process.
 
     Raises
     ------

@@ -1,12 +1,17 @@
 """The model versions of a project by the names that people give them, with what is said of each."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
+from sqlalchemy import select
 
 from noria.clock import parse_instant
+from noria.database.lists import is_listed
 from noria.errors import NotFound
+from noria.ledger.rows import decode_json
+from noria.ledger.tables import runs
 from noria.registry.catalogue_tables import registry_questions
 from noria.registry.records import ModelSummary
 
@@ -31,12 +36,15 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
         What is on record.
     at
         When it was made, also where that was elsewhere.
+    metrics
+        Those of the version; of one that has none, the last ones of the run that made it.
     """
 
     ref: str
     name: str
     model: ModelSummary
     at: datetime
+    metrics: Mapping[str, float]
     stands_in: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     stage: str = "None"
@@ -74,8 +82,15 @@ def list_by_name(project: "Project", name: str | None = None) -> list[ListedMode
         aliases: dict[str, list[str]] = {}
         for row in connection.execute(asked["registry_aliases"]):
             aliases.setdefault(row.version, []).append(row.alias)
+        summaries = project.registry.list_models()
+        makers = {each.run for each in summaries if each.run is not None and not each.metrics}
+        asked_runs = select(runs.c.id, runs.c.metrics).where(is_listed(runs.c.id, "runs"))
+        of_runs = {
+            row.id: decode_json(row.metrics)
+            for row in connection.execute(asked_runs, {"runs": sorted(makers)})
+        }
     listed = []
-    for summary in project.registry.list_models():
+    for summary in summaries:
         label = labels.get(summary.id)
         is_labelled = label is not None and label.deleted_at is None
         shown = label.model if label is not None and is_labelled else summary.name
@@ -87,6 +102,7 @@ def list_by_name(project: "Project", name: str | None = None) -> list[ListedMode
                 name=shown,
                 model=summary,
                 at=parse_instant(at) if isinstance(at, str) else summary.at,
+                metrics=summary.metrics or of_runs.get(summary.run or "", {}),
                 stands_in=tuple(places.get(summary.ref, ())),
                 aliases=tuple(aliases.get(summary.id, ())),
                 stage="None" if label is None else label.stage,
