@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's Chromium, one a session; it tells what a page asks for."""
+"""A real browser for tests: Debian's Chromium, one a module; it tells what a page asks for."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ class Visit:
 Visiting = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, nothing else of asyncio runs in this thread
 def chromium() -> Iterator[Any]:
     if _PROGRAM is None:
         pytest.skip("there is no chromium; `make servers` installs it")

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: one server a session on a free loopback port, a fresh database for each test.
+"""A real PostgreSQL for tests: one server a process on a free loopback port, a fresh database for each test.
 
 A test module, or the conftest beside it, imports the fixture that it wants from here.
 """
@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from tests.servers.shared import Shared
 
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 
@@ -32,13 +33,17 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=300"
         log = str(self.folder / "server.log")
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", log, "-o", options, "start")
 
+    @property
+    def is_running(self) -> bool:
+        return (self.folder / "data" / "postmaster.pid").exists()
+
     def stop(self) -> None:
         """Stop it as a crash of the machine would look to clients: connections end at once."""
-        if not (self.folder / "data" / "postmaster.pid").exists():
+        if not self.is_running:
             return  # a test that failed has left it so
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
 
@@ -102,18 +107,23 @@ def running_postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_SHARED = Shared(running_postgres)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """Give a running server."""
     reason = missing_postgres()
     if reason is not None:
         pytest.skip(reason)
-    with running_postgres() as server:
+    with _SHARED.taken() as server:
         yield server
 
 
 @pytest.fixture
 def postgres_url(postgres_server: Postgres, request: pytest.FixtureRequest) -> str:
     """Give the URL of an empty database."""
+    if not postgres_server.is_running:  # a test that failed has left it so
+        postgres_server.start()
     digest = sha256(request.node.nodeid.encode()).hexdigest()
     return postgres_server.create(f"t{digest[:20]}")

@@ -60,7 +60,8 @@ class RayCluster:
     def forget_node(self, raylet: int) -> None:
         """End what is left of a node."""
         for each in processes_of(raylet):
-            each.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                each.kill()
         self._ask(f"forget {raylet}")
 
     def close(self) -> None:

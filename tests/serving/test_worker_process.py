@@ -181,7 +181,7 @@ REFUSALS: dict[str, tuple[Callable[[ServedModel], ServedModel], str]] = {
         "takes 4 columns, its signature has 3",
     ),
     "no view": (lambda model: changed(model, views=()), "no view of the model gives its features carrier__"),
-    "another format": (lambda model: changed(model, format="onnx"), "format 'onnx'"),
+    "another format": (lambda model: changed(model, format="pmml"), "format 'pmml'"),
 }
 
 
