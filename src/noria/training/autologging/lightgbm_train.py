@@ -5,12 +5,11 @@ from types import ModuleType
 from typing import Any
 
 from noria.tracking.active_run import ActiveRun
+from noria.training.autologging.boosted_training import BoostedTraining
 from noria.training.autologging.calls import Call
 from noria.training.autologging.described_data import described, example_of, row_count
-from noria.training.autologging.guarding import guarded
 from noria.training.autologging.importances import log_importances
 from noria.training.autologging.iterations import Iterations, take_awaited
-from noria.training.autologging.options import Options
 from noria.training.autologging.patches import Patches
 from noria.training.autologging.sessions import is_within_fit, watched
 from noria.training.autologging.sklearn_fit import patch_fit
@@ -70,32 +69,24 @@ def _telling(call: Call, iterations: Iterations) -> Call:
     return call.with_callbacks(lambda others: [*(others or ()), tell])
 
 
-class _Training:
+class _Training(BoostedTraining):
     """One call of `lightgbm.train`."""
 
     framework = _FRAMEWORK
     name = "lightgbm.train"
 
-    def __init__(self, call: Call, options: Options) -> None:
-        self._call, self._options = call, options
-        self._iterations: Iterations | None = None
-        self._example: Any = None
+    def telling(self, iterations: Iterations) -> Call:
+        """Give the call with a callback that tells of each iteration."""
+        return _telling(self._call, iterations)
 
-    def call(self, run: ActiveRun | None) -> Any:
-        """Train."""
-        if run is None:
-            return self._call()
-        self._iterations = Iterations(run, _FRAMEWORK, every=self._options.log_every)
-        return _telling(self._call, self._iterations)()
+    def log(self, run: ActiveRun, booster: Any, iterations: Iterations) -> None:
+        """Tell of the trees."""
+        log_booster(run, booster, iterations)
 
     def params(self) -> Mapping[str, Any]:
         """Give the training's parameters."""
         given = self._call.given()
         return {"num_boost_round": given["num_boost_round"], **given["params"]}
-
-    def tags(self) -> Mapping[str, str]:
-        """Give nothing."""
-        return {}
 
     def before(self, run: ActiveRun) -> None:
         """Tell of the training data."""
@@ -103,13 +94,3 @@ class _Training:
         if row_count(data.data) is not None:  # else it is a file, or was dropped already
             self._example = example_of(data.data)
             run.log_input(described(data.data, data.label))
-
-    def after(self, run: ActiveRun, result: Any) -> None:
-        """Tell of the booster, and keep it."""
-        assert self._iterations is not None
-        self._iterations.finish()
-        with guarded(_FRAMEWORK, "tell of the trees"):
-            log_booster(run, result, self._iterations)
-        if self._options.log_models:
-            with guarded(_FRAMEWORK, "keep the model"):
-                run.log_model(result, example=self._example)

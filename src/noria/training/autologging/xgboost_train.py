@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from noria.tracking.active_run import ActiveRun
+from noria.training.autologging.boosted_training import BoostedTraining
 from noria.training.autologging.calls import Call
 from noria.training.autologging.described_data import described
-from noria.training.autologging.guarding import guarded
 from noria.training.autologging.importances import log_importances
 from noria.training.autologging.iterations import Iterations, take_awaited
-from noria.training.autologging.options import Options
 from noria.training.autologging.patches import Patches
 from noria.training.autologging.sessions import is_within_fit, watched
 from noria.training.autologging.sklearn_fit import patch_fit
@@ -92,23 +91,19 @@ def _telling(call: Call, iterations: Iterations) -> Call:
     return call.with_callbacks(lambda others: [Telling(), *(others or ())])
 
 
-class _Training:
+class _Training(BoostedTraining):
     """One call of `xgboost.train`."""
 
     framework = _FRAMEWORK
     name = "xgboost.train"
 
-    def __init__(self, call: Call, options: Options) -> None:
-        self._call, self._options = call, options
-        self._iterations: Iterations | None = None
-        self._example: Any = None
+    def telling(self, iterations: Iterations) -> Call:
+        """Give the call with a callback that tells of each iteration."""
+        return _telling(self._call, iterations)
 
-    def call(self, run: ActiveRun | None) -> Any:
-        """Train."""
-        if run is None:
-            return self._call()
-        self._iterations = Iterations(run, _FRAMEWORK, every=self._options.log_every)
-        return _telling(self._call, self._iterations)()
+    def log(self, run: ActiveRun, booster: Any, iterations: Iterations) -> None:
+        """Tell of the trees."""
+        log_booster(run, booster, iterations)
 
     def params(self) -> Mapping[str, Any]:
         """Give the training's parameters."""
@@ -116,10 +111,6 @@ class _Training:
         names = ("num_boost_round", "maximize", "early_stopping_rounds")
         asked = {name: given[name] for name in names if given.get(name) is not None}
         return {**asked, **dict(given["params"])}
-
-    def tags(self) -> Mapping[str, str]:
-        """Give nothing."""
-        return {}
 
     def before(self, run: ActiveRun) -> None:
         """Tell of the training data, where it is small enough to be copied."""
@@ -130,16 +121,6 @@ class _Training:
         run.log_input(described(rows, data.get_label()))
         if data.feature_types is None or set(data.feature_types) <= {"float", "int", "i", "q"}:
             self._example = _frame(rows[:_EXAMPLE_ROWS].toarray(), data.feature_names)
-
-    def after(self, run: ActiveRun, result: Any) -> None:
-        """Tell of the booster, and keep it."""
-        assert self._iterations is not None
-        self._iterations.finish()
-        with guarded(_FRAMEWORK, "tell of the trees"):
-            log_booster(run, result, self._iterations)
-        if self._options.log_models:
-            with guarded(_FRAMEWORK, "keep the model"):
-                run.log_model(result, example=self._example)
 
 
 def _frame(rows: Any, names: list[str] | None) -> Any:
