@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 UV = $(shell command -v uv || echo $(VENV)-uv/bin/uv)
 MLFLOW := .venv-mlflow
+CLIENTS := .venv-clients
 FRAMEWORKS := .venv-frameworks
 DEMO_DIR ?= .demo
 WORKERS ?= 3  # of tests, many of which wait for other processes: one more than two cores
@@ -30,7 +31,7 @@ $(STAMP): pyproject.toml requirements-dev.lock requirements-demo.lock
 	@touch $(STAMP)
 
 # What tests talk to beside what the project's environment has.
-servers: $(MLFLOW)/.installed
+servers: $(MLFLOW)/.installed $(CLIENTS)/.installed
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 	  echo "installing postgresql, which tests start for themselves"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } || \
@@ -43,11 +44,25 @@ servers: $(MLFLOW)/.installed
 	  echo "installing chromium, in which tests look at pages"; \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "no chromium: tests that need it are skipped"
+	@command -v promtool >/dev/null || { \
+	  echo "installing prometheus, which tests start for themselves"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } || \
+	  echo "no prometheus: tests that need it are skipped"
+	@command -v curl >/dev/null || { \
+	  echo "installing curl, with which tests ask"; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends curl >/dev/null; } || \
+	  echo "no curl: tests that need it are skipped"
 
 $(MLFLOW)/.installed: requirements-mlflow.lock | $(STAMP)
 	@echo "installing a real MLflow client beside the project's environment"
 	@[ -x $(MLFLOW)/bin/python ] || $(UV) venv --quiet --python $(PYTHON_VERSION) $(MLFLOW)
 	@$(UV) pip install --quiet --python $(MLFLOW)/bin/python --require-hashes -r requirements-mlflow.lock
+	@touch $@
+
+$(CLIENTS)/.installed: requirements-clients.lock | $(STAMP)
+	@echo "installing real clients of model servers beside the project's environment"
+	@[ -x $(CLIENTS)/bin/python ] || $(UV) venv --quiet --python $(PYTHON_VERSION) $(CLIENTS)
+	@$(UV) pip install --quiet --python $(CLIENTS)/bin/python --require-hashes -r requirements-clients.lock
 	@touch $@
 
 # Keras and PyTorch Lightning, for the tests of autolog that `make soak` runs where they are there: 6 GB.
@@ -63,7 +78,7 @@ demo: install
 	$(BIN)/noria demo $(DEMO_DIR) $(if $(JSON),--json $(JSON))
 
 test: install servers lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check --quiet .
@@ -82,7 +97,8 @@ lock:
 	uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header pyproject.toml --group dev -o requirements-dev.lock
 	printf "lifetimes==0.11.3\nnycflights13==0.0.3\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-deps --no-annotate --no-header - -o requirements-demo.lock
 	printf "mlflow==3.17.2\nlightgbm\nonnx\nonnxruntime\nscikit-learn\nskops\nxgboost-cpu\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-mlflow.lock
+	printf "kserve\nschemathesis\ntritonclient[http]\n" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-clients.lock
 	printf "jax\nkeras\nlightning\ntorch\n" | cat - requirements.lock | sed "s/ *--hash.*//; s/ *\\\\$$//" | uv pip compile -q --python-version $(PYTHON_VERSION) --generate-hashes --no-annotate --no-header - -o requirements-frameworks.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-uv $(MLFLOW) $(FRAMEWORKS) $(DEMO_DIR) .bench-peers
+	rm -rf $(VENV) $(VENV)-uv $(MLFLOW) $(CLIENTS) $(FRAMEWORKS) $(DEMO_DIR) .bench-peers

@@ -32,6 +32,9 @@ BENCHES = (
     "online",
     "following",
     "serving",
+    "serving_load",
+    "compiled",
+    "batches",
     "pipelines_steps",
     "pipelines_deciding",
     "pipelines_naps",
@@ -54,9 +57,8 @@ def main() -> int:
     for line in measured(names):
         print(_row(_cells(line)), flush=True)
     print(
-        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Peers of pipelines,"
-        "\nfeatures and tracking are installed into .bench-peers, each for itself; others (FastAPI, BentoML)"
-        "\nare not there, and none of their figures is shown."
+        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Peers are"
+        "\ninstalled into .bench-peers, each for itself; one that cannot be had is left out, and told of."
     )
     return 0
 

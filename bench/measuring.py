@@ -6,9 +6,10 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
-__all__ = ["Line", "cpu_of_process", "run_child", "take_turns"]
+__all__ = ["Line", "cpu_of_process", "cpu_of_tree", "processes_below", "run_child", "take_turns"]
 
 _PROCESS_CPU = 2  # of clockid_t in Linux: all threads, user and system
 
@@ -86,6 +87,21 @@ def take_turns(*works: Callable[[int], object], runs: int, per: int = 1, scale: 
 def cpu_of_process(pid: int) -> float:
     """Give the CPU seconds of a living process, to the nanosecond: /proc counts in ticks of 10 ms."""
     return time.clock_gettime((~pid << 3) | _PROCESS_CPU)
+
+
+def processes_below(pid: int) -> list[int]:
+    """Give a process and all that live below it."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(each) for task in tasks for each in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+        return []
+    return [pid, *(below for child in children for below in processes_below(child))]
+
+
+def cpu_of_tree(pid: int) -> float:
+    """Give the CPU seconds of a living process and of all that live below it."""
+    return sum(map(cpu_of_process, processes_below(pid)))
 
 
 def run_child(command: Sequence[str], *, environment: dict[str, str]) -> float:

@@ -33,9 +33,6 @@ def _served(
 ) -> Iterator[Line]:
     config = WorkerConfig(
         environment="bench",
-        deployment="late",
-        spool="spool",
-        index="index",
         online=str(folder / "online"),
         clock="replay",
     )
@@ -48,10 +45,10 @@ def _served(
         models=(model.served,),
     )
     views = f"{len(model.served.views)} views" if model.served.views else "no views"
-    with Supervisor(folder / "late", config) as supervisor, _bare_app(model.path) as bare:
+    with Supervisor(folder / "bench", config) as supervisor, _bare_app(model.path) as bare:
         supervisor.start(route)
-        starting = cpu_of_process(supervisor.pid)
-        ours = _Asked(supervisor.pid, supervisor.address.port, "/v2/models/late/infer")
+        starting = cpu_of_process(supervisor.pids[0])
+        ours = _Asked(supervisor.pids[0], supervisor.address.port, "/v2/models/late/infer")
         floor = _Asked(*bare, "/")
         for count, goal in zip(rows, goals_us, strict=True):
             figures, floors = [], []
@@ -64,7 +61,7 @@ def _served(
             what = f"serving: request of {count} rows, {views}, log"
             yield Line(what, median(figures), "us", "bare uvicorn, model only", median(floors), at_most=goal)
         yield Line(f"serving: start of a worker, {views}", starting, "s", at_most=1.5)
-        memory = [_pss_mb(pid) for pid in (supervisor.pid, bare[0])]
+        memory = [_pss_mb(pid) for pid in (supervisor.pids[0], bare[0])]
         yield Line(
             f"serving: PSS of a worker, {views}", memory[0], "MB", "bare uvicorn", memory[1], at_most=110
         )

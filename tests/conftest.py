@@ -9,6 +9,33 @@ from pathlib import Path
 import pytest
 
 PROJECTS = Path(__file__).parent / "projects"
+# Files that take longest go first, so that no process is left alone with one at the end.
+LONGEST = (
+    "replay/test_flights_demo.py",
+    "house/test_examples.py",
+    "workspace/test_mlflow_import.py",
+    "serving/test_real_clients.py",
+    "workspace/test_up.py",
+    "pipelines/test_double_start.py",
+    "features/test_offline_equals_online.py",
+    "cli/test_up_command.py",
+    "pipelines/test_ray.py",
+    "workspace/test_mlflow_sources.py",
+    "serving/test_load.py",
+    "replay/test_on_demand.py",
+    "workspace/test_predicting.py",
+    "workspace/test_deploying.py",
+    "workspace/test_large_training_sets.py",
+    "workspace/test_forgetting.py",
+    "api/test_mlflow_registry.py",
+    "api/test_mlflow_client.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all else stays as it was collected."""
+    places = {str(Path(__file__).parent / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

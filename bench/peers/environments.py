@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["NotMeasured", "Taken", "environment", "measure", "printed"]
+__all__ = ["NotMeasured", "Taken", "environment", "measure", "printed", "python_of"]
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
@@ -59,7 +59,7 @@ def measure(peer: str, *arguments: str, folder: Path) -> Taken:
 
 def printed(peer: str, *arguments: str, folder: Path) -> str:
     """Give the last line that the program of `peer` printed. Raises as `measure` does."""
-    command = [str(_python_of(peer)), "-m", f"bench.peers.run_{peer}", *arguments]
+    command = [str(python_of(peer)), "-m", f"bench.peers.run_{peer}", *arguments]
     home = folder / "-".join((peer, *(each.replace("/", "_") for each in arguments)))
     return _said(command, variables=environment(home)).splitlines()[-1]
 
@@ -80,8 +80,14 @@ def environment(home: Path) -> dict[str, str]:
     return kept | _SILENT | _PLAIN | {name: str(path) for name, path in homes.items()}
 
 
-def _python_of(peer: str) -> Path:
-    """Find or make the environment of `peer`; it is made anew when its pins or our Python change."""
+def python_of(peer: str) -> Path:
+    """Find or make the environment of `peer`; it is made anew when its pins or our Python change.
+
+    Raises
+    ------
+    NotMeasured
+        If it cannot be made.
+    """
     pins, home = _HERE / f"{peer}.txt", _HOMES / peer
     python, stamp = home / "bin" / "python", home / "made-of"
     made_of = hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()

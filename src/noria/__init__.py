@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from noria.warehouse.declarations import model
     from noria.workspace.autologging import autolog
     from noria.workspace.folder_verbs import load_model, start_run, sync_runs, training_set
+    from noria.workspace.light.starting import light
     from noria.workspace.project import Project, open
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "decay",
     "every",
     "given",
+    "light",
     "load_model",
     "model",
     "on_demand",
@@ -96,6 +98,7 @@ _HOMES = {
     "warehouse.declarations": ("model",),
     "workspace.autologging": ("autolog",),
     "workspace.folder_verbs": ("load_model", "start_run", "sync_runs", "training_set"),
+    "workspace.light.starting": ("light",),
     "workspace.project": ("Project", "open"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -19,6 +19,7 @@ from noria.errors import ConfigError, ProjectNotFound
 __all__ = [
     "Compute",
     "EnvironmentSettings",
+    "LogSettings",
     "ProjectSettings",
     "Query",
     "RegistrySettings",
@@ -66,6 +67,15 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     # beside a busy process
 
 
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[environments.NAME.log]`: of predictions."""
+
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # the share of requests that is kept
+    redact: tuple[str, ...] = ()  # request columns and features whose values are left out
+    synchronous: bool = False  # an answer waits until its log is on the disk
+    max_spool_bytes: Annotated[int, msgspec.Meta(gt=0)] = 16 * 2**30  # waiting for the lake; then 503
+
+
 class EnvironmentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[environments.NAME]`."""
 
@@ -74,6 +84,32 @@ class EnvironmentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     gate: str | None = None
     host: str = "127.0.0.1"
     port: int = 0  # 0: a free one
+    workers: Annotated[int, msgspec.Meta(ge=0)] = 1  # processes that answer; 0: one for each core
+    max_body_bytes: Annotated[int, msgspec.Meta(gt=0)] = 16 * 2**20  # a larger request gets 413
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 65_536  # of a request; more get 431
+    max_rows: Annotated[int, msgspec.Meta(gt=0)] = 100_000  # of one request
+    request_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0  # what is not answered by then gets 504
+    shed_after_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0  # what would wait longer gets 503 at once
+    read_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0  # for a client to send a request; then 408
+    keep_alive_s: Annotated[float, msgspec.Meta(gt=0)] = 75.0  # between two requests of a connection
+    max_connections: Annotated[int, msgspec.Meta(gt=0)] = 10_000  # of a worker; one more gets 503
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0  # for what is in flight where a worker stops
+    hang_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0  # a worker that stands still is started anew
+    features: Literal["refuse", "fallback"] = "refuse"  # where they cannot be looked up: 503, or defaults
+    features_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 0.25  # for the online store to answer
+    features_max_age_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # of views without `freshness`; 0: any
+    max_explained_rows: Annotated[int, msgspec.Meta(gt=0)] = 100  # of one request for explanations
+    explain_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25  # of a core; 0: nothing is explained
+    explain_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 5.0  # for one explanation; then 504
+    idle_stop_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # workers that nobody asks are stopped; 0: never
+    memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 0  # of a worker; then models rest; 0: no limit
+    tls_certificate: str = ""  # a PEM file with the chain; empty: plain HTTP
+    tls_key: str = ""  # a PEM file with its key; empty: it is in the file of the certificate
+    proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-For is believed
+    keys: str = ""  # the file of those who may ask, below the project; empty: nobody is asked for a key
+    without_key: tuple[Literal["metrics", "docs"], ...] = ()  # what is shown to anybody all the same
+    strangers: Literal["refuse", "allow"] = "refuse"  # beyond this machine, where no keys are named
+    log: LogSettings = LogSettings()
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +123,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stop_within_s: Annotated[float, msgspec.Meta(ge=0)] = 20.0  # then runs are killed
     verify_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01  # of what is served; 0: none
     verify_every_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    judge_every_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0  # between two looks at outcomes of trials
     features_every_s: Annotated[float, msgspec.Meta(gt=0)] = 0.2  # between two looks at what views count
     users: str = ""  # the file of those who may ask, below the project; empty: nobody is asked who it is
     strangers: Literal["refuse", "allow"] = "refuse"  # beyond this machine, where no users are named

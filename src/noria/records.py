@@ -26,6 +26,7 @@ __all__ = [
     "canonical_json",
     "digest_of",
     "new_id",
+    "new_ids",
     "sha256_hex",
 ]
 
@@ -52,6 +53,9 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+_VARIANTS = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}  # of RFC 9562: binary 10xx
+
+
 def new_id() -> str:
     """Make a 32-digit hex id that sorts by creation time (the layout of UUIDv7, RFC 9562)."""
     millis = time.time_ns() // 1_000_000
@@ -60,6 +64,16 @@ def new_id() -> str:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return f"{value:032x}"
+
+
+def new_ids(count: int) -> list[str]:
+    """Make several ids of the kind of `new_id`, all of this instant, for less than that many calls cost."""
+    head = f"{time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF:012x}7"
+    drawn = os.urandom(10 * count).hex()
+    return [
+        f"{head}{drawn[at : at + 3]}{_VARIANTS[drawn[at + 3]]}{drawn[at + 4 : at + 19]}"
+        for at in range(0, 20 * count, 20)
+    ]
 
 
 class RunState(StrEnum):

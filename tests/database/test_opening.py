@@ -18,7 +18,7 @@ import noria.ledger.tables
 import noria.pipelines.tables
 import noria.registry.tables
 import noria.tracking.tables
-from noria.database import revisions
+from noria.database import revisions, store
 from noria.database.metadata import metadata
 from noria.database.store import Database
 from noria.errors import ConfigError, DiskFull, StoreError
@@ -380,3 +380,33 @@ def test_what_ctrl_c_cut_off_keeps_nobody_from_writing(notes: Database, tmp_path
     with notes.write() as connection:
         _note(connection)
         assert _count(connection) == 1
+
+
+def test_who_opens_a_database_again_finds_its_statements_compiled(tmp_path: Path) -> None:
+    url, count = f"sqlite:///{tmp_path}/noria.db", text("SELECT count(*) FROM runs")
+    with Database.open(url) as first, first.read() as connection:
+        connection.execute(count)
+        engine = first._opened.engine
+    first.close()  # twice
+    with Database.open(url) as again, Database.open(url) as beside:
+        assert again._opened.engine is engine
+        assert beside._opened.engine is not engine  # one that is at work is nobody else's
+        for each in (again, beside):
+            with each.write() as connection:
+                assert connection.execute(count).scalar() == 0
+
+
+def test_a_file_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/noria.db"
+    with Database.open(url) as database, database.write() as connection:
+        connection.execute(text("CREATE TABLE notes (note TEXT)"))
+    for each in tmp_path.iterdir():
+        each.unlink()
+    with Database.open(url) as database, database.write() as connection:
+        connection.execute(text("CREATE TABLE notes (note TEXT)"))
+
+
+def test_few_closed_databases_are_remembered(tmp_path: Path) -> None:
+    for number in range(8):
+        Database.open(f"sqlite:///{tmp_path}/{number}.db", are_tables_made=False).close()
+    assert [Path(each.database or "").name for each in store._CLOSED] == ["4.db", "5.db", "6.db", "7.db"]

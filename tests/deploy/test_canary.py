@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from noria.clock import ReplayClock, to_micros
 from noria.database.store import Database
-from noria.deploy.canary import CanaryDecision, CanaryVerdict, record_verdict, verdict
+from noria.deploy.canary import (
+    CanaryDecision,
+    CanaryVerdict,
+    record_verdict,
+    verdict,
+    verdict_at_any_time,
+)
 from noria.deploy.declarations import Canary
 from noria.errors import Conflict
+from noria.evaluation.scores import log_loss
 from noria.ledger.store import Ledger
 
 START = datetime(2013, 5, 1, tzinfo=UTC)
@@ -132,3 +139,54 @@ def test_a_verdict_is_on_record_once_and_never_turns(tmp_path: Path) -> None:
     )
     with pytest.raises(Conflict):
         record(bad, "canary:1")
+
+
+def up_to(data: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """What was known of a trial at an instant."""
+    seen = data["at"] <= to_micros(now)
+    return {
+        **{name: data[name][seen] for name in ("y", "champion", "challenger", "at")},
+        "started_at": START,
+        "now": now,
+    }
+
+
+@pytest.mark.parametrize("paths", [12, pytest.param(300, marks=pytest.mark.soak)])
+def test_one_at_its_limit_is_seldom_rolled_back_early_however_often_one_looks(paths: int) -> None:
+    """By the bootstrap of each look alone, which is meant for one look a day, it is much more often."""
+    known = trial(2_000, noise=0.6)
+    limit = log_loss(known["y"], known["challenger"]) - log_loss(known["y"], known["champion"])
+    canary = Canary(days=6, max_worse=limit, min_rows=100)
+    ends, by_look = 0, 0
+    for path in range(paths):
+        data = trial(5, noise=0.6, seed=path + 2)
+        looks = [up_to(data, START + timedelta(hours=hours)) for hours in range(4, 120, 4)]
+        ends += any(verdict_at_any_time(canary, **each).decision is CanaryDecision.ROLLBACK for each in looks)
+        by_look += any(verdict(canary, **each).decision is CanaryDecision.ROLLBACK for each in looks)
+    print(f"rolled back early, of {paths} at the limit: {ends}, by single looks {by_look}")
+    assert ends <= 0.05 * paths + 3 * (0.05 * 0.95 * paths) ** 0.5
+    assert by_look > ends
+
+
+def test_at_any_time_it_says_what_a_single_look_says_but_for_early_ends() -> None:
+    data = trial(3, noise=2.0)
+    soon = verdict_at_any_time(CANARY, **up_to(data, START + timedelta(days=1)))
+    assert soon.decision is CanaryDecision.ROLLBACK
+    assert "however often one looks it is at least" in soon.reason
+    assert verdict_at_any_time(CANARY, **data) == verdict(CANARY, **data)
+    by_auc = Canary(metric="auc", max_worse=0.005, min_rows=300)
+    assert verdict(by_auc, **up_to(data, START + timedelta(days=1))).decision is CanaryDecision.ROLLBACK
+    waits = verdict_at_any_time(by_auc, **up_to(data, START + timedelta(days=1)))
+    assert waits.decision is CanaryDecision.CONTINUE
+    assert "an AUC is judged after 3 days" in waits.reason
+
+
+def test_a_trial_of_minutes_is_judged_by_parts_of_it() -> None:
+    data = trial(3)
+    quick = data | {"at": to_micros(START) + (data["at"] - to_micros(START)) // 720}  # a day in two minutes
+    quick["now"] = START + timedelta(minutes=6)
+    assert verdict(CANARY, **quick).low is None  # all of one hour
+    found = verdict(Canary(days=5 / 1_440, max_days=1.0, max_worse=0.005, min_rows=300), **quick)
+    assert found.decision is CanaryDecision.PROMOTE
+    few = verdict(Canary(days=5 / 1_440, min_rows=10_000), **quick)
+    assert "10000 of several spans of 0.208 minutes are needed" in few.reason

@@ -26,7 +26,7 @@ ENGINES = (
     "uvicorn",
 )
 # Faces that offer functions of arrays rather than declarations, with the engine that they load.
-WORKING_FACES = {"noria.evaluation": ["numpy"]}
+WORKING_FACES = {"noria.evaluation": ["numpy"], "noria.serving.compiled": ["numpy"]}
 # Names of the root face that begin work: they load what they need when they are asked for.
 WORKING_NAMES = {"Project", "open"}
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")

@@ -31,7 +31,11 @@ def _settings() -> Iterator[str]:
         named = table.name == "environments"
         kind = table.type.__args__[1] if named else table.type
         for key in msgspec.structs.fields(kind):
-            yield f"[{table.name}{'.NAME' if named else ''}] {key.name}"
+            place = f"{table.name}{'.NAME' if named else ''}"
+            if isinstance(key.type, type) and issubclass(key.type, msgspec.Struct):
+                yield from (f"[{place}.{key.name}] {each.name}" for each in msgspec.structs.fields(key.type))
+            else:
+                yield f"[{place}] {key.name}"
 
 
 @pytest.mark.parametrize("setting", list(_settings()))

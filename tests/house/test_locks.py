@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tests.house.conftest import ROOT
 
 CORE, DEV, DEMO = (ROOT / f"requirements{part}.lock" for part in ("", "-dev", "-demo"))
-LOCKS = [CORE, DEV, DEMO]
+LOCKS = [CORE, DEV, DEMO, ROOT / "requirements-clients.lock"]
 MAX_DISTRIBUTIONS = 50
 MAX_BYTES = 700_000_000
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")

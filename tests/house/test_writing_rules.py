@@ -20,6 +20,7 @@ ENVIRONMENT = {
 OUTERMOST = {
     ("cli/entry.py", "main"): "the process: what reaches it is told, with its exit code",
     ("api/mlflow/application.py", "__call__"): "a request: it gets a 500 that clients know, the others go on",
+    ("api/mlflow/together.py", "_answers"): "several requests: each is tried alone, and told of its own",
     ("serving/app.py", "__call__"): "a request: it gets a 500, the others go on",
     ("pipelines/work.py", "perform"): "a step: what goes wrong in it is its answer, the run goes on",
     ("training/statistics.py", "record_statistics"): "what goes wrong in them is an event; the model stands",
@@ -27,6 +28,13 @@ OUTERMOST = {
     ("workspace/features/registering.py", "measure_view"): "what goes wrong is an event; the view is used",
     ("training/autologging/guarding.py", "guarded"): "logging by itself: a training goes on, a warning tells",
     ("features/code_bundle.py", "_function"): "code that came with a model: what its import raises is told",
+    ("features/code_bundle.py", "import_kept"): "code that came with a model: what its import raises is told",
+    ("serving/answering.py", "begin"): "a request for predictions: it gets a 500, the others go on",
+    ("serving/answering.py", "_answered"): "a request for predictions: it gets a 500, the others go on",
+    ("serving/batching.py", "_answer"): "several requests: each is tried alone, and gets a 500 of its own",
+    ("serving/patience.py", "_work"): "a call of a store: raised where it is waited for, if it still is",
+    ("serving/control.py", "answer_calls"): "a call of the supervisor: it is told, the worker goes on",
+    ("serving/user_code.py", "called"): "a model's own code: what it raises is told, without data",
     ("features/on_demand_values.py", "_fill"): "a user's function: rows for which it fails are missing, told",
     ("cli/replay.py", "_live_through"): "after Ctrl-C whatever an engine made of it is a KeyboardInterrupt",
 }

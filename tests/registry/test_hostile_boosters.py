@@ -108,6 +108,17 @@ def test_trees_are_looked_at_where_lightgbm_finds_them() -> None:
         check_text(changed(text.decode(), "num_leaves", lambda found: f"{found}\nnum_leaves=70000"))
 
 
+@given(st.floats(min_value=0.0, max_value=1.0, exclude_max=True))
+def test_a_text_of_lightgbm_that_is_cut_within_its_parameters_is_refused(share: float) -> None:
+    """LightGBM makes JSON of them without looking for their end, and ended the process."""
+    text = lightgbm_text().encode()
+    begin, end = text.index(b"\nparameters:") + len(b"\nparameters:"), text.index(b"\nend of parameters")
+    with pytest.raises(ConfigError, match="parameters"):
+        check_text(text[: begin + int(share * (end - begin))])
+    with pytest.raises(ConfigError, match=r"among its parameters"):
+        check_text(text.replace(b"[boosting: ", b"boosting: ", 1))
+
+
 def xgboost_models() -> dict[str, Any]:
     kinds = xgboost.XGBClassifier, xgboost.XGBRegressor
     few: dict[str, Any] = {"n_estimators": 3, "max_depth": 2, "n_jobs": 1}

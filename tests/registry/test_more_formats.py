@@ -19,10 +19,20 @@ from noria.profiles.records import Profile
 from noria.registry.formats import dump_estimator, load_estimator, load_scorer
 from noria.registry.matrix import encode
 from noria.registry.store import Registry
-from noria.serving.scorers import open_scorer
+from noria.serving.records import Input, Samples, ServedModel
+from noria.serving.scorers import Rows, Scorer, open_scorer
 
 WIDTH = len(SIGNATURE.inputs)
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+def opened(kind: str, data: bytes) -> Scorer:
+    told = ServedModel(
+        release="m:1", model="m", version=1, digest="", path="", format=kind,
+        inputs=tuple(Input(name=f"x{each}", kind="number") for each in range(WIDTH)),
+        samples=Samples(matrix=b"", scores=b""),
+    )  # fmt: skip
+    return open_scorer(told, data, folder=Path())
 
 
 def late(matrix: Any) -> Any:  # noqa: F811
@@ -73,7 +83,7 @@ def test_equal_models_of_xgboost_have_equal_bytes_and_the_same_scores(matrix: An
     assert (kind, data) == ("xgboost", dump_estimator(classifier)[1])
     scores = load_scorer("xgboost", data)(matrix)
     np.testing.assert_array_equal(scores, classifier.predict_proba(matrix)[:, 1])
-    np.testing.assert_array_equal(open_scorer("xgboost", data).predict(matrix), scores)
+    np.testing.assert_array_equal(opened("xgboost", data).predict(Rows(matrix))[0], scores)
     booster = load_estimator("xgboost", data)
     assert booster.num_boosted_rounds() == classifier.best_iteration + 1
     assert dump_estimator(booster) == ("xgboost", data)
@@ -95,7 +105,7 @@ def test_networks_give_the_probability_of_class_1(matrix: Any, outputs: str, kin
     wanted = 1 / (1 + np.exp(-0.3 * x.sum(axis=1)))
     scores = load_scorer(format, data)(x)
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
-    np.testing.assert_array_equal(open_scorer("onnx", data).predict(x), scores)
+    np.testing.assert_array_equal(opened("onnx", data).predict(Rows(x))[0], scores)
 
 
 @settings(max_examples=25, deadline=None)
@@ -190,9 +200,15 @@ def test_a_worker_that_scores_them_loads_no_engine(tmp_path: Path, classifier: A
         (tmp_path / kind).write_bytes(data)
         files.append((kind, str(tmp_path / kind)))
     code = (
-        "import sys, numpy\nfrom noria.serving.scorers import open_scorer\n"
+        "import sys, numpy, pathlib\nfrom noria.serving.scorers import Rows, open_scorer\n"
+        "from noria.serving.records import Input, Samples, ServedModel\n"
+        f"inputs = tuple(Input(name=str(each), kind='number') for each in range({WIDTH}))\n"
         f"for kind, path in {files!r}:\n"
-        f"    open_scorer(kind, open(path, 'rb').read()).predict(numpy.zeros((2, {WIDTH})))\n"
+        "    told = ServedModel(release='m:1', model='m', version=1, digest='', path='', format=kind,\n"
+        "        inputs=inputs, samples=Samples(matrix=b'', scores=b''))\n"
+        "    data = pathlib.Path(path).read_bytes()\n"
+        "    scorer = open_scorer(told, data, folder=pathlib.Path())\n"
+        f"    scorer.predict(Rows(numpy.zeros((2, {WIDTH}))))\n"
         "heavy = ('pyarrow', 'pandas', 'sklearn', 'scipy', 'sqlalchemy', 'duckdb', 'xgboost')\n"
         "print([each for each in heavy if each in sys.modules])"
     )

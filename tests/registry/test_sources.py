@@ -138,7 +138,7 @@ def test_a_version_is_sealed_with_the_digests_of_its_files(shelf: Shelf) -> None
     assert shelf.ledger.verify().ok
 
 
-def test_a_folder_is_listed_shown_and_checked_but_not_served(shelf: Shelf) -> None:
+def test_a_folder_is_listed_shown_and_checked_but_has_no_parts(shelf: Shelf) -> None:
     run = shelf.run("model/MLmodel")
     shelf.models.create("flights")
     shelf.versions.register("flights", f"runs:/{run}/model", run=run)
@@ -150,9 +150,9 @@ def test_a_folder_is_listed_shown_and_checked_but_not_served(shelf: Shelf) -> No
     assert sorted(shown.parts) == ["MLmodel"]
     assert shelf.registry.check(version) == 1
     for work in (shelf.registry.load, shelf.registry.read_manifest):
-        with pytest.raises(ConfigError, match="not served yet"):
+        with pytest.raises(ConfigError, match="a folder of MLflow, which has no parts of its own"):
             work(version)
-    with pytest.raises(ConfigError, match="not served yet"):
+    with pytest.raises(ConfigError, match=r"loaded by `project\.load_model`"):
         load_scorer("mlflow", b"")
 
 

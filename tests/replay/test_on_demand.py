@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,7 +142,7 @@ def served(copied: Path) -> Iterator[tuple[noria.Project, Supervisor]]:
     """Serve what stands in production, once the project's code is another."""
     change_units(copied)
     with noria.open(copied) as project:
-        supervisor = project.supervisor("production", "late_parcel")
+        supervisor = project.supervisor("production")
         place = project.deployment("production", "late_parcel", supervisor=supervisor)
         pointer = project.ledger.find_pointer("production", "late_parcel")
         assert pointer is not None
@@ -151,15 +152,20 @@ def served(copied: Path) -> Iterator[tuple[noria.Project, Supervisor]]:
             yield project, supervisor
 
 
-def asked(supervisor: Supervisor, project: noria.Project, rows: Rows, name: str) -> Any:
-    """Ask, and give what was logged."""
+def asked(supervisor: Supervisor, project: noria.Project, rows: Rows, name: str, *, releases: int = 1) -> Any:
+    """Ask, and give what was logged once so many releases have scored: shadows do after the answer."""
     day = project.ledger.list_events(verb="replay.day_done")[-1]
     at = to_micros(day.at) - 1
     with supervisor.client() as client:
         count = len(rows["weight"])
         client.infer("late_parcel", rows, ids=[f"{name}-{row}" for row in range(count)], at=from_micros(at))
-    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.spool)]
-    return prediction_table([each for each in frames if f"{name}-0" in each.ids])
+    until = time.monotonic() + 10
+    while True:
+        payloads = [payload for _, payload in read_spool(supervisor.folder / "late_parcel" / "spool")]
+        frames = [frame for frame in map(decode_frame, payloads) if f"{name}-0" in frame.ids]
+        if sum(len(frame.releases) for frame in frames) >= releases or time.monotonic() > until:
+            return prediction_table(frames)
+        time.sleep(0.01)
 
 
 def test_a_version_serves_with_its_code_when_the_projects_is_another(
@@ -175,7 +181,7 @@ def test_a_version_serves_with_its_code_when_the_projects_is_another(
     features = table["features"].combine_chunks()
     assert features.field("effort__load").to_pylist()[:3] == [3.0, None, None]  # 2 * 1.5, not 2 * 40
     assert features.field("effort__uphill").to_pylist()[:3] == [1.0, None, 0.0]
-    maps = Path(f"/proc/{supervisor.pid}/maps").read_text(encoding="utf-8")
+    maps = Path(f"/proc/{supervisor.pids[0]}/maps").read_text(encoding="utf-8")
     assert not [each for each in ("duckdb", "deltalake", "pyarrow", "sqlalchemy") if each in maps]
     with supervisor.client() as client:
         described = client.get("/v2/models/late_parcel")
@@ -197,7 +203,7 @@ def test_a_worker_refuses_changed_code_and_goes_on_with_the_old(
     served: tuple[noria.Project, Supervisor], tmp_path: Path
 ) -> None:
     project, supervisor = served
-    route = read_record(supervisor.folder / ROUTE_FILE, Route)
+    route = read_record(supervisor.folder / "late_parcel" / ROUTE_FILE, Route)
     (model,) = route.models
     assert model.code is not None and model.code_digest is not None
     data = Path(model.code).read_bytes()
@@ -236,7 +242,7 @@ def test_a_feature_that_refuses_a_row_refuses_its_request_and_no_other(
     served: tuple[noria.Project, Supervisor], tmp_path: Path
 ) -> None:
     project, supervisor = served
-    route = read_record(supervisor.folder / ROUTE_FILE, Route)
+    route = read_record(supervisor.folder / "late_parcel" / ROUTE_FILE, Route)
     (model,) = route.models
     assert model.code is not None
     bundle = read_bundle(Path(model.code).read_bytes())
@@ -276,7 +282,7 @@ def test_a_feature_that_refuses_a_row_refuses_its_request_and_no_other(
                 supervisor, project, {name: each[:1] for name, each in rows.items()}, "fine"
             ).num_rows
     assert (
-        asked(supervisor, project, rows, "shadowed").num_rows == 4
+        asked(supervisor, project, rows, "shadowed", releases=2).num_rows == 4
     )  # a trial refuses nothing that is answered
 
 
@@ -284,7 +290,7 @@ def test_champion_and_challenger_serve_side_by_side_each_with_its_code(
     served: tuple[noria.Project, Supervisor], tmp_path: Path
 ) -> None:
     project, supervisor = served
-    route = read_record(supervisor.folder / ROUTE_FILE, Route)
+    route = read_record(supervisor.folder / "late_parcel" / ROUTE_FILE, Route)
     (model,) = route.models
     assert model.code is not None
     bundle = read_bundle(Path(model.code).read_bytes())
@@ -308,7 +314,7 @@ def test_champion_and_challenger_serve_side_by_side_each_with_its_code(
         msgspec.structs.replace(route, number=route.number + 1, entries=entries, models=(model, challenger))
     )
     rows: Rows = {"weight": [4.0, 9.0], "district": ["hill", "docks"], "courier": ["ada", "ben"]}
-    table = asked(supervisor, project, rows, "both")
+    table = asked(supervisor, project, rows, "both", releases=2)
     load = table["features"].combine_chunks().field("effort__load").to_pylist()
     by_version = {
         version: [
@@ -358,7 +364,7 @@ def test_a_subject_leaves_the_samples_of_on_demand_features_too(copied: Path) ->
         pointer = project.ledger.find_pointer("production", "late_parcel")
         assert pointer is not None
         route = project.ledger.get_version_by_id(pointer.version)
-        with project.supervisor("production", "late_parcel") as supervisor:
+        with project.supervisor("production") as supervisor:
             supervisor.start(serve_route(project.ledger, route, fetch=place.fetch, samples=place.samples))
         traced = project.trace(project.lake.read("predictions")["prediction_id"][0].as_py())
         assert all(each.equal for each in traced.features)

@@ -16,7 +16,7 @@ from noria.deploy.supervisor import Supervisor
 from noria.features import FeatureView, ViewSpec, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.lake.declarations import Dataset
-from noria.serving.records import Input, Route, RouteEntry, Samples, ServedModel, WorkerConfig
+from noria.serving.records import Input, Limits, Route, RouteEntry, Samples, ServedModel, WorkerConfig
 
 NOW = datetime(2013, 6, 1, 12, tzinfo=UTC)
 CARRIERS = ("AA", "DL", "UA")
@@ -141,12 +141,9 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def worker_config(online: Path) -> WorkerConfig:
     return WorkerConfig(
         environment="production",
-        deployment="late",
-        spool="spool",
-        index="index",
         online=str(online),
         clock="replay",
-        max_body_bytes=100_000,
+        limits=Limits(max_body_bytes=100_000),
     )
 
 
@@ -155,7 +152,7 @@ def supervise(tmp_path: Path, worker_config: WorkerConfig) -> Iterator[Callable[
     """Make supervisors that are stopped at the end."""
     made: list[Supervisor] = []
 
-    def make(*, using: WorkerConfig = worker_config, folder: Path = tmp_path / "late") -> Supervisor:
+    def make(*, using: WorkerConfig = worker_config, folder: Path = tmp_path / "production") -> Supervisor:
         made.append(Supervisor(folder, using))
         return made[-1]
 
@@ -169,9 +166,15 @@ def module_supervisor(
     tmp_path_factory: pytest.TempPathFactory, worker_config: WorkerConfig, first: Trained, second: Trained
 ) -> Iterator[Supervisor]:
     """One worker for all tests of a module that leave it as it was: a route with two versions."""
-    with Supervisor(tmp_path_factory.mktemp("worker") / "late", worker_config) as supervisor:
+    with Supervisor(tmp_path_factory.mktemp("worker") / "production", worker_config) as supervisor:
         supervisor.start(route(1, first.served(1), second.served(2), weights=[0.8, 0.2]))
         yield supervisor
+
+
+def rotated(supervisor: Supervisor) -> int:
+    """Close the log of the only worker; give the number of its last closed segment."""
+    ((_, segment),) = supervisor.rotate("late")
+    return segment
 
 
 def process_is_gone(pid: int) -> bool:

@@ -18,19 +18,23 @@ def frame(*ids: str) -> PredictionFrame:
     )  # fmt: skip
 
 
+def enter(index: PredictionIndex, answered: PredictionFrame) -> None:
+    assert index.enter([answered], named=[False], write=lambda _: None) == []
+
+
 @pytest.mark.parametrize("many", [3, 20_000])
 def test_no_byte_of_an_id_is_left_and_the_others_are_still_known(tmp_path: Path, many: int) -> None:
     ids = [f"call-{number:06d}" for number in range(many)]
     with PredictionIndex(tmp_path) as index:
         for start in range(0, many, 1_000):
-            index.add(frame(*ids[start : start + 1_000]))
+            enter(index, frame(*ids[start : start + 1_000]))
     gone = [ids[0], ids[many // 2], ids[-1]]
     with PredictionIndex(tmp_path) as index:
         assert index.forget([*gone, "never answered"]) == 3
         assert index.forget(gone) == 0
         assert index.find(gone) == [None] * 3
         assert list(index.list_ids()) == [each for each in ids if each not in gone]
-        index.add(frame(gone[0], "new"))
+        enter(index, frame(gone[0], "new"))
         assert [each is not None for each in index.find([gone[0], "new"])] == [True, True]
         index.forget(gone)
     raw = (tmp_path / "data.mdb").read_bytes()

@@ -7,6 +7,7 @@ import pytest
 from tests.serving.conftest import NOW, Trained, route
 
 from noria.deploy.supervisor import Supervisor
+from noria.errors import DeploymentError
 from noria.serving.client import InferError
 from noria.serving.log import decode_frame
 from noria.streams.spool import read_spool
@@ -16,7 +17,7 @@ COLUMNS: dict[str, list[object]] = {"carrier": ["AA"] * 20, "distance": [1.0] * 
 
 
 def limit_files(supervisor: Supervisor, size_bytes: int) -> None:
-    resource.prlimit(supervisor.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+    resource.prlimit(supervisor.pids[0], resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 
 def test_where_the_log_has_no_room_nothing_is_answered_and_nothing_is_broken(
@@ -24,7 +25,7 @@ def test_where_the_log_has_no_room_nothing_is_answered_and_nothing_is_broken(
 ) -> None:
     supervisor = supervise()
     supervisor.start(route(1, first.served(1)))
-    (segment,) = supervisor.spool.glob("*.log")
+    (segment,) = (supervisor.folder / "late" / "spool").glob("*.log")
     with supervisor.client() as client:
         before = client.infer("late", COLUMNS, ids=[f"a-{row}" for row in range(20)], at=NOW)
         limit_files(supervisor, segment.stat().st_size + 100)
@@ -34,7 +35,7 @@ def test_where_the_log_has_no_room_nothing_is_answered_and_nothing_is_broken(
         limit_files(supervisor, resource.RLIM_INFINITY)
         after = client.infer("late", COLUMNS, ids=[f"b-{row}" for row in range(20)], at=NOW)
         assert (before.scores, after.logged) == (after.scores, 0)
-    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.spool)]
+    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.folder / "late" / "spool")]
     assert [frame.ids[0] for frame in frames] == ["a-0", "b-0"]
 
 
@@ -43,7 +44,7 @@ def test_where_the_index_has_no_room_answers_stand_and_are_entered_later(
 ) -> None:
     supervisor = supervise()
     supervisor.start(route(1, first.served(1)))
-    index = supervisor.folder / "index" / "data.mdb"
+    index = supervisor.folder / "late" / "index" / "data.mdb"
     with supervisor.client() as client:
         limit_files(supervisor, index.stat().st_size)
         answers = [
@@ -52,9 +53,9 @@ def test_where_the_index_has_no_room_answers_stand_and_are_entered_later(
         ]
         again = client.infer("late", COLUMNS, ids=[f"3-{row}" for row in range(20)], at=NOW)
         assert (again.logged, again.scores) == (20, answers[3].scores)
-        with pytest.raises(InferError, match="no space"):
-            supervisor.rotate()
+        with pytest.raises(DeploymentError, match="no space"):
+            supervisor.rotate("late")
         limit_files(supervisor, resource.RLIM_INFINITY)
-        supervisor.rotate()
+        supervisor.rotate("late")
         again = client.infer("late", COLUMNS, ids=[f"0-{row}" for row in range(20)], at=NOW)
         assert again.logged == 20

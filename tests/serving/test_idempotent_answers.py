@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.serving.conftest import NOW, Trained, route
+from tests.serving.conftest import NOW, Trained, rotated, route
 
 from noria.deploy.supervisor import Supervisor
 from noria.errors import Conflict, NoriaError
@@ -23,7 +23,7 @@ from noria.streams.spool import drop_segments, read_spool
 def supervisor(
     tmp_path_factory: pytest.TempPathFactory, worker_config: WorkerConfig, first: Trained
 ) -> Iterator[Supervisor]:
-    with Supervisor(tmp_path_factory.mktemp("worker") / "late", worker_config) as supervisor:
+    with Supervisor(tmp_path_factory.mktemp("worker") / "production", worker_config) as supervisor:
         supervisor.start(route(1, first.served(1)))
         yield supervisor
 
@@ -35,7 +35,7 @@ def client(supervisor: Supervisor) -> Iterator[ServingClient]:
 
 
 def logged_ids(supervisor: Supervisor, *, of: str) -> list[str]:
-    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.spool)]
+    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.folder / "late" / "spool")]
     return [each for frame in frames for each in frame.ids if each.startswith(of)]
 
 
@@ -86,9 +86,9 @@ def test_answers_survive_kill_9_and_the_shipping_of_the_log(
     client: ServingClient, supervisor: Supervisor
 ) -> None:
     before = client.infer("late", columns(100, 200), ids=["kill-a", "kill-b"], at=NOW)
-    drop_segments(supervisor.spool, through=supervisor.rotate())
+    drop_segments(supervisor.folder / "late" / "spool", through=rotated(supervisor))
     later = client.infer("late", columns(300), ids=["kill-c"], at=NOW)
-    os.kill(supervisor.pid, signal.SIGKILL)
+    os.kill(supervisor.pids[0], signal.SIGKILL)
     again = client.infer("late", columns(100, 200, 300), ids=["kill-a", "kill-b", "kill-c"], at=NOW)
     assert again.scores == [*before.scores, *later.scores]
     assert again.logged == 3
@@ -101,7 +101,7 @@ def test_what_was_logged_but_not_indexed_is_found_after_a_restart(
     before = client.infer("late", columns(100), ids=["lost-a"], at=NOW)
     with PredictionIndex(tmp_path) as index:
         assert index.find(["lost-a"]) == [None]
-        assert index.catch_up(supervisor.spool) > 0
+        assert index.catch_up(supervisor.folder / "late" / "spool") > 0
         (found,) = index.find(["lost-a"])
     assert found is not None
     assert found.score == before.scores[0]
@@ -130,8 +130,8 @@ def test_every_answer_is_logged_once_however_often_the_worker_is_killed(supervis
     chance = random.Random(7)
     for _ in range(3):
         time.sleep(chance.uniform(0.05, 0.3))
-        os.kill(supervisor.pid, signal.SIGKILL)
-        while not supervisor.is_running:
+        os.kill(supervisor.pids[0], signal.SIGKILL)
+        while not supervisor.pids:
             time.sleep(0.01)
         supervisor.status()
     time.sleep(0.1)
@@ -144,7 +144,7 @@ def test_every_answer_is_logged_once_however_often_the_worker_is_killed(supervis
     assert set(answered) <= set(ids)
     scores = {
         each: score
-        for _, payload in read_spool(supervisor.spool)
+        for _, payload in read_spool(supervisor.folder / "late" / "spool")
         for frame in [decode_frame(payload)]
         for each, score in zip(frame.ids, frame.releases[0].score_array().tolist(), strict=True)
     }

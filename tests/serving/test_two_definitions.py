@@ -44,7 +44,7 @@ def test_champion_and_challenger_see_their_own_definition(
 ) -> None:
     models = {1: first.served(1), 2: second.served(2, views=[CHANGED.spec()])}
     ids = [f"two-{row}" for row in range(5)]
-    with Supervisor(tmp_path / "late", worker_config) as supervisor:
+    with Supervisor(tmp_path / "production", worker_config) as supervisor:
         supervisor.start(route(3, *(models[each] for each in order), weights=[0.5, 0.5]))
         with supervisor.client() as client:
             if order == (1, 2):

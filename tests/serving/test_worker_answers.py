@@ -31,7 +31,7 @@ def client(module_supervisor: Supervisor) -> Iterator[ServingClient]:
 
 
 def logged(supervisor: Supervisor, prediction_id: str) -> PredictionFrame:
-    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.spool)]
+    frames = [decode_frame(payload) for _, payload in read_spool(supervisor.folder / "late" / "spool")]
     (found,) = [frame for frame in frames if prediction_id in frame.ids]
     return found
 
@@ -136,8 +136,8 @@ def test_a_model_tells_its_columns(client: ServingClient) -> None:
     assert told["versions"] == ["1", "2"]
     assert told["platform"] == "noria_lightgbm"
     assert told["inputs"] == [
-        {"name": "carrier", "datatype": "BYTES", "shape": [-1]},
         {"name": "distance", "datatype": "FP64", "shape": [-1]},
+        {"name": "carrier", "datatype": "BYTES", "shape": [-1]},
     ]
     assert [each["name"] for each in told["outputs"]] == ["score", "prediction_id", "release", "version"]
     assert client.get("/v2/models/late_arrival/versions/2")["versions"] == ["2"]
@@ -148,12 +148,13 @@ def test_health_and_metrics_are_there(client: ServingClient, module_supervisor: 
     assert client.get("/v2/health/live") == {"live": True}
     ready = client.get("/v2/health/ready")
     assert ready["ready"] is True
-    assert ready["parameters"]["route"] == 1
+    assert ready["parameters"]["late"]["route"] == 1
     assert client.get("/v2/models/late_arrival/ready") == {"name": "late_arrival", "ready": True}
     assert client.get("/v2/models/late_arrival/versions/2/ready")["ready"] is True
     client.infer("late", {"carrier": ["AA"], "distance": [1]}, ids=["metered"], at=NOW)
     text = read_text(module_supervisor, "/metrics")
-    assert 'noria_requests_total{deployment="late",environment="production",status="200"}' in text
+    labels = 'deployment="late",environment="production",model="late",status="200"'
+    assert f"noria_requests_total{{{labels}}}" in text
     assert 'noria_route{deployment="late",environment="production"} 1.0' in text
 
 

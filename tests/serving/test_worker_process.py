@@ -20,12 +20,13 @@ from noria.serving.client import InferError
 from noria.serving.records import (
     ROUTE_FILE,
     STATUS_FILE,
+    DeploymentState,
     Input,
     Route,
     Samples,
     ServedModel,
+    ServerStatus,
     WorkerConfig,
-    WorkerStatus,
     read_record,
     write_record,
 )
@@ -71,7 +72,7 @@ def test_the_face_of_serving_is_light() -> None:
 
 
 def test_a_worker_dies_with_its_parent(tmp_path: Path, worker_config: WorkerConfig, first: Trained) -> None:
-    folder = tmp_path / "late"
+    folder = tmp_path / "production"
     folder.mkdir()
     (folder / "parent.json").write_bytes(msgspec.json.encode((worker_config, route(1, first.served(1)))))
     code = (
@@ -83,7 +84,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path, worker_config: WorkerConf
         "config, route = msgspec.json.decode(given, type=tuple[WorkerConfig, Route])\n"
         "supervisor = Supervisor(folder, config)\n"
         "supervisor.start(route)\n"
-        "print(supervisor.pid, flush=True)\n"
+        "print(*supervisor.pids, flush=True)\n"
         "time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -100,10 +101,11 @@ def test_sigterm_ends_a_worker_with_0(supervise: Supervise, first: Trained) -> N
     supervisor = supervise()
     supervisor.start(route(1, first.served(1)))
     supervisor.stop()
-    assert read_record(supervisor.folder / STATUS_FILE, WorkerStatus).state == "stopping"
-    assert "Traceback" not in supervisor.log_tail()
+    assert read_record(supervisor.folder / STATUS_FILE, ServerStatus).workers == ()
+    assert "Traceback" not in (supervisor.folder / "worker.log").read_text()
+    assert not supervisor.pids
     with pytest.raises(DeploymentError, match="does not run"):
-        assert supervisor.pid
+        supervisor.check()
 
 
 def test_a_port_in_use_is_told(supervise: Supervise, worker_config: WorkerConfig, first: Trained) -> None:
@@ -120,7 +122,10 @@ def test_a_second_worker_of_a_deployment_waits_for_the_first_or_says_so(
     supervise: Supervise, worker_config: WorkerConfig, tmp_path: Path, first: Trained
 ) -> None:
     supervisor = supervise(using=msgspec.structs.replace(worker_config, lock_wait_s=0.2))
-    with Spool(tmp_path / "late" / "spool"), pytest.raises(LeaseHeld, match="deployment 'late'"):
+    with (
+        Spool(tmp_path / "production" / "late" / "spool"),
+        pytest.raises(LeaseHeld, match="deployment 'late'"),
+    ):
         supervisor.start(route(1, first.served(1)))
     supervisor.start(route(1, first.served(1)))
 
@@ -203,7 +208,7 @@ def test_a_route_that_does_not_verify_is_refused_and_the_old_one_goes_on(
         assert (
             client.infer("late", {"carrier": ["AA"], "distance": [1]}, ids=[f"on-{case}"], at=NOW).route == 1
         )
-    status = read_record(module_supervisor.folder / STATUS_FILE, WorkerStatus)
+    status = read_record(module_supervisor.folder / STATUS_FILE, ServerStatus).deployments["late"]
     assert (status.route, status.refusal is not None) == (1, True)
     module_supervisor.swap(route(1, *both, weights=[0.8, 0.2]))
 
@@ -218,17 +223,21 @@ def test_a_damaged_model_file_is_refused_at_the_start(
         supervise().start(route(1, cut))
 
 
+def deployed(supervisor: Supervisor) -> DeploymentState:
+    return supervisor.status().deployments["late"]
+
+
 def test_a_route_file_put_there_by_hand_is_noticed(
     supervise: Supervise, first: Trained, second: Trained
 ) -> None:
     supervisor = supervise()
     supervisor.start(route(1, first.served(1)))
-    write_record(supervisor.folder / ROUTE_FILE, route(2, second.served(2)))
-    wait_until(lambda: supervisor.status().route == 2)
-    (supervisor.folder / ROUTE_FILE).write_bytes(b"{")
-    wait_until(lambda: supervisor.status().error is not None)
-    assert "does not hold a Route" in (supervisor.status().error or "")
-    assert supervisor.status().route == 2
+    write_record(supervisor.folder / "late" / ROUTE_FILE, route(2, second.served(2)))
+    wait_until(lambda: deployed(supervisor).route == 2)
+    (supervisor.folder / "late" / ROUTE_FILE).write_bytes(b"{")
+    wait_until(lambda: deployed(supervisor).error is not None)
+    assert "does not hold a Route" in (deployed(supervisor).error or "")
+    assert deployed(supervisor).route == 2
 
 
 def test_a_shadow_scores_and_never_answers(supervise: Supervise, first: Trained, second: Trained) -> None:
@@ -239,6 +248,7 @@ def test_a_shadow_scores_and_never_answers(supervise: Supervise, first: Trained,
         ids = [f"s-{row}" for row in range(20)]
         answers = client.infer("late", {"carrier": ["AA"] * 20, "distance": [1] * 20}, ids=ids, at=NOW)
         assert set(answers.versions) == {1}
+        wait_until(lambda: "late_arrival:2" in supervisor.counts("late").releases)
         rows = {line for line in metrics(client) if line.startswith("noria_scored_rows_total")}
     assert any('release="late_arrival:2"' in line and line.endswith(" 20.0") for line in rows)
 
@@ -279,7 +289,7 @@ def test_a_route_that_makes_no_sense_is_refused(
 def test_a_stuck_worker_is_ended(supervise: Supervise, first: Trained) -> None:
     supervisor = supervise()
     supervisor.start(route(1, first.served(1)))
-    pid = supervisor.pid
+    (pid,) = supervisor.pids
     os.kill(pid, signal.SIGSTOP)
     supervisor.stop(within_s=0.3)
     assert process_is_gone(pid)

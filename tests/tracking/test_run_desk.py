@@ -229,3 +229,31 @@ def test_names_that_may_be(name: str) -> None:
 def test_names_that_may_not_be(name: str) -> None:
     with pytest.raises(ConfigError, match="Invalid metric name"):
         check_name("metric", name)
+
+
+def test_points_of_many_runs_are_kept_as_one_by_one(either_ledger: Ledger, desk: RunDesk) -> None:
+    store = TrackingStore(either_ledger.database)
+    runs, twins = ([desk.start("0").info.id for _ in range(2)] for _ in range(2))
+    points = [
+        _point("ab"[number % 2], value, step=number * 7 % 5, at_us=number // 3)
+        for number, value in enumerate([0.5, math.nan, -1.0, math.inf, 2.0, 0.5, math.nan, 1e300, 3.0, -0.5])
+    ]
+    assert store.log_points([(runs[place % 2], each) for place, each in enumerate(points)]) == [None] * 10
+    for place, each in enumerate(points):
+        store.log(twins[place % 2], points=[each], is_open=True)
+    for run, twin in zip(runs, twins, strict=True):
+        assert str(store.list_points(run)) == str(store.list_points(twin))  # NaN is not itself
+        assert str(store.latest_points(run)) == str(store.latest_points(twin))
+
+
+def test_points_of_runs_that_take_none_are_refused_beside_the_others(
+    either_ledger: Ledger, desk: RunDesk
+) -> None:
+    store = TrackingStore(either_ledger.database)
+    run, gone = desk.start("0").info.id, desk.start("0").info.id
+    desk.delete(gone)
+    asked = [(gone, _point("a", 1.0)), (run, _point("a", 2.0)), (RunId("none"), _point("a", 3.0))]
+    refused, kept, unknown = store.log_points(asked)
+    assert (type(refused), kept, type(unknown)) == (Conflict, None, NotFound)
+    assert store.list_points(run) == [_point("a", 2.0)]
+    assert store.list_points(gone) == []

@@ -148,3 +148,21 @@ def test_types_on_which_the_two_do_not_agree_go_through_arrow(tmp_path: Path) ->
     dataset = stored(tmp_path, odd, [pa.table({"n": [1], "span": pa.array([5_000], pa.time64("ns"))})])
     assert allowed_files([dataset]) == []
     assert query("select n from t where span is not null", {"t": lambda: dataset}).to_pylist() == [{"n": 1}]
+
+
+def test_a_field_is_taken_by_its_name_from_files_that_hold_others(tmp_path: Path) -> None:
+    """DuckDB takes one field of a struct by its place: of another file that is another field, or none."""
+    schema = pa.schema([("n", pa.int64()), ("s", pa.struct([("x", pa.float64()), ("z", pa.float64())]))])
+    files = [
+        pa.table({"n": [1, 2], "s": [{"x": 0.1}, {"x": 0.2}]}),
+        pa.table({"n": [3, 4], "s": [{"a": 7.0, "z": 1.3, "x": 0.3}, {"a": 7.0, "z": 1.4, "x": 0.4}]}),
+    ]
+    dataset = stored(tmp_path, schema, files)
+    assert allowed_files([dataset]) == dataset.files
+    found = query("select n, s.x as x, s.z as z from t where s.x > 0.1 order by n", {"t": lambda: dataset})
+    assert [tuple(each.values()) for each in found.to_pylist()] == [
+        (2, 0.2, None),
+        (3, 0.3, 1.3),
+        (4, 0.4, 1.4),
+    ]
+    assert query("select sum(s.z) as z from t", {"t": lambda: dataset}).to_pylist() == [{"z": 2.7}]

@@ -3,7 +3,7 @@
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import pytest
 from tests.servers.redis import RedisServer, own_redis
 
 import noria
+from noria.clock import to_micros
 from noria.deploy.releases import record_release, record_route
 from noria.errors import ConfigError, LeaseHeld, StoreError
 from noria.features.declarations import ViewSpec
 from noria.features.following import Brought, HeldUp
 from noria.records import sha256_hex
+from noria.serving.online import OnlineFeatures
 from noria.workspace.doctor import Health, examine
 from noria.workspace.features import follower as feature_follower
 from noria.workspace.features import following as feature_following
@@ -196,6 +198,35 @@ def test_a_source_that_cannot_be_counted_holds_up_its_view_and_is_said_once(foll
     followed.project.ingest("visits", visits(2))
     followed.look()
     assert followed.count() == 2
+
+
+def test_who_reads_a_view_learns_how_old_it_is_also_while_nothing_comes(followed: Followed) -> None:
+    followed.declare(DECLARED.replace("10m", "400ms"))
+    followed.project.ingest("visits", visits(0))
+    followed.look()
+    (spec,) = (view.spec() for view in followed.project.declarations.views.values())
+
+    def stale() -> Mapping[int, int]:
+        online = OnlineFeatures(str(followed.project.root / ".noria" / "online"), root=Path())
+        try:
+            return online.stale((spec,), to_micros(datetime.now(UTC)))
+        finally:
+            online.close()
+
+    assert stale() == {}
+    time.sleep(0.45)
+    assert stale() == {0: 0}  # nobody says that nothing came
+    assert followed.look() == []
+    assert stale() == {}
+    followed.project.ingest("visits", visits(2))
+    assert [each.rows for each in followed.look()] == [1]
+    assert (stale(), followed.count()) == ({}, 2)
+    followed.declare(DECLARED.replace(', freshness="10m"', ""))
+    time.sleep(0.45)
+    assert followed.look() == []
+    assert stale() == {}  # it may be of any age by now
+    followed.project.ingest("visits", visits(4))
+    assert [each.rows for each in followed.look()] == [1]
 
 
 def test_a_view_that_is_older_than_it_may_be_is_put_on_record_once(followed: Followed) -> None:

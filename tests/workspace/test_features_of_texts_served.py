@@ -12,9 +12,10 @@ import pytest
 
 import noria
 from noria.audit.trace import trace
+from noria.deploy.collecting import collect_predictions
 from noria.deploy.environments import deploy
 from noria.deploy.releases import record_release
-from noria.deploy.shipping import PREDICTIONS, ship_predictions
+from noria.deploy.shipping import PREDICTIONS
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.materialize import with_features
 from noria.serving.records import Input
@@ -101,12 +102,12 @@ def served(
     if online is not None:
         with LmdbOnlineStore(project.root / ".noria" / "online") as store:
             store.load(training.views[0], online)
-    with project.supervisor("production", "late_visit") as supervisor:
+    with project.supervisor("production") as supervisor:
         place = replace(project.deployment("production", "late_visit", supervisor=supervisor), gated=False)
         deploy(place, release, key="first")
         with supervisor.client() as client:
             client.infer("late_visit", {"guest": guests}, ids=ids)
-        ship_predictions(supervisor.spool, lake, app_id="test", rotate=supervisor.rotate)
+        collect_predictions(supervisor, "late_visit", lake)
     return fitted.version, lake.read(PREDICTIONS)
 
 

@@ -103,7 +103,7 @@ def _train_and_serve(project: Project) -> None:
         inputs=[Input(name=each.name, kind=each.kind) for each in manifest.signature.inputs],
         views=[view.spec() for view in training.views],
     )
-    with project.supervisor("production", "big_order") as supervisor:
+    with project.supervisor("production") as supervisor:
         place = replace(project.deployment("production", "big_order", supervisor=supervisor), gated=False)
         deploy(place, release, key="first")
         with supervisor.client() as client:
@@ -219,7 +219,7 @@ def test_what_is_left_reads_and_proves_and_works_on(shop: Path) -> None:
 
 def test_a_server_answers_on_and_knows_nothing_of_the_subject(shop: Path) -> None:
     forget(shop)
-    with noria.open(shop) as project, project.supervisor("production", "big_order") as supervisor:
+    with noria.open(shop) as project, project.supervisor("production") as supervisor:
         place = project.deployment("production", "big_order")
         pointer = project.ledger.find_pointer("production", "big_order")
         assert pointer is not None
@@ -237,7 +237,7 @@ def test_what_a_server_at_work_has_logged_is_left_until_it_ends(shop: Path) -> N
         assert pointer is not None
         place = serving.deployment("production", "big_order")
         version = ledger.get_version_by_id(pointer.version)
-        with serving.supervisor("production", "big_order") as supervisor:
+        with serving.supervisor("production") as supervisor:
             supervisor.start(serve_route(ledger, version, fetch=place.fetch, samples=place.samples))
             with supervisor.client() as client:
                 client.infer("big_order", {"customer": [ZOE], "eur": [4.0]}, ids=["call-2"])

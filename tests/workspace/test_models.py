@@ -224,3 +224,17 @@ def test_names_are_those_of_the_catalogue_and_deleted_ones_stay_on_record(mine: 
     assert "deleted by somebody" in mine.models.card("late_parcel:3").markdown
     mine.models.undelete("late")
     assert mine.models.label("late:3").description == "a drill"
+
+
+def test_what_a_gate_let_in_is_deployed_by_name_and_a_refit_only_tried(mine: Project) -> None:
+    with pytest.raises(GateRefused, match="has to be judged by a canary") as caught:
+        mine.deploy("late_parcel:2", to="production")
+    assert "`noria deploy late_parcel:2@production --canary 0.1`" in caught.value.__notes__[0]
+    before = {each.sha256 for each in mine.ledger.list_versions(kind="release")}
+    move = mine.deploy("late_parcel:2", to="production", canary=0.1, reason="was it better?")
+    assert [each.release for each in move.route.entries] == ["late_parcel:5", "late_parcel:2"]
+    assert mine.promote("late_parcel@production").pointer.stable
+    assert mine.model("late_parcel@production").ref == "late_parcel:2"
+    mine.deploy("late_parcel:1", to="production")  # the gated one itself
+    made = {each.sha256 for each in mine.ledger.list_versions(kind="release")}
+    assert made == before  # each has the release by which it was there

@@ -1,10 +1,11 @@
-"""Features over HTTP: found, shown, read, traced, and who read them."""
+"""Features over HTTP: found, shown, read, traced, and who read them. Engines come with the first request."""
+
+from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import pyarrow as pa
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,10 +13,11 @@ from starlette.responses import Response
 from noria.api.answers import answer
 from noria.api.bodies import read_body
 from noria.api.errors import BadRequest
-from noria.workspace.features.on_demand import get_features
-from noria.workspace.features.online import trace_values
-from noria.workspace.features.reads import note_read
-from noria.workspace.project import Project
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from noria.workspace.project import Project
 
 __all__ = ["FeatureRoutes"]
 
@@ -78,6 +80,8 @@ class FeatureRoutes:
         return answer(await run_in_threadpool(lambda: self._trace(view, asked)))
 
     def _get(self, asked: _GetRequest) -> dict[str, Any]:
+        from noria.workspace.features.on_demand import get_features
+
         sizes = {name: len(values) for name, values in asked.entities.items()}
         if len(set(sizes.values())) != 1 or max(sizes.values()) > MAX_ENTITIES:
             told = ", ".join(f"{name!r} has {size}" for name, size in sizes.items()) or "there is none"
@@ -92,6 +96,9 @@ class FeatureRoutes:
         return {"at": at, "entities": found.num_rows, "columns": _columns(found)}
 
     def _trace(self, view: str, asked: _TraceRequest) -> dict[str, Any]:
+        from noria.workspace.features.online import trace_values
+        from noria.workspace.features.reads import note_read
+
         traced = trace_values(self._project, view, asked.entity, at=asked.at)
         views = [self._project.features.view(view)]
         note_read(self._project, views, entities=1, how="http trace", who=asked.reader)

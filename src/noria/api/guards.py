@@ -20,6 +20,7 @@ from noria.errors import ConfigError
 __all__ = ["KnownHosts", "Prefixed", "check_strangers", "checked_prefix", "exposures", "is_loopback"]
 
 _CHANGELESS = frozenset({"GET", "HEAD", "OPTIONS"})
+_USUAL = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class KnownHosts:
@@ -106,7 +107,7 @@ class Prefixed:
 
 def is_loopback(host: str) -> bool:
     """Tell whether a name or an address is that of this machine alone."""
-    if host.lower() == "localhost":
+    if host in _USUAL or host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

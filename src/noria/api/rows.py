@@ -1,9 +1,13 @@
-"""Rows over HTTP: `POST /datasets/NAME/rows`. The body goes to a file first, of bounded size."""
+"""Rows over HTTP: `POST /datasets/NAME/rows`. The body goes to a file first, of bounded size.
+
+The lake's engines are loaded with the first body.
+"""
 
 import tempfile
 from email.message import Message
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -11,9 +15,10 @@ from starlette.responses import Response
 
 from noria.api.answers import answer
 from noria.api.errors import BadRequest
-from noria.lake.files import translated
 from noria.workspace.project import Project
-from noria.workspace.pushing import push_rows
+
+if TYPE_CHECKING:
+    from noria.workspace.pushing import PushedRows
 
 __all__ = ["RowRoutes"]
 
@@ -62,19 +67,20 @@ class RowRoutes:
             with tempfile.TemporaryDirectory(prefix="push-", dir=folder) as place:
                 body = Path(place, "body")
                 await _spool(request, body)
+                key = request.headers.get("idempotency-key")
                 done = await run_in_threadpool(
-                    lambda: push_rows(
-                        self._project,
-                        name,
-                        body,
-                        format=format,
-                        encoding=encoding,
-                        key=request.headers.get("idempotency-key"),
-                    )
+                    lambda: self._push(name, body, format=format, encoding=encoding, key=key)
                 )
         finally:
             self._busy -= 1
         return answer(done)
+
+    def _push(
+        self, name: str, body: Path, *, format: str, encoding: str | None, key: str | None
+    ) -> "PushedRows":
+        from noria.workspace.pushing import push_rows
+
+        return push_rows(self._project, name, body, format=format, encoding=encoding, key=key)
 
 
 def _format_of(request: Request) -> tuple[str, str | None]:
@@ -101,6 +107,8 @@ async def _spool(request: Request, path: Path) -> None:
                     raise _too_large()
                 await run_in_threadpool(file.write, chunk)
     except OSError as err:
+        from noria.lake.files import translated
+
         raise translated(err, str(path.parent)) from err
 
 

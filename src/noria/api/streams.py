@@ -1,6 +1,8 @@
-"""Producers push events over HTTP: `POST /streams/NAME`."""
+"""Producers push events over HTTP: `POST /streams/NAME`. The lake comes with the first of them."""
 
+import threading
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -12,7 +14,9 @@ from noria.errors import SourceError
 from noria.streams.contract import MAX_EVENT_BYTES
 from noria.streams.pushing import split_array, split_lines
 from noria.workspace.project import Project
-from noria.workspace.streaming import Door, Doors, Pushed
+
+if TYPE_CHECKING:
+    from noria.workspace.streaming import Door, Doors, Pushed
 
 __all__ = ["StreamRoutes"]
 
@@ -25,7 +29,9 @@ class StreamRoutes:
     """The streams of a project, each opened when it is first pushed to."""
 
     def __init__(self, project: Project) -> None:
-        self._doors = Doors(project)
+        self._project = project
+        self._doors: Doors | None = None
+        self._opening = threading.Lock()
 
     async def push(self, request: Request) -> Response:
         """Take events in and answer once they are in the log; refuse them while too many wait there."""
@@ -37,7 +43,7 @@ class StreamRoutes:
                 "`content-type: application/json`, or lines of objects with `application/x-ndjson`",
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             )
-        door = await run_in_threadpool(lambda: self._doors.get(name))
+        door = await run_in_threadpool(lambda: self._door(name))
         waiting, most = await run_in_threadpool(door.waiting), door.declared.backlog
         if waiting >= most:
             message = (
@@ -52,8 +58,16 @@ class StreamRoutes:
         body = await _read(request)
         return answer(await run_in_threadpool(lambda: _push(door, body, are_lines=kind in _LINES)))
 
+    def _door(self, name: str) -> "Door":
+        from noria.workspace.streaming import Doors
 
-def _push(door: Door, body: bytes, *, are_lines: bool) -> Pushed:
+        with self._opening:
+            if self._doors is None:
+                self._doors = Doors(self._project)
+        return self._doors.get(name)
+
+
+def _push(door: "Door", body: bytes, *, are_lines: bool) -> "Pushed":
     try:
         payloads = split_lines(body) if are_lines else split_array(body)
     except SourceError as error:

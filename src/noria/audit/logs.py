@@ -96,6 +96,7 @@ def find_outcome(prediction: Prediction, tables: Tables) -> Outcome | None:
     (file,) = table.file_lines(found.paths.slice(last, 1))
     return Outcome(
         outcome=rows[last]["outcome"],
+        label=rows[last].get("label"),
         known_at=rows[last]["known_at"],
         corrections=len(rows) - 1,
         file=file,

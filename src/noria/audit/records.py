@@ -218,9 +218,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it: 1, 0, or None where it is known that none will come."""
+    """What came of it: 1, 0 or another number, or a label; neither where it is known that none will come."""
 
     outcome: float | None
+    label: str | None = None
     known_at: datetime
     corrections: int  # earlier outcomes that this one replaced
     file: FileLine | None
@@ -307,6 +308,8 @@ def _told_outcome(trace: Trace) -> str:
     outcome, money = trace.outcome, trace.money
     if outcome is None:
         told = "its outcome is not known yet"
+    elif outcome.label is not None:
+        told = f"its outcome is {outcome.label!r}, known at {outcome.known_at:%Y-%m-%d %H:%M} UTC"
     elif outcome.outcome is None:
         told = f"it has no outcome, known at {outcome.known_at:%Y-%m-%d %H:%M} UTC"
     else:

@@ -27,7 +27,9 @@ _NOUNS = {
     "import": "What is kept elsewhere, taken in: mlflow, export.",
     "backup": "The whole project, kept: FOLDER, check, list.",
     "ledger": "The record of everything: verify.",
+    "light": "The file of a model as a service: MODEL, list, log.",
     "user": "Who may ask the control plane: add, list, remove, token.",
+    "key": "Who may ask a server for predictions: add, list, revoke.",
     "artifact": "Files of runs: prune.",
 }
 

@@ -158,6 +158,8 @@ def _show_money(found: "Trace") -> None:
     outcome, money = found.outcome, found.money
     if outcome is None:
         screen.line("Its outcome is not known yet.")
+    elif outcome.label is not None:
+        screen.line(f"Outcome {outcome.label}, known at {screen.instant(outcome.known_at)} UTC.")
     elif outcome.outcome is None:
         screen.line(f"It has no outcome, known at {screen.instant(outcome.known_at)}; it pays nothing.")
     else:

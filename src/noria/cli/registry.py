@@ -167,6 +167,8 @@ def _origin(parents: tuple[str, ...], facts: dict[str, object]) -> str:
         return f"drill: {facts['drill']}"
     if "source" in facts:
         return f"registered from {facts['source']}"
+    if "estimator" in facts:
+        return f"registered as it is: {facts['estimator']}"
     if parents:
         return f"refit of {parents[0].rpartition('/')[2]} on all rows"
     return "trained, judged on held-back rows"

@@ -3,22 +3,27 @@
 import shlex
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from noria.cli.options import DEFAULT, Options
-from noria.errors import NotFound
+from noria.errors import NoriaError, NotFound, StoreError
 from noria.workspace.project import Project
+from noria.workspace.up.log_shipping import LogShipping
+from noria.workspace.up.records import Notice, NoticeKind
 
 if TYPE_CHECKING:
     from noria.deploy.supervisor import Supervisor
+    from noria.serving.counts import RouteCounts
     from noria.serving.records import Route
 
 __all__ = ["serve"]
 
-_LOOK_EVERY_S = 1.0  # at the pointer: a rollback or promotion is followed
-_SHIP_EVERY_S = 10.0  # the prediction log, into the lake
+_LOOK_EVERY_S = 0.5  # at the pointer: a rollback or promotion is followed within a second
+_RETRY_S = 10.0  # a route that was refused
 
 
 def serve(
@@ -43,19 +48,31 @@ def serve(
     with options.open() as project:
         environment, name = _place(project, reference)
         place = project.deployment(environment, name)
-        supervisor = project.supervisor(environment, name, port=port)
+        supervisor = project.supervisor(environment, port=port)
+        shipping = LogShipping(project, lambda: [(supervisor, name)], failed=_note_shipping())
         number, route = _route(project, environment, name)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # what stops a service is as good as Ctrl-C
         try:
             supervisor.start(route)
             _show_address(project, supervisor, route, as_json=options.json)
-            _keep(project, supervisor, environment, name, number)
+            shipping.start()
+            with _trials_watched(project, supervisor, environment, name) as check:
+
+                def check_all() -> None:
+                    shipping.check()
+                    check()
+
+                _keep(project, supervisor, environment, name, number, check=check_all)
         except KeyboardInterrupt as stop:
-            _ship(project, supervisor, place.subject)
-            raise KeyboardInterrupt(
-                f"{place.subject} stopped; what it answered is in the table predictions"
-            ) from stop
+            shipping.stop()
+            told = "what it answered is in the table predictions"
+            try:
+                shipping.ship(supervisor, name)
+            except NoriaError as err:
+                told = f"what it answered last waits in its log, and is shipped the next time: {err}"
+            raise KeyboardInterrupt(f"{place.subject} stopped; {told}") from stop
         finally:
+            shipping.stop()
             supervisor.stop()
 
 
@@ -70,44 +87,102 @@ def _place(project: Project, reference: str | None) -> tuple[str, str]:
 
 def _route(project: Project, environment: str, name: str) -> tuple[int, "Route"]:
     """Give where the deployment points to, and how many moves brought it there."""
-    from noria.deploy.releases import serve_route
-
     pointer = project.ledger.find_pointer(environment, name)
     if pointer is None:
         known = {f"{each.name}@{each.environment}" for each in project.ledger.list_pointers()}
         raise NotFound("deployment", f"{name}@{environment}", known)
     place = project.deployment(environment, name)
     version = project.ledger.get_version_by_id(pointer.version)
-    return pointer.number, serve_route(project.ledger, version, fetch=place.fetch, samples=place.samples)
+    return pointer.number, place.route(version)
 
 
-def _keep(project: Project, supervisor: "Supervisor", environment: str, name: str, number: int) -> None:
+def _keep(
+    project: Project,
+    supervisor: "Supervisor",
+    environment: str,
+    name: str,
+    number: int,
+    *,
+    check: Callable[[], None],
+) -> None:
     """Follow the pointer and ship the log until Ctrl-C. Raises `DeploymentError` if the worker gives up."""
     from noria.cli import screen
 
-    shipped = time.monotonic()
+    told, not_before = "", 0.0
     while True:
         time.sleep(_LOOK_EVERY_S)
-        pointer = project.ledger.find_pointer(environment, name)
-        if pointer is not None and pointer.number != number:
-            number, route = _route(project, environment, name)
-            supervisor.swap(route)
-            screen.line(f"{environment}/{name} was moved: {pointer.reason}")
-        if time.monotonic() - shipped > _SHIP_EVERY_S:
-            _ship(project, supervisor, f"{environment}/{name}")
-            shipped = time.monotonic()
-        elif not supervisor.is_running:
-            time.sleep(_LOOK_EVERY_S)
-            _ = supervisor.pid  # it is started again, or this says why not
+        supervisor.check()
+        check()
+        if time.monotonic() < not_before:
+            continue
+        try:
+            pointer = project.ledger.find_pointer(environment, name)
+            if pointer is not None and pointer.number != number:
+                moved_to, route = _route(project, environment, name)
+                supervisor.swap(route)
+                number = moved_to
+                screen.line(f"{environment}/{name} was moved: {pointer.reason}")
+            told = ""
+        except NoriaError as err:  # what answers goes on
+            supervisor.check()
+            not_before = time.monotonic() + (0.0 if isinstance(err, StoreError) else _RETRY_S)
+            if str(err) != told:
+                screen.line(f"{environment}/{name} answers as before: {err}")
+            told = str(err)
+        screen.flush()
 
 
-def _ship(project: Project, supervisor: "Supervisor", subject: str) -> None:
-    from noria.deploy.shipping import ship_predictions
+@contextmanager
+def _trials_watched(
+    project: Project, supervisor: "Supervisor", environment: str, name: str
+) -> Iterator[Callable[[], None]]:
+    """Look at what is on trial meanwhile; give what raises why that ended. A replay judges its own."""
+    from noria.workspace.up.trials import TrialWatch
 
-    if supervisor.is_running:
-        ship_predictions(
-            supervisor.spool, project.lake, app_id=f"predictions/{subject}", rotate=supervisor.rotate
-        )
+    if project.environment(environment).clock != "wall":
+        yield lambda: None
+        return
+
+    def counts(_: str, deployment: str) -> "RouteCounts | None":
+        return supervisor.counts(deployment) if supervisor.is_running else None
+
+    watch = TrialWatch(
+        project,
+        places=lambda: [(environment, name)],
+        counts=counts,
+        is_active=lambda: True,
+        judge_every_s=project.settings.server.judge_every_s,
+        tell=_tell,
+    )
+    watch.start()
+    try:
+        yield watch.check
+    finally:
+        watch.stop()
+
+
+def _tell(notice: Notice) -> None:
+    from noria.cli import screen
+
+    if notice.kind is NoticeKind.WARNING:  # of moves it is told as they are followed
+        screen.line(notice.message)
+        screen.flush()
+
+
+def _note_shipping() -> Callable[["Supervisor", str, NoriaError | None], None]:
+    """Give what tells once why a log cannot be shipped."""
+    from noria.cli import screen
+
+    told = ""
+
+    def note(_: "Supervisor", deployment: str, error: NoriaError | None) -> None:
+        nonlocal told
+        if error is not None and str(error) != told:
+            screen.line(f"{deployment} is not in the lake and waits in its log: {error}")
+            screen.flush()
+        told = "" if error is None else str(error)
+
+    return note
 
 
 def _show_address(project: Project, supervisor: "Supervisor", route: "Route", *, as_json: bool) -> None:

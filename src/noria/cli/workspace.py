@@ -199,6 +199,8 @@ def _show_deployments(found: "ProjectStatus") -> None:
     ]
     screen.table(["environment", "model", "since", "on trial", "last move"], rows, wrap="last move")
     for each in found.deployments:
+        if each.trial is not None:
+            screen.line(f"On trial at {each.environment}/{each.deployment}: {each.trial}")
         if each.verified is not None:
             told = f"{each.environment}/{each.deployment} at {screen.instant(each.verified.at)}: "
             screen.line(told + each.verified.found, style="bold" if each.verified.is_broken else "")

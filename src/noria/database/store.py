@@ -13,6 +13,7 @@ from typing import Any, Self
 from sqlalchemy import URL, Connection, Engine, Executable, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 
+from noria.database.driving import run_one
 from noria.database.faults import is_busy, translated_faults
 from noria.database.revisions import current_revision, newest_revision, upgrade_tables
 from noria.errors import ConfigError, DiskFull, StoreError
@@ -25,6 +26,10 @@ _CACHE_KIB = 6_000  # of pages, for each connection of SQLite: what 100 runs of 
 _READERS_S = 2.0  # how long a scrub waits for those that read an older state
 _WRITER_KEY = 0x6E6F726961  # "noria": PostgreSQL's advisory lock that makes writers queue
 _REPEATABLE_READ = 3  # as `psycopg.IsolationLevel` has it
+_MOST_CLOSED = 4
+_CLOSED: dict[
+    URL, Engine
+] = {}  # without connections; statements are compiled, which takes longer than they do
 _FORGOTTEN: list["_Opened"] = []  # of the parent process: closing its connections here would harm it
 
 
@@ -184,7 +189,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        self._here().engine.dispose()
+        self._here().close()
 
     def __enter__(self) -> Self:
         return self
@@ -228,18 +233,34 @@ class _Opened:
         self.pid = os.getpid()
         self.local = _Local()
         self.turn = threading.Lock()  # threads of one process queue here, fairly and without polling
-        # pool_size 0: as many connections as there are threads at it, kept open for the next time; the one
-        # that was used last goes first, which has statements prepared and pages at hand
-        self.engine = create_engine(url, poolclass=QueuePool, pool_size=0, pool_use_lifo=True)
-        if _is_sqlite(url):
-            event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "close", _let_go_sqlite)
-        else:
-            event.listen(self.engine, "connect", _prepare_postgresql)
-        event.listen(self.engine, "begin", _begin_sqlite if _is_sqlite(url) else _begin_postgresql)
+        self._url, self._is_closed = url, False
+        closed = _CLOSED.pop(url, None)
+        self.engine = _new_engine(url) if closed is None else closed
         self.reader = self.engine.execution_options(noria_writes=False)
         self.writer = self.engine.execution_options(noria_writes=True)
         self.looker = self.engine.execution_options(noria_writes=None)
+
+    def close(self) -> None:
+        """Close the connections, and leave the engine to whoever opens the same database next."""
+        self.engine.dispose()
+        if not self._is_closed:
+            self._is_closed = True
+            _CLOSED[self._url] = self.engine
+            for each in list(_CLOSED)[:-_MOST_CLOSED]:
+                _CLOSED.pop(each, None)
+
+
+def _new_engine(url: URL) -> Engine:
+    # pool_size 0: as many connections as there are threads at it, kept open for the next time; the one
+    # that was used last goes first, which has statements prepared and pages at hand
+    engine = create_engine(url, poolclass=QueuePool, pool_size=0, pool_use_lifo=True)
+    if _is_sqlite(url):
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "close", _let_go_sqlite)
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "begin", _begin_sqlite if _is_sqlite(url) else _begin_postgresql)
+    return engine
 
 
 @contextmanager
@@ -296,7 +317,7 @@ def _set_wal(connection: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     is_writer = connection.get_execution_options().get("noria_writes", True)
     if is_writer is not None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+        run_one(connection, "BEGIN IMMEDIATE" if is_writer else "BEGIN")
 
 
 def _begin_postgresql(connection: Connection) -> None:

@@ -8,6 +8,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
+from noria.database.driving import run_all
+
 __all__ = ["Upsert"]
 
 
@@ -39,9 +41,9 @@ class Upsert:
             connection.execute(self._statements[connection.dialect.name], [*rows])
 
     def execute_raw(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows of all columns in the table's order, as the database has them: twice as quick.
+        """Insert rows of all columns in the table's order, as the database has them: several times as quick.
 
-        An `Instant` is a number of microseconds then.
+        An `Instant` is a number of microseconds then. The connection is in a transaction.
         """
         if not rows:
             return
@@ -51,7 +53,7 @@ class Upsert:
             assert not compiled.positional or tuple(compiled.positiontup or ()) == self._columns
             self._texts[dialect.name] = str(compiled)
         if dialect.positional:
-            connection.exec_driver_sql(self._texts[dialect.name], [*rows])
+            run_all(connection, self._texts[dialect.name], rows)
         else:
             named = [dict(zip(self._columns, row, strict=True)) for row in rows]
             connection.exec_driver_sql(self._texts[dialect.name], named)

@@ -1,10 +1,12 @@
 """Into production and back: gates, releases, routes, canaries, rollbacks.
 
 Declarations are here; the verbs are in `noria.deploy.gates`, `noria.deploy.canary`,
-`noria.deploy.releases` and `noria.deploy.environments`.
+`noria.deploy.releases`, `noria.deploy.environments`, `noria.deploy.guarding` and `noria.deploy.experiments`.
 """
 
+from noria.deploy.bandit_declarations import Bandit
 from noria.deploy.declarations import (
+    ABTest,
     Canary,
     Gate,
     at_least,
@@ -16,6 +18,8 @@ from noria.deploy.declarations import (
 )
 
 __all__ = [
+    "ABTest",
+    "Bandit",
     "Canary",
     "Gate",
     "at_least",

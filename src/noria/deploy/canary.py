@@ -1,7 +1,8 @@
 """Keep or roll back: what a trial on real traffic says of the challenger, and its record.
 
-`verdict` is pure. Both versions scored every row of the trial, so the comparison is paired; a trial lasts
-days, not weeks, so hours are resampled whole rather than days.
+`verdict` and `verdict_at_any_time` are pure. Both versions scored every row of the trial, so the comparison
+is paired; a trial lasts days, not weeks, so hours are resampled whole rather than days, and of a trial that
+is shorter than a day its 24 parts.
 """
 
 from datetime import datetime
@@ -14,10 +15,12 @@ import numpy.typing as npt
 from noria.clock import to_micros
 from noria.deploy.declarations import Canary
 from noria.deploy.gates import HOUR_US, improvement
+from noria.evaluation.scores import brier_losses, log_losses
+from noria.evaluation.sequential import Moments, mean
 from noria.ledger.store import Ledger
 from noria.records import Event, EventId, Version
 
-__all__ = ["CanaryDecision", "CanaryVerdict", "record_verdict", "verdict"]
+__all__ = ["CanaryDecision", "CanaryVerdict", "record_verdict", "verdict", "verdict_at_any_time"]
 
 _DAY_US = 24 * HOUR_US
 
@@ -85,7 +88,7 @@ def verdict(
     known = ~(np.isnan(outcomes) | np.isnan(old) | np.isnan(new)) & (instants >= to_micros(started_at))
     known &= instants <= to_micros(now)
     rows, days = int(known.sum()), (to_micros(now) - to_micros(started_at)) / _DAY_US
-    hours = instants[known] // HOUR_US
+    hours = instants[known] // _part_us(canary)
     if rows < canary.min_rows or np.unique(hours).size < 2 or np.unique(outcomes[known]).size < 2:
         return _without_comparison(canary, rows=rows, days=days)
     better = improvement(
@@ -118,9 +121,61 @@ def verdict(
     )
 
 
+def verdict_at_any_time(
+    canary: Canary,
+    *,
+    y: npt.ArrayLike,
+    champion: npt.ArrayLike,
+    challenger: npt.ArrayLike,
+    at: npt.ArrayLike,
+    started_at: datetime,
+    now: datetime,
+) -> CanaryVerdict:
+    """Judge as `verdict` does, however often: what ends a trial early has to hold at all looks together.
+
+    Before `days` are over the challenger is rolled back only where it is worse by an always-valid bound too
+    (`noria.evaluation.sequential`). An AUC is no mean of rows and has no such bound: it is judged at the end.
+
+    Raises
+    ------
+    ValueError
+        If outcomes are not 0 and 1, or scores no probabilities.
+    """
+    found = verdict(
+        canary, y=y, champion=champion, challenger=challenger, at=at, started_at=started_at, now=now
+    )
+    if found.decision is not CanaryDecision.ROLLBACK or found.low is None or found.days >= canary.days:
+        return found
+    outcomes, old, new = (np.asarray(each, dtype=np.float64) for each in (y, champion, challenger))
+    instants = np.asarray(at, dtype=np.int64)
+    known = ~(np.isnan(outcomes) | np.isnan(old) | np.isnan(new)) & (instants >= to_micros(started_at))
+    known &= instants <= to_micros(now)
+    if canary.metric == "auc":
+        return msgspec.structs.replace(
+            found,
+            decision=CanaryDecision.CONTINUE,
+            reason=f"{found.reason}, and an AUC is judged after {canary.days:.3g} days",
+        )
+    losses = log_losses if canary.metric == "log_loss" else brier_losses
+    worsening = losses(outcomes[known], new[known]) - losses(outcomes[known], old[known])
+    bound = mean(Moments.of(worsening), alpha=1 - canary.confidence).low
+    told = f"{found.reason}; however often one looks it is at least {bound:.4g} worse"
+    if bound > canary.max_worse:
+        return msgspec.structs.replace(found, reason=told)
+    return msgspec.structs.replace(
+        found, decision=CanaryDecision.CONTINUE, reason=f"{told}, which is within the limit yet"
+    )
+
+
+def _part_us(canary: Canary) -> int:
+    """Give the length of what is resampled whole: an hour, or less where the trial is shorter than a day."""
+    return max(1, min(HOUR_US, int(canary.days * _DAY_US / 24)))
+
+
 def _without_comparison(canary: Canary, *, rows: int, days: float) -> CanaryVerdict:
     over = days >= canary.last_day
-    told = f"after {days:.3g} days {rows} outcomes are known, {canary.min_rows} of several hours are needed"
+    spans = "hours" if _part_us(canary) == HOUR_US else f"spans of {_part_us(canary) / 6e7:.3g} minutes"
+    told = f"after {days:.3g} days {rows} outcomes are known, {canary.min_rows} of several {spans} are needed"
     if over:
         told += f"; the trial ends after {canary.last_day:.3g} days and production stays"
     return CanaryVerdict(

@@ -1,8 +1,9 @@
 """What a project writes about entering an environment: gates, their checks, canaries. Light: no engine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
+from typing import Literal
 
 import msgspec
 
@@ -10,6 +11,7 @@ from noria.clock import parse_duration
 from noria.errors import ConfigError
 
 __all__ = [
+    "ABTest",
     "AtLeast",
     "AtMost",
     "BeatsProduction",
@@ -27,6 +29,8 @@ __all__ = [
     "samples_reproduced",
 ]
 
+AB_METRICS = ("brier", "conversion", "error_rate", "latency_ms", "log_loss", "value")
+LATENCIES = ("p50", "p90", "p99", "mean")
 LOSSES = ("auc", "brier", "log_loss")  # what two versions can be paired on
 
 
@@ -42,6 +46,15 @@ def _check_metric(metric: str, *, setting: str) -> None:
         raise ConfigError(
             f"{setting}: {metric!r} is no metric to compare versions on; use one of {', '.join(LOSSES)}"
         )
+
+
+def _check_headers(by_header: Mapping[str, Sequence[str]], *, setting: str) -> None:
+    for header, values in by_header.items():
+        if not header.strip() or isinstance(values, str) or not values:
+            raise ConfigError(
+                f"{setting} of {header!r} is {values!r}; give the name of a header and a list of its values: "
+                '{"x-tester": ["1"]}'
+            )
 
 
 def _check_share(value: float, *, setting: str) -> None:
@@ -234,6 +247,21 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     max_days
         When the trial ends at the latest; without enough outcomes by then it is rolled back. Default: four
         times `days`.
+    sticky
+        What is assigned as a whole, such as the request column `customer_id`, or `header:x-user`; empty: each
+        prediction by its id.
+    by_header
+        Requests with one of these values in a header are always answered by the challenger, such as
+        `{"x-tester": ["1"]}`.
+    max_error_rate, max_missing_rate
+        By how much the share of requests in which the challenger fails, or gives no score for some row, may
+        exceed production's; None: not guarded.
+    max_latency_ratio, latency
+        How many times as long as production the challenger may take, and what of the time is compared; None:
+        not guarded.
+    guard_confidence
+        With this chance a challenger that keeps to these limits is never rolled back by its guard, however
+        long the trial lasts and however often it is looked at.
     """
 
     share: float = 0.2
@@ -243,10 +271,32 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 0.95
     min_rows: int = 300
     max_days: float | None = None
+    sticky: str = ""
+    by_header: dict[str, Sequence[str]] = {}
+    max_error_rate: float | None = 0.05
+    max_missing_rate: float | None = 0.05
+    max_latency_ratio: float | None = None
+    latency: Literal["p50", "p90", "p99", "mean"] = "p99"
+    guard_confidence: float = 0.99
 
     def __post_init__(self) -> None:
         """Refuse what can never be judged."""
         _check_share(self.share, setting="Canary share")
+        _check_share(self.guard_confidence, setting="Canary guard_confidence")
+        for name in ("max_error_rate", "max_missing_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0.0 <= rate < 1.0:
+                raise ConfigError(
+                    f"Canary {name} is {rate}; it is a share, 0 or more and below 1, or None for no limit"
+                )
+        if self.max_latency_ratio is not None and self.max_latency_ratio < 1:
+            raise ConfigError(
+                f"Canary max_latency_ratio is {self.max_latency_ratio}; below 1 it asks for a challenger "
+                "that is quicker than production: give 1 or more, or None for no limit"
+            )
+        if self.latency not in LATENCIES:
+            raise ConfigError(f"Canary latency is {self.latency!r}; use one of {', '.join(LATENCIES)}")
+        _check_headers(self.by_header, setting="Canary by_header")
         _check_share(self.confidence, setting="Canary confidence")
         _check_metric(self.metric, setting="Canary metric")
         if self.days <= 0 or self.max_worse < 0 or self.min_rows < 2:
@@ -258,6 +308,77 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     def last_day(self) -> float:
         """Days after which the trial ends whatever is known."""
         return 4 * self.days if self.max_days is None else self.max_days
+
+
+class ABTest(msgspec.Struct, frozen=True, kw_only=True):
+    """A test of several releases on real traffic, which stops as soon as it is sure.
+
+    Parameters
+    ----------
+    name
+        Salt of the assignment: a test of the same name assigns the same units alike.
+    metric
+        Of outcomes: `conversion` (0 or 1, more is better), `value` (money, more is better), `log_loss` or
+        `brier`; of what releases do: `error_rate` or `latency_ms`.
+    min_effect
+        The smallest difference that matters, in units of the metric. Where all differences are surely
+        smaller, the test ends without a winner.
+    weights
+        Of the arms, that of the stable release first.
+    sticky
+        What is assigned as a whole, such as `customer_id` or `header:x-user`; empty: each prediction by its
+        id. Several rows of a unit are averaged and count as one.
+    confidence
+        With this chance no release is called better that is not, however often one looks.
+    min_units
+        Units that each arm needs before anything is said.
+    max_days
+        When the test ends at the latest, without a winner.
+
+    Examples
+    --------
+    >>> test = ABTest(name="spring", metric="conversion", min_effect=0.01, sticky="customer_id")
+    >>> test.shares
+    (0.5, 0.5)
+    """
+
+    name: str
+    metric: str
+    min_effect: float
+    weights: Sequence[float] = (0.5, 0.5)
+    sticky: str = ""
+    confidence: float = 0.95
+    min_units: int = 200
+    max_days: float = 28.0
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be judged."""
+        if self.metric not in AB_METRICS:
+            raise ConfigError(
+                f"ABTest {self.name!r}: {self.metric!r} is no metric to test on; use one of "
+                f"{', '.join(AB_METRICS)}"
+            )
+        _check_share(self.confidence, setting=f"ABTest {self.name!r} confidence")
+        if len(self.weights) < 2 or any(each <= 0 for each in self.weights):
+            raise ConfigError(
+                f"ABTest {self.name!r} has weights {list(self.weights)}; give two or more, all above 0, that "
+                "of the stable release first"
+            )
+        if not self.name or self.min_effect <= 0 or self.max_days <= 0 or self.min_units < 100:
+            raise ConfigError(
+                f"ABTest {self.name!r}: it needs a name, min_effect and max_days above 0, and min_units 100 "
+                "or more (the intervals rest on the central limit theorem)"
+            )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weights, so that they add up to one."""
+        return tuple(each / sum(self.weights) for each in self.weights)
+
+    @property
+    def is_less_better(self) -> bool:
+        """Whether a release with a smaller value is better."""
+        return self.metric not in ("conversion", "value")
 
 
 @dataclass(frozen=True, slots=True)

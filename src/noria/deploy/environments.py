@@ -1,34 +1,19 @@
 """Moving the pointers of environments: deploy, try, promote, roll back, restore.
 
-A move is three steps under one key: the request is recorded (`route.requested`, which fixes the route), the
-target serves the route, the pointer moves. The pointer is the truth and moves last, so that whatever it names
-has answered. Killed anywhere, the same call with the same key goes on where it stopped: the request is found,
-serving the same route again is free of effect, and the pointer moves once. A target that fails is recorded
-(`route.failed`) and the pointer stays.
-
-No process is started here: a `Target` is whoever does that.
+Each verb chooses a route; `noria.deploy.moving` makes the move.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from noria.deploy.admission import require_admission
 from noria.deploy.history import Action, list_moves, stable_routes
-from noria.deploy.releases import (
-    Release,
-    find_standing,
-    read_release,
-    read_route,
-    record_route,
-    serve_route,
-)
-from noria.errors import Conflict, NoriaError, NotFound
-from noria.ledger.store import Ledger
-from noria.records import Event, EventId, Pointer, Version, VersionId
-from noria.serving.records import Route, Samples
+from noria.deploy.moving import Ask, Choice, Deployment, Move, Target, move
+from noria.deploy.releases import find_standing, read_release, read_route, record_route
+from noria.errors import Conflict, NotFound
+from noria.records import EventId, Pointer, Version, VersionId
+from noria.serving.records import RouteRule
 
 __all__ = [
     "Deployment",
@@ -39,68 +24,10 @@ __all__ = [
     "restore",
     "rollback",
     "start_canary",
+    "start_test",
 ]
 
-_LEASE_S = 120.0  # longer than a server takes to start; a dead holder's lease is taken over at once
 _Entries = Sequence[tuple[Version, float, Literal["answer", "shadow"]]]
-_Choice = tuple[Version, EventId | None]  # a route, and the event that let its release in
-
-
-class Target(Protocol):
-    """Whoever serves a deployment."""
-
-    def swap(self, route: Route) -> None:
-        """Answer by `route`; return once it does. The route that answers already is free of effect.
-
-        Raises `DeploymentError` (or another `NoriaError`) if it cannot; the former route then goes on.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """A named endpoint in an environment, and what it takes to move it.
-
-    Parameters
-    ----------
-    ledger
-        Holds the pointer.
-    environment, name
-        Which endpoint.
-    fetch
-        Gives a verified local file by its sha256, such as `Storage.fetch`.
-    samples
-        Gives the stored rows that a worker scores before it answers with a model.
-    target
-        Serves the routes, or None where nothing runs.
-    gated
-        Whether a release has to have passed the environment's gate.
-    """
-
-    ledger: Ledger
-    _: KW_ONLY
-    environment: str
-    name: str
-    fetch: Callable[[str], Path]
-    samples: Callable[[Release], Samples]
-    target: Target | None = None
-    gated: bool = True
-
-    @property
-    def subject(self) -> str:
-        """`environment/name`, as events name it."""
-        return f"{self.environment}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """A move that was made: what answers now, and where that is written."""
-
-    action: Action
-    route: Route
-    version: Version  # of kind route
-    pointer: Pointer
-    request: Event
 
 
 def deploy(
@@ -126,11 +53,11 @@ def deploy(
         If another process moves this deployment right now.
     """
 
-    def choose() -> _Choice:
+    def choose() -> Choice:
         admission = _admission(deployment, release, on_trial=False)
         return _one(deployment, release, cause=cause, at=at), admission
 
-    ask = _Ask(
+    ask = Ask(
         action=Action.DEPLOY,
         release=release.id,
         key=key,
@@ -138,7 +65,7 @@ def deploy(
         cause=cause,
         at=at,
     )
-    return _move(deployment, ask, choose)
+    return move(deployment, ask, choose)
 
 
 def start_canary(
@@ -146,6 +73,8 @@ def start_canary(
     release: Version,
     *,
     share: float,
+    unit: str = "",
+    by_header: Mapping[str, Sequence[str]] | None = None,
     key: str,
     reason: str = "",
     cause: EventId | None = None,
@@ -153,7 +82,16 @@ def start_canary(
 ) -> Move:
     """Let `release` answer a share of the traffic beside the stable release; both score every row.
 
-    The route is on trial, not stable: `promote` or `rollback` ends it.
+    The route is on trial, not stable: `promote` or `rollback` ends it. Calling it again with a larger share
+    lets the canary grow.
+
+    Parameters
+    ----------
+    unit
+        What is assigned as a whole: a request column, or `header:NAME`. Units that the canary answered stay
+        with it while it grows. Empty: each prediction by its id.
+    by_header
+        Requests with one of these values in the header are always answered by the canary.
 
     Raises
     ------
@@ -163,7 +101,7 @@ def start_canary(
         As for `deploy`.
     """
 
-    def choose() -> _Choice:
+    def choose() -> Choice:
         admission = _admission(deployment, release, on_trial=True)
         standing = find_standing(
             deployment.ledger, environment=deployment.environment, deployment=deployment.name
@@ -175,9 +113,23 @@ def start_canary(
                 f"{_told(release)} is the stable release of {deployment.subject}; there is nothing to try"
             )
         entries: _Entries = [(standing.release, 1 - share, "answer"), (release, share, "answer")]
-        return _route(deployment, entries, cause=cause, at=at), admission
+        route = record_route(
+            deployment.ledger,
+            environment=deployment.environment,
+            deployment=deployment.name,
+            entries=entries,
+            unit=unit,
+            salt=f"{deployment.subject}/{release.ref}" if unit else "",
+            rules=[
+                RouteRule(header=header, values=tuple(values), release=release.ref)
+                for header, values in (by_header or {}).items()
+            ],
+            cause=cause,
+            at=at,
+        )
+        return route, admission
 
-    ask = _Ask(
+    ask = Ask(
         action=Action.CANARY,
         release=release.id,
         key=key,
@@ -185,13 +137,92 @@ def start_canary(
         cause=cause,
         at=at,
     )
-    return _move(deployment, ask, choose)
+    return move(deployment, ask, choose)
+
+
+def start_test(
+    deployment: Deployment,
+    arms: Sequence[tuple[Version, float]],
+    *,
+    name: str,
+    unit: str = "",
+    trial: Pointer | None = None,
+    key: str,
+    reason: str = "",
+    cause: EventId | None = None,
+    at: datetime | None = None,
+) -> Move:
+    """Let several releases answer by weight, to learn which is best; all of them score every row.
+
+    The route is on trial, not stable: `promote` with the winner, or `rollback`, ends it. Calling it again
+    with the same arms and other weights moves no more units than it must (see `noria.serving.assignment`).
+
+    Parameters
+    ----------
+    arms
+        Releases with their weights, the stable release first; their order stays while the test lasts.
+    name
+        Of the test: the salt of its assignment.
+    unit
+        What is assigned as a whole: a request column, or `header:NAME`; empty: each prediction by its id.
+    trial
+        Only the weights of this trial are to change: where other moves came after it, nothing is moved.
+
+    Raises
+    ------
+    Conflict
+        If the first arm is not the stable release, there are not two different ones, or `trial` has ended.
+    GateRefused, DeploymentError, LeaseHeld
+        As for `deploy`.
+    """
+
+    def choose() -> Choice:
+        if trial is not None and trial != deployment.ledger.find_pointer(
+            deployment.environment, deployment.name
+        ):
+            raise _ended(deployment, trial)
+        admissions = [_admission(deployment, each, on_trial=True) for each, _ in arms[1:]]
+        standing = find_standing(
+            deployment.ledger, environment=deployment.environment, deployment=deployment.name
+        )
+        named = [_told(each) for each, _ in arms]
+        if standing is None or not arms or arms[0][0].id != standing.release.id:
+            stable = "nothing" if standing is None else _told(standing.release)
+            raise Conflict(
+                f"test {name!r} begins with {named[0] if named else 'no arm'}, and the stable release of "
+                f"{deployment.subject} is {stable}; give that first"
+            )
+        if len(arms) < 2 or len({each.id for each, _ in arms}) < len(arms):
+            raise Conflict(f"test {name!r} is of {', '.join(named)}; give two different releases or more")
+        route = record_route(
+            deployment.ledger,
+            environment=deployment.environment,
+            deployment=deployment.name,
+            entries=[(each, weight, "answer") for each, weight in arms],
+            unit=unit,
+            salt=f"{deployment.subject}/{name}",
+            cause=cause,
+            at=at,
+        )
+        return route, next((each for each in admissions if each is not None), None)
+
+    shares = ", ".join(f"{each.ref} {weight:.0%}" for each, weight in arms)
+    ask = Ask(
+        action=Action.TEST,
+        release=None,
+        key=key,
+        reason=reason or f"test {name!r} of {deployment.subject}: {shares}",
+        cause=cause,
+        at=at,
+    )
+    return move(deployment, ask, choose)
 
 
 def promote(
     deployment: Deployment,
     release: Version,
     *,
+    trial: Pointer | None = None,
     key: str,
     reason: str = "",
     cause: EventId | None = None,
@@ -199,16 +230,23 @@ def promote(
 ) -> Move:
     """Let the release on trial answer everything, as a stable route.
 
+    Parameters
+    ----------
+    trial
+        Only this trial is to end: where other moves came after it, nothing is moved.
+
     Raises
     ------
     Conflict
-        If `release` is not on trial; see also `deploy`.
+        If `release` is not on trial, or `trial` has ended already; see also `deploy`.
     DeploymentError, LeaseHeld
         As for `deploy`.
     """
 
-    def choose() -> _Choice:
+    def choose() -> Choice:
         pointer = deployment.ledger.find_pointer(deployment.environment, deployment.name)
+        if trial is not None and pointer != trial:
+            raise _ended(deployment, trial)
         answering = _releases(deployment, pointer.version) if pointer else {}
         if release.id not in answering.values():
             named = ", ".join(answering) or "nothing"
@@ -218,7 +256,7 @@ def promote(
             )
         return _one(deployment, release, cause=cause, at=at), None
 
-    ask = _Ask(
+    ask = Ask(
         action=Action.PROMOTE,
         release=release.id,
         key=key,
@@ -226,12 +264,13 @@ def promote(
         cause=cause,
         at=at,
     )
-    return _move(deployment, ask, choose)
+    return move(deployment, ask, choose)
 
 
 def rollback(
     deployment: Deployment,
     *,
+    trial: Pointer | None = None,
     key: str,
     reason: str = "",
     cause: EventId | None = None,
@@ -242,16 +281,25 @@ def rollback(
     A trial ends: the stable route that it was started beside answers everything again. Without a trial, the
     stable route before the present one does; rolling back again goes one further back. `restore` undoes it.
 
+    Parameters
+    ----------
+    trial
+        Only this trial is to end: where other moves came after it, nothing is moved.
+
     Raises
     ------
     NotFound
         If there is no earlier stable route.
+    Conflict
+        If `trial` has ended already.
     DeploymentError, LeaseHeld
         As for `deploy`.
     """
 
-    def choose() -> _Choice:
+    def choose() -> Choice:
         moves = list_moves(deployment.ledger, environment=deployment.environment, deployment=deployment.name)
+        if trial is not None and (not moves or moves[-1].pointer != trial):
+            raise _ended(deployment, trial)
         past, _ = stable_routes(moves)
         on_trial = bool(moves) and not moves[-1].pointer.stable
         earlier = past if on_trial else past[:-1]
@@ -259,7 +307,7 @@ def rollback(
             raise NotFound("earlier stable route", deployment.subject, ())
         return deployment.ledger.get_version_by_id(earlier[-1]), None
 
-    ask = _Ask(
+    ask = Ask(
         action=Action.ROLLBACK,
         release=None,
         key=key,
@@ -267,7 +315,7 @@ def rollback(
         cause=cause,
         at=at,
     )
-    return _move(deployment, ask, choose)
+    return move(deployment, ask, choose)
 
 
 def restore(
@@ -288,14 +336,14 @@ def restore(
         As for `deploy`.
     """
 
-    def choose() -> _Choice:
+    def choose() -> Choice:
         moves = list_moves(deployment.ledger, environment=deployment.environment, deployment=deployment.name)
         _, undone = stable_routes(moves)
         if not undone:
             raise NotFound("route that was rolled back", deployment.subject, ())
         return deployment.ledger.get_version_by_id(undone[-1]), None
 
-    ask = _Ask(
+    ask = Ask(
         action=Action.RESTORE,
         release=None,
         key=key,
@@ -303,121 +351,7 @@ def restore(
         cause=cause,
         at=at,
     )
-    return _move(deployment, ask, choose)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ask:
-    """What a verb was called with."""
-
-    action: Action
-    release: VersionId | None
-    key: str
-    reason: str
-    cause: EventId | None
-    at: datetime | None
-
-
-def _move(deployment: Deployment, ask: _Ask, choose: Callable[[], _Choice]) -> Move:
-    ledger = deployment.ledger
-    lease = ledger.acquire_lease(f"route:{deployment.subject}", ttl_s=_LEASE_S)
-    try:
-        request = _request(deployment, ask, choose)
-        version = ledger.get_version_by_id(request.payload["route"])
-        route = serve_route(ledger, version, fetch=deployment.fetch, samples=deployment.samples)
-        pointer = _complete(deployment, ask, request, route)
-    finally:
-        ledger.release_lease(lease)
-    return Move(action=ask.action, route=route, version=version, pointer=pointer, request=request)
-
-
-def _request(deployment: Deployment, ask: _Ask, choose: Callable[[], _Choice]) -> Event:
-    """Record what is asked for, or find it: the first request of a key fixes the route."""
-    ledger, key = deployment.ledger, f"{ask.key}:request"
-    found = ledger.find_event(key=key)
-    if found is None:
-        before = ledger.find_pointer(deployment.environment, deployment.name)
-        route, admission = choose()
-        payload: dict[str, Any] = {
-            "action": ask.action.value,
-            "environment": deployment.environment,
-            "deployment": deployment.name,
-            "release": ask.release,
-            "route": route.id,
-            "stable": ask.action is not Action.CANARY,
-            "from": before.version if before else None,
-            "after": before.number if before else 0,
-            "reason": ask.reason,
-        }
-        found = ledger.append(
-            "route.requested",
-            subject=deployment.subject,
-            payload=payload,
-            cause=ask.cause or admission,
-            key=key,
-            at=ask.at,
-        )
-    asked = (found.subject, found.payload["action"], found.payload["release"])
-    if asked != (deployment.subject, ask.action.value, ask.release):
-        raise Conflict(
-            f"key {ask.key!r} is that of another move ({asked[1]} of {asked[2]} at {asked[0]}); "
-            "give each move its own"
-        )
-    return found
-
-
-def _complete(deployment: Deployment, ask: _Ask, request: Event, route: Route) -> Pointer:
-    """Serve the route and move the pointer, unless that has been done."""
-    ledger, environment, name = deployment.ledger, deployment.environment, deployment.name
-    current = ledger.find_pointer(environment, name)
-    moved = ledger.find_event(key=ask.key)
-    if moved is not None:
-        pointers = ledger.list_pointers(environment=environment, name=name)
-        pointer = next(each for each in pointers if each.event == moved.id)
-        if pointer == current:  # else later moves stand, and this one is history
-            _swap(deployment, ask, request, route)
-        return pointer
-    if (current.number if current else 0) != request.payload["after"]:
-        raise Conflict(
-            f"{ask.action} at {deployment.subject} was requested before its latest moves and never finished; "
-            "ask again under a new key if it is still wanted"
-        )
-    _swap(deployment, ask, request, route)
-    return ledger.move_pointer(
-        environment,
-        name,
-        request.payload["route"],
-        stable=request.payload["stable"],
-        reason=request.payload["reason"],
-        cause=request.id,
-        key=ask.key,
-        at=ask.at,
-    )
-
-
-def _swap(deployment: Deployment, ask: _Ask, request: Event, route: Route) -> None:
-    if deployment.target is None:
-        return
-    try:
-        deployment.target.swap(route)
-    except NoriaError as error:
-        payload = {
-            "action": ask.action.value,
-            "environment": deployment.environment,
-            "deployment": deployment.name,
-            "route": request.payload["route"],
-            "error": str(error),
-            "reason": f"{ask.action} at {deployment.subject} failed, its pointer stays: {error}",
-        }
-        deployment.ledger.append(
-            "route.failed",
-            subject=deployment.subject,
-            payload=payload,
-            cause=request.id,
-            key=f"{ask.key}:failed",
-            at=ask.at,
-        )
-        raise
+    return move(deployment, ask, choose)
 
 
 def _admission(deployment: Deployment, release: Version, *, on_trial: bool) -> EventId | None:
@@ -447,6 +381,12 @@ def _route(
         entries=entries,
         cause=cause,
         at=at,
+    )
+
+
+def _ended(deployment: Deployment, trial: Pointer) -> Conflict:
+    return Conflict(
+        f"the trial of route {trial.version} at {deployment.subject} has ended; nothing is left to do"
     )
 
 

@@ -16,6 +16,8 @@ class Action(StrEnum):
 
     DEPLOY = "deploy"
     CANARY = "canary"
+    TEST = "test"
+    SHADOW = "shadow"
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     RESTORE = "restore"

@@ -5,7 +5,7 @@ JSON of those facts: `digest_of(version.facts) == version.sha256` for every one 
 machine are no part of them; `serve_route` adds those.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +13,23 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from noria.errors import DigestMismatch
+from noria.errors import ConfigError, DigestMismatch
 from noria.features.declarations import ViewSpec
 from noria.features.on_demand import OnDemandSpec
 from noria.ledger.store import Ledger
 from noria.records import EventId, Pointer, Version, VersionId, digest_of
-from noria.serving.records import Input, Route, RouteEntry, Samples, ServedModel
+from noria.serving.records import (
+    HEADER_UNIT,
+    SCORE,
+    Input,
+    Output,
+    Route,
+    RouteEntry,
+    RouteRule,
+    Samples,
+    ServedFile,
+    ServedModel,
+)
 
 __all__ = [
     "Release",
@@ -30,11 +41,19 @@ __all__ = [
     "read_route",
     "record_release",
     "record_route",
+    "serve_release",
     "serve_route",
     "stable_release",
 ]
 
 T = TypeVar("T", bound=msgspec.Struct)
+_SCORES = (SCORE,)
+# What inputs had not at first: left out where it says nothing, so that the same release has the same digest.
+_LATER = tuple(
+    (field.name, field.default)
+    for field in msgspec.structs.fields(Input)
+    if field.name in ("width", "datatype", "optional")
+)
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,15 +74,21 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     runtime: str
     on_demand: tuple[OnDemandSpec, ...] = ()
     on_demand_code: str | None = None  # sha256 of the code by which a worker computes them
+    outputs: tuple[Output, ...] = _SCORES
+    files: dict[str, str] = {}  # path -> sha256, of a model that is a folder
+    samples: str | None = None  # sha256 of its stored rows, where they are not those of the version
 
 
-class RouteContent(msgspec.Struct, frozen=True, kw_only=True):
-    """Who answers at a deployment, by release."""
+class RouteContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who answers at a deployment, by release; see `noria.serving.records.Route`."""
 
     environment: str
     deployment: str
     entries: tuple[RouteEntry, ...]
     releases: dict[str, VersionId]  # release reference -> version
+    unit: str = ""
+    salt: str = ""
+    rules: tuple[RouteRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +113,9 @@ def record_release(
     refit_of: Version | None = None,
     on_demand: Iterable[OnDemandSpec] = (),
     on_demand_code: str | None = None,
+    outputs: Sequence[Output] = _SCORES,
+    files: Mapping[str, str] | None = None,
+    samples: str | None = None,
     cause: EventId | None = None,
     at: datetime | None = None,
 ) -> Version:
@@ -98,9 +126,9 @@ def record_release(
     model
         A version of kind `model`; code and runtime are those of the run that made it.
     file_digest
-        Of the file that a worker loads.
+        Of the file that a worker loads; of a folder, of what names its files.
     inputs
-        The columns of its matrix, in order.
+        The columns that it reads, in order.
     views
         The feature views that it reads.
     threshold
@@ -109,6 +137,12 @@ def record_release(
         The version that the gate judged, where `model` is its refit on all rows.
     on_demand, on_demand_code
         The on-demand features of the model, and the sha256 of the code that was kept with it for them.
+    outputs
+        What it gives.
+    files
+        Of a model that is a folder: sha256 by path.
+    samples
+        The sha256 of rows with what the model gives for them, where its version has none.
     """
     specs = tuple(views)
     run = ledger.get_run(model.run) if model.run is not None else None
@@ -128,6 +162,9 @@ def record_release(
         runtime=run.runtime if run else "none",
         on_demand=tuple(on_demand),
         on_demand_code=on_demand_code,
+        outputs=_SCORES if tuple(outputs) == _SCORES else tuple(outputs),  # left out as it is the default
+        files=dict(sorted((files or {}).items())),
+        samples=samples,
     )
     return _record(ledger, "release", model.name, content, cause=cause, at=at)
 
@@ -143,10 +180,32 @@ def record_route(
     environment: str,
     deployment: str,
     entries: Sequence[tuple[Version, float, Literal["answer", "shadow"]]],
+    unit: str = "",
+    salt: str = "",
+    rules: Sequence[RouteRule] = (),
     cause: EventId | None = None,
     at: datetime | None = None,
 ) -> Version:
-    """Record a route of releases with weights and modes, or find the one with the same content."""
+    """Record a route of releases with weights and modes, or find the one with the same content.
+
+    Parameters
+    ----------
+    unit, salt, rules
+        Who gets which release; see `noria.serving.records.Route`.
+
+    Raises
+    ------
+    ConfigError
+        If a rule names a release that is not in the route.
+    """
+    there = [each.ref for each, _, _ in entries]
+    for rule in rules:
+        if rule.release not in there:
+            raise ConfigError(
+                f"a rule on header {rule.header!r} wants release {rule.release!r} at "
+                f"{environment}/{deployment}; the route has {', '.join(there)}: name one of them, or add it "
+                "with a weight of 0"
+            )
     content = RouteContent(
         environment=environment,
         deployment=deployment,
@@ -154,6 +213,9 @@ def record_route(
             RouteEntry(release=each.ref, weight=weight, mode=mode) for each, weight, mode in entries
         ),
         releases={each.ref: each.id for each, _, _ in entries},
+        unit=unit,
+        salt=salt,
+        rules=tuple(rules),
     )
     return _record(ledger, "route", f"{environment}.{deployment}", content, cause=cause, at=at)
 
@@ -173,6 +235,9 @@ def _record(
     at: datetime | None,
 ) -> Version:
     facts: dict[str, Any] = msgspec.to_builtins(content)
+    for each in facts.get("inputs", ()):
+        for later in [later for later, default in _LATER if each[later] == default]:
+            del each[later]
     sha256 = digest_of(facts)
     return ledger.record_version(
         kind, name, sha256=sha256, uri=f"sha256:{sha256}", facts=facts, cause=cause, at=at
@@ -186,12 +251,17 @@ def _read(version: Version, kind: type[T]) -> T:
     return msgspec.convert(version.facts, kind)
 
 
+def _trusts_none(_: str) -> bool:
+    return False
+
+
 def serve_route(
     ledger: Ledger,
     route: Version,
     *,
     fetch: Callable[[str], Path],
     samples: Callable[[Release], Samples],
+    trusts: Callable[[str], bool] = _trusts_none,
 ) -> Route:
     """Give the route as a worker reads it: with the path of every model on this machine.
 
@@ -203,6 +273,8 @@ def serve_route(
         Gives a verified local file by its sha256, such as `Storage.fetch`.
     samples
         Gives stored rows with their scores, which a worker scores again before it answers with a model.
+    trusts
+        Tells whether a model, by its name, may run code as it is loaded.
 
     Raises
     ------
@@ -216,19 +288,34 @@ def serve_route(
         number=route.number,
         id=route.sha256,
         entries=content.entries,
+        unit=content.unit,
+        salt=content.salt,
+        rules=content.rules,
+        brought=_brought(ledger, route, content),
         models=tuple(
-            _served(ledger.get_version_by_id(version), fetch=fetch, samples=samples)
+            serve_release(ledger.get_version_by_id(version), fetch=fetch, samples=samples, trusts=trusts)
             for version in content.releases.values()
         ),
     )
 
 
-def _served(
+def _brought(ledger: Ledger, route: Version, content: RouteContent) -> tuple[str, ...]:
+    """Give the columns by which other routes of the deployment have assigned rows."""
+    routes = ledger.list_versions(kind="route", name=route.name)
+    units = {str(each.facts.get("unit", "")) for each in routes}
+    return tuple(
+        sorted(each for each in units if each and each != content.unit and not each.startswith(HEADER_UNIT))
+    )
+
+
+def serve_release(
     version: Version,
     *,
     fetch: Callable[[str], Path],
     samples: Callable[[Release], Samples],
+    trusts: Callable[[str], bool],
 ) -> ServedModel:
+    """Give a release as a worker reads it; see `serve_route`."""
     release = read_release(version)
     name, _, number = release.model_ref.rpartition(":")
     return ServedModel(
@@ -236,7 +323,7 @@ def _served(
         model=name,
         version=int(number),
         digest=release.file_digest,
-        path=str(fetch(release.file_digest)),
+        path="" if release.files else str(fetch(release.file_digest)),
         inputs=release.inputs,
         views=release.views,
         samples=samples(release),
@@ -245,6 +332,12 @@ def _served(
         on_demand=release.on_demand,
         code_digest=release.on_demand_code,
         code=None if release.on_demand_code is None else str(fetch(release.on_demand_code)),
+        outputs=release.outputs,
+        files=tuple(
+            ServedFile(name=path, digest=sha256, path=str(fetch(sha256)))
+            for path, sha256 in release.files.items()
+        ),
+        trust_pickle=trusts(name),
     )
 
 

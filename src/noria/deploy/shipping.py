@@ -4,7 +4,6 @@ A batch is the rows of whole closed segments and bears the number of its last on
 last batch of each spool, so that after a kill between commit and drop the segments are only dropped.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from noria.records import new_id
 from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame
-from noria.streams.spool import drop_segments, read_spool
+from noria.streams.spool import drop_segments, read_spool, spool_identity
 
 __all__ = ["PREDICTIONS", "Shipped", "prediction_table", "ship_predictions"]
 
@@ -46,7 +44,14 @@ class Shipped:
     through: int  # the segment up to which the spool is in the lake
 
 
-def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[[], int]) -> Shipped:
+def ship_predictions(
+    spool: Path,
+    lake: Table,
+    *,
+    app_id: str,
+    rotate: Callable[[], int],
+    stamps: Callable[[Sequence[str]], Sequence[int]] | None = None,
+) -> Shipped:
     """Move everything that is logged so far into the lake. Again after a kill: nothing is lost or doubled.
 
     Parameters
@@ -58,7 +63,11 @@ def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[
     app_id
         Names the deployment in the table's commits, such as `predictions/production/late_arrival`.
     rotate
-        Closes the current segment and gives the number of the last closed one: `Supervisor.rotate`.
+        Closes the current segment and gives the number of the last closed one.
+    stamps
+        Gives the stamp of the frame that each id was answered in: `PredictionIndex.stamps`. Where several
+        workers share an index, one that was killed before it answered may have left a frame in its log of
+        what another one answered then: that frame's rows are left out. None: there is one worker.
 
     Raises
     ------
@@ -66,28 +75,34 @@ def ship_predictions(spool: Path, lake: Table, *, app_id: str, rotate: Callable[
         If the spool is damaged or a store cannot be written; what was shipped before stands.
     """
     through = rotate()
-    app_id = f"{app_id}/{_identity(spool)}"
+    app_id = f"{app_id}/{spool_identity(spool)}"
     last = lake.last_batch(PREDICTIONS, app_id) or 0
     drop_segments(spool, through=last)
     rows = 0
     for segment, frames in _batches(spool, after=last, through=through):
-        table = prediction_table(frames)
+        table = prediction_table(frames, stamps=stamps)
         lake.append(PREDICTIONS, table, batch=segment, app_id=app_id)
         drop_segments(spool, through=segment)
         rows += table.num_rows
     return Shipped(rows=rows, through=max(through, last))
 
 
-def prediction_table(frames: Sequence[PredictionFrame]) -> pa.Table:
+def prediction_table(
+    frames: Sequence[PredictionFrame], *, stamps: Callable[[Sequence[str]], Sequence[int]] | None = None
+) -> pa.Table:
     """Give the rows of frames as the lake keeps them: one row per prediction and release that scored it.
 
     Columns: `prediction_id`, `at`, `recorded_at`, `environment`, `deployment`, `route`, `route_number`,
     `release`, `model`, `version`, `answered`, `score`, `latency_us`, `inputs` (struct of the request's
-    columns: strings or float64) and `features` (struct by `<view>__<feature>`, as looked up: float64, strings
-    for texts, and of vectors each element; and of float64
-    by `<name>__<output>`, as the release's code computed them on demand).
-    What was missing is null; to the model it was NaN. `inputs` or `features` is left out where no request
-    had any.
+    columns: strings, float64, or lists of float64) and `features` (struct by `<view>__<feature>`, as looked
+    up: float64, strings for texts, and of vectors each element; and of float64 by `<name>__<output>`, as the
+    release's code computed them on demand).
+    What was missing is null; to the model it was NaN. Where a model gives other than one score there is
+    `outputs` (struct by their names: float64, lists of them, or strings), `caller` and `trace` where a
+    request told them, and `fallbacks` where features of some views could not be looked up: the names of
+    these views, whose features are their declared defaults. `inputs`, `features` and these are left out
+    where no request had any. `stamps` is as
+    `ship_predictions` takes it.
     """
     sizes = [len(frame.ids) for frame in frames]
     scored = [(number, release) for number, frame in enumerate(frames) for release in frame.releases]
@@ -129,17 +144,27 @@ def prediction_table(frames: Sequence[PredictionFrame]) -> pa.Table:
     made = looked_up | computed
     if made:
         columns["features"] = pa.StructArray.from_arrays(list(made.values()), names=list(made))
-    return pa.table(columns)
+    outputs = _outputs([release for _, release in scored])
+    if outputs is not None:
+        columns["outputs"] = outputs
+    for name in ("caller", "trace"):
+        told = [getattr(frame, name) for frame in frames]
+        if any(each is not None for each in told):
+            columns[name] = per_frame(told, pa.string())
+    if any(frame.fallbacks for frame in frames):
+        columns["fallbacks"] = per_frame([frame.fallbacks for frame in frames], pa.list_(pa.string()))
+    table = pa.table(columns)
+    if stamps is None:
+        return table
+    own = [_is_own(frame, stamps) for frame in frames]
+    return table.filter(pa.array(_joined([own[number] for number, _ in scored], np.bool_)))
 
 
-def _identity(spool: Path) -> str:
-    """Tell this spool from a deleted one that stood here before: both count their segments from 1."""
-    path = spool / "id"
-    if not path.exists():
-        beside = spool / f"id.{os.getpid()}"
-        beside.write_text(new_id(), encoding="ascii")
-        beside.replace(path)
-    return path.read_text(encoding="ascii")
+def _is_own(frame: PredictionFrame, stamps: Callable[[Sequence[str]], Sequence[int]]) -> np.ndarray[Any, Any]:
+    """Give for each row of a frame whether its id was not answered in another frame."""
+    found = np.array(stamps(frame.ids), dtype=np.uint64)
+    own: np.ndarray[Any, Any] = (found == 0) | (found == frame.stamp) | (frame.stamp == 0)
+    return own
 
 
 def _batches(spool: Path, *, after: int, through: int) -> Iterator[tuple[int, list[PredictionFrame]]]:
@@ -162,7 +187,7 @@ def _batches(spool: Path, *, after: int, through: int) -> Iterator[tuple[int, li
 
 def _inputs(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:
     texts = sorted({name for frame in frames for name in frame.texts})
-    numbers = sorted({name for frame in frames for name in frame.numbers} - set(texts))
+    numbers = sorted({name for frame in frames for name in frame.all_number_names} - set(texts))
     columns = {
         name: pa.array(
             [value for frame in frames for value in frame.texts.get(name) or [None] * len(frame.ids)],
@@ -170,20 +195,60 @@ def _inputs(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:
         )
         for name in texts
     }
-    columns |= {
-        name: _floats(
-            _joined(
-                [
-                    frame.number_array(name) if name in frame.numbers else np.full(len(frame.ids), np.nan)
-                    for frame in frames
-                ],
-                np.float64,
-            )
-        )
-        for name in numbers
-    }
+    columns |= {name: _numbers(frames, name) for name in numbers}
     names = sorted(columns)
     return pa.StructArray.from_arrays([columns[name] for name in names], names=names) if names else None
+
+
+def _numbers(frames: Sequence[PredictionFrame], name: str) -> pa.Array:
+    found = [frame.number_array(name) if name in frame.all_number_names else None for frame in frames]
+    if any(each is not None and each.ndim > 1 for each in found):
+        return pa.array(
+            [
+                row
+                for frame, each in zip(frames, found, strict=True)
+                for row in ([None] * len(frame.ids) if each is None else each.reshape(len(frame.ids), -1))
+            ],
+            pa.list_(pa.float64()),
+        )
+    return _floats(
+        _joined(
+            [
+                np.full(len(frame.ids), np.nan) if each is None else each
+                for frame, each in zip(frames, found, strict=True)
+            ],
+            np.float64,
+        )
+    )
+
+
+def _outputs(releases: Sequence[ReleaseScores]) -> pa.StructArray | None:
+    names = sorted({name for each in releases for name in each.outputs})
+    if not names:
+        return None
+    return pa.StructArray.from_arrays([_output(releases, name) for name in names], names=names)
+
+
+def _output(releases: Sequence[ReleaseScores], name: str) -> pa.Array:
+    """Give one output of all rows: numbers, lists of them, and whatever else as text."""
+    values: list[Any] = []
+    is_vector = is_text = False
+    for each in releases:
+        rows, found = len(each.answered), each.outputs.get(name)
+        if found is None:
+            values += [None] * rows
+        elif isinstance(found, bytes):
+            floats = np.frombuffer(found, dtype="<f8")
+            is_vector = is_vector or len(floats) != rows
+            values += list(floats if len(floats) == rows else floats.reshape(rows, -1))
+        else:
+            is_text = True
+            values += [None if value is None else str(value) for value in found]
+    if is_text:
+        return pa.array([None if each is None else str(each) for each in values], pa.string())
+    if is_vector:
+        return pa.array(values, pa.list_(pa.float64()))
+    return _floats(np.array(values, dtype=np.float64))
 
 
 def _features(frames: Sequence[PredictionFrame]) -> pa.StructArray | None:

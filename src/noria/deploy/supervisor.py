@@ -1,80 +1,69 @@
-"""Keeps the worker process of one deployment running, and hands it routes.
+"""Keeps the server of an environment running, hands it routes, and lets its logs be shipped.
 
-The worker lives no longer than this process: its standard input is a pipe that ends with it. What it logs
-goes to `worker.log` in the deployment's folder.
+Its workers live no longer than this process. What they log goes to `worker.log` in the server's folder.
 """
 
-import os
-import subprocess
-import sys
+import asyncio
 import threading
-import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from noria.errors import DeploymentError, LeaseHeld, PortInUse
+from noria.deploy.environment_server import EnvironmentServer
+from noria.deploy.idle_logs import rotate_idle, rotate_idle_outcomes
+from noria.deploy.workers import WorkerProcess
+from noria.errors import DeploymentError, LeaseHeld, NoriaError
 from noria.serving.client import ServingClient
-from noria.serving.index import PredictionIndex
-from noria.serving.records import (
-    EXIT_LOG_HELD,
-    EXIT_PORT_IN_USE,
-    ROUTE_FILE,
-    STATUS_FILE,
-    WORKER_FILE,
-    Route,
-    WorkerConfig,
-    WorkerStatus,
-    read_record,
-    write_record,
-)
-from noria.streams.spool import Spool
+from noria.serving.counts import RouteCounts
+from noria.serving.keys import key_digest, new_key
+from noria.serving.records import Route, ServerStatus, WorkerConfig
 
 __all__ = ["Address", "Supervisor"]
 
-_LOG_FILE = "worker.log"
-_LOG_BYTES = 4 * 2**20
-_TAIL_BYTES = 2_000
-_POLL_S = 0.01
-_RESTART_WINDOW_S = 60.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a worker listens."""
+    """Where a server listens."""
 
     host: str
     port: int
+    is_secure: bool = False
 
     def __str__(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_secure else 'http'}://{host}:{self.port}"
 
 
 class Supervisor:
-    """One deployment's worker: started, given routes, restarted when it dies, stopped.
+    """An environment's server: started, given routes, its workers restarted when they die, stopped.
 
     Threads may share it.
 
     Parameters
     ----------
     folder
-        The deployment's folder; made if it is not there.
+        The environment's folder, with one below it for each deployment; made if it is not there.
     config
-        How the worker is set up. With port 0 the first free one is kept over restarts.
+        How the server is set up. With port 0 the first free one is kept over restarts.
     ready_s
         How long a worker may take until it answers.
     restarts
-        A worker that ends by itself more often than this within a minute is given up.
+        A worker that ends by itself more often than this within a minute is given up; when the last one is,
+        the server does not run any more.
 
     Examples
     --------
     ::
 
         with Supervisor(folder, config) as supervisor:
-            supervisor.start(route)
+            supervisor.start(route_of_one_deployment, route_of_another)
             supervisor.swap(next_route)
     """
 
@@ -83,14 +72,12 @@ class Supervisor:
     ) -> None:
         self._folder, self._config = Path(folder), config
         self._ready_s, self._restarts = ready_s, restarts
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard = threading.RLock()  # over the process
-        self._swapping = threading.Lock()  # over the route file
+        self._key = new_key() if config.keys else ""
+        self._guard = threading.RLock()  # over starting and stopping
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._server: EnvironmentServer | None = None
         self._address: Address | None = None
-        self._ends: list[float] = []  # when the worker ended by itself, lately
-        self._keeper: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._failure: DeploymentError | PortInUse | LeaseHeld | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -102,236 +89,225 @@ class Supervisor:
 
     @property
     def folder(self) -> Path:
-        """The deployment's folder."""
+        """The environment's folder."""
         return self._folder
 
     @property
-    def spool(self) -> Path:
-        """Where the worker logs its predictions."""
-        return self._folder / self._config.spool
+    def environment(self) -> str:
+        """The environment's name."""
+        return self._config.environment
+
+    def spools(self, deployment: str) -> list[Path]:
+        """List where the workers have logged predictions of a deployment; the first worker's comes first."""
+        return sorted(each for each in (self._folder / deployment).glob("spool*") if each.is_dir())
 
     @property
     def is_running(self) -> bool:
-        """Whether a worker process lives."""
-        process = self._process
-        return process is not None and process.poll() is None
+        """Whether it was started and neither stopped nor given up: a worker lives, or soon does again."""
+        server = self._server
+        return server is not None and server.failure is None
 
     @property
-    def pid(self) -> int:
-        """Process id of the worker. Raises `DeploymentError` if none lives."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            raise self._failure or DeploymentError(f"the worker of {self._config.deployment!r} does not run")
-        return process.pid
+    def deployments(self) -> tuple[str, ...]:
+        """Those that are served now."""
+        server = self._server
+        return () if server is None or not self.is_running else server.names
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that live."""
+        found = [each.pid for each in self._workers]
+        return tuple(each for each in found if each is not None)
+
+    def check(self) -> None:
+        """Raise why no worker lives, where they were given up."""
+        server = self._server
+        if server is None:
+            raise DeploymentError(f"the server of {self.environment!r} does not run")
+        if server.failure is not None:
+            raise server.failure
 
     @property
     def address(self) -> Address:
-        """Where the worker listens. Raises `DeploymentError` before the first start."""
+        """Where the server listens. Raises `DeploymentError` before the first start."""
         if self._address is None:
-            raise DeploymentError(f"the worker of {self._config.deployment!r} was not started")
+            raise DeploymentError(f"the server of {self.environment!r} was not started")
         return self._address
 
     def memory_bytes(self) -> int:
-        """Give the worker's proportional share of memory (PSS)."""
-        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii")
-        return next(int(line.split()[1]) * 1_024 for line in rollup.splitlines() if line.startswith("Pss:"))
+        """Give the workers' proportional share of memory (PSS)."""
+        total = 0
+        for pid in self.pids:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+            total += next(
+                int(line.split()[1]) * 1_024 for line in rollup.splitlines() if line.startswith("Pss:")
+            )
+        return total
 
     def client(self) -> ServingClient:
-        """Make a client of the worker, for one thread."""
-        return ServingClient(self.address.host, self.address.port)
+        """Make a client of the server, for one thread."""
+        certificate = self._folder / self._config.tls_certificate if self._config.tls_certificate else None
+        address = self.address
+        return ServingClient(address.host, address.port, certificate=certificate, key=self._key)
 
-    def status(self) -> WorkerStatus:
-        """Ask the worker for its state."""
-        with self.client() as client:
-            return msgspec.convert(client.get("/admin/status"), WorkerStatus)
+    def status(self) -> ServerStatus:
+        """Ask the workers for their state; those that sleep are left to. Raises as `check`."""
+        return self._ask(lambda server: server.ask())
 
     def log_tail(self) -> str:
-        """Give the end of the worker's log."""
-        try:
-            with (self._folder / _LOG_FILE).open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _TAIL_BYTES))
-                return file.read().decode(errors="replace").strip()
-        except FileNotFoundError:
-            return ""
+        """Give the end of the workers' logs."""
+        told = [each.log_tail() for each in self._workers]
+        return "\n".join(each for each in told if each)
 
-    def start(self, route: Route) -> Address:
-        """Start a worker that answers by `route`, and return when it does. One that runs is given the route.
+    def start(self, *routes: Route) -> Address:
+        """Start a server that answers by `routes`, and return when it does. One that runs is given them.
+
+        A route that is refused is so for its deployment only: `status` tells why.
 
         Raises
         ------
         PortInUse
             If somebody else listens on the port.
         LeaseHeld
-            If another process serves this deployment.
+            If another process serves the environment or, where there is one, the deployment.
         DeploymentError
-            If the route is refused or the worker does not come up; the message ends with its log.
+            If none of the routes can be served or a worker does not come up; the message ends with its log.
         """
-        if self.is_running:
-            self.swap(route)
-            return self.address
-        with self._swapping, self._guard:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_record(self._folder / ROUTE_FILE, route)
-            self._stopping.clear()
-            self._ends.clear()
-            self._failure = None
+        with self._guard:
+            if not self.is_running:
+                self._start(routes)
+                return self.address
+        refused: list[NoriaError] = []
+        for route in routes:
             try:
-                self._launch()
-            except BaseException:
-                self._end()
-                raise
-            self._keeper = threading.Thread(target=self._keep, name="noria-worker-keeper", daemon=True)
-            self._keeper.start()
-            return self.address
+                self.swap(route)
+            except (DeploymentError, LeaseHeld) as err:
+                refused.append(err)
+        if refused and len(refused) == len(routes):
+            raise refused[0]
+        return self.address
 
     def swap(self, route: Route) -> None:
-        """Make the worker answer by `route`, and return when it does; no request is dropped.
+        """Answer by `route` at its deployment, also at one that is new, and return when all workers do.
+
+        No request is dropped.
 
         Raises
         ------
         DeploymentError
-            If the route is refused: the old one goes on, also after a restart.
+            If a worker refuses the route: the old one goes on in all of them, also after a restart.
+        LeaseHeld
+            If another process serves the deployment.
         """
-        with self._swapping:
-            path = self._folder / ROUTE_FILE
-            before = read_record(path, Route)
-            write_record(path, route)
-            try:
-                status = self._reload()
-                if status.route == status.wanted == route.number and status.error is None:
-                    return
-            except DeploymentError:
-                write_record(path, before)
-                raise
-            write_record(path, before)
-            self._reload()
-            raise DeploymentError(
-                f"route {route.number} of {self._config.deployment!r} is refused, "
-                f"route {status.route} goes on: {status.error}"
-            )
+        self._ask(lambda server: server.swap(route))
 
-    def _reload(self) -> WorkerStatus:
-        with self.client() as client:
-            return msgspec.convert(client.post("/admin/reload"), WorkerStatus)
+    def drop(self, deployment: str) -> None:
+        """Serve a deployment no longer. Its log stays, and may be rotated."""
+        self._ask(lambda server: server.drop(deployment))
 
-    def rotate(self) -> int:
-        """Close the current segment of the prediction log, also where no worker runs; give its number.
+    def rotate(self, deployment: str) -> Sequence[tuple[Path, int]]:
+        """Close the current segments of a deployment's logs, also where no worker runs.
 
-        After it, all of the segments up to that number may leave the spool: retries are still known.
+        Returns
+        -------
+        sequence of (Path, int)
+            Each spool with the number of its last closed segment: up to it all may leave the spool, and
+            retries are still known.
+
+        Raises
+        ------
+        LeaseHeld
+            If another process logs there.
         """
         with self._guard:
             if not self.is_running:
-                return self._rotate_idle()
-        with self.client() as client:
-            return int(client.post("/admin/rotate")["segment"])
+                return rotate_idle(self._folder / deployment, lock_wait_s=self._config.lock_wait_s)
+        return self._ask(lambda server: server.rotate(deployment))
 
-    def _rotate_idle(self) -> int:
-        with (
-            Spool(self.spool, wait_s=self._config.lock_wait_s) as spool,
-            PredictionIndex(self._folder / self._config.index) as index,
-        ):
-            index.catch_up(self.spool)
-            segment = spool.rotate()
-            index.mark(segment)
-            return segment
+    def rotate_outcomes(self, deployment: str) -> Sequence[tuple[Path, int]]:
+        """Close what was recorded of a deployment's outcomes so far, also where no worker runs.
 
-    def stop(self, *, within_s: float = 8.0) -> None:
-        """Stop the worker and return when it has ended: what is in flight is answered, for so long."""
-        self._stopping.set()
-        keeper = self._keeper
+        Returns
+        -------
+        sequence of (Path, int)
+            As of `rotate`; none where no outcome was ever recorded.
+        """
         with self._guard:
-            self._end(within_s=within_s)
-            self._keeper = None
-        if keeper is not None:
-            keeper.join()
+            if not self.is_running:
+                folder, wait_s = self._folder / deployment, self._config.lock_wait_s
+                return rotate_idle_outcomes(folder, lock_wait_s=wait_s)
+        return self._ask(lambda server: server.rotate_outcomes(deployment))
 
-    def _end(self, *, within_s: float = 1.0) -> None:
-        process = self._process
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(within_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+    def counts(self, deployment: str) -> RouteCounts:
+        """Give what each release did since the route began to answer, in all workers. Raises as `check`."""
+        return self._ask(lambda server: server.counts(deployment))
 
-    def _launch(self) -> None:
-        """Start a process and wait until it answers or is known not to."""
-        port = self._address.port if self._address else self._config.port
-        config = msgspec.structs.replace(self._config, port=port)
-        write_record(self._folder / WORKER_FILE, config)
-        (self._folder / STATUS_FILE).unlink(missing_ok=True)
-        log = self._folder / _LOG_FILE
-        if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                # Without `-P` modules of the folder that this runs in would stand before installed ones.
-                [sys.executable, "-P", "-m", "noria.serving", str(self._folder), "--watch-parent"],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C goes to this process, which stops the worker
-            )
-        status = self._wait(self._process, config)
-        self._address = Address(status.host, status.port)
+    def restart(self) -> None:
+        """Start one worker after another anew; no request is dropped. Raises as `check`."""
+        self._ask(lambda server: server.restart())
 
-    def _wait(self, process: subprocess.Popen[bytes], config: WorkerConfig) -> WorkerStatus:
-        deadline = time.monotonic() + self._ready_s
-        while time.monotonic() < deadline:
-            if (code := process.poll()) is not None:
-                raise self._exit_error(code, config)
-            status = self._find_status(process.pid)
-            if status is not None and status.state == "ready" and status.listening:
-                return status
-            if status is not None and status.state == "refused":
-                raise DeploymentError(f"{config.deployment!r} cannot be served: {status.error}")
-            time.sleep(_POLL_S)
-        raise DeploymentError(
-            f"the worker of {config.deployment!r} did not answer within {self._ready_s:.0f} s; "
-            f"its log ends with:\n{self.log_tail()}"
-        )
+    def stop(self, *, within_s: float | None = None) -> None:
+        """Stop the server and return when its workers have ended.
 
-    def _find_status(self, pid: int) -> WorkerStatus | None:
-        if not (self._folder / STATUS_FILE).exists():
-            return None
-        status = read_record(self._folder / STATUS_FILE, WorkerStatus)
-        return status if status.pid == pid else None
-
-    def _exit_error(self, code: int, config: WorkerConfig) -> DeploymentError | PortInUse | LeaseHeld:
-        match code:
-            case _ if code == EXIT_PORT_IN_USE:
-                return PortInUse(config.host, config.port)
-            case _ if code == EXIT_LOG_HELD:
-                return LeaseHeld(f"deployment {config.deployment!r} in {self._folder}", "another worker")
-        tail = self.log_tail()
-        return DeploymentError(
-            f"the worker of {config.deployment!r} ended with code {code}; its log says:\n{tail}"
-        )
-
-    def _keep(self) -> None:
-        """Start the worker again when it ends by itself; give up on one that keeps ending."""
-        while not self._stopping.is_set():
-            process = self._process
-            assert process is not None
-            code = process.wait()
-            with self._guard:
-                if self._stopping.is_set():
-                    return
-                assert process.stdin is not None
-                process.stdin.close()
-                now = time.monotonic()
-                self._ends = [each for each in self._ends if now - each < _RESTART_WINDOW_S] + [now]
-                if len(self._ends) > self._restarts:
-                    self._failure = self._exit_error(code, self._config)
-                    return
+        Parameters
+        ----------
+        within_s
+            What is in flight is answered, for so long. Default: as the limits say.
+        """
+        with self._guard:
+            server, self._server = self._server, None
+            if server is not None:
                 try:
-                    self._launch()
-                except (DeploymentError, PortInUse, LeaseHeld) as err:
-                    self._failure = err
-                    self._end()
-                    return
+                    self._run(server.stop(within_s=within_s))
+                finally:
+                    self._end_loop()
+
+    @property
+    def _workers(self) -> tuple[WorkerProcess, ...]:
+        server = self._server
+        return () if server is None else server.workers
+
+    def _start(self, routes: Sequence[Route]) -> None:
+        if self._server is not None:
+            self.stop()
+        port = self._address.port if self._address else self._config.port
+        own_key = key_digest(self._key) if self._key else ""
+        config = msgspec.structs.replace(self._config, port=port, own_key=own_key)
+        self._begin_loop()
+
+        async def make() -> EnvironmentServer:
+            return EnvironmentServer(self._folder, config, ready_s=self._ready_s, restarts=self._restarts)
+
+        self._server = server = self._run(make())
+        try:
+            self._run(server.start(routes))
+        except BaseException:
+            self.stop()
+            raise
+        self._address = Address(config.host, server.port, bool(config.tls_certificate))
+
+    def _ask(self, ask: Callable[[EnvironmentServer], Coroutine[Any, Any, T]]) -> T:
+        server = self._server
+        if server is None:
+            raise DeploymentError(f"the server of {self.environment!r} does not run; start it first")
+        return self._run(ask(server))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result()
+
+    def _begin_loop(self) -> None:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="noria-supervisor", daemon=True)
+        thread.start()
+        self._loop, self._thread = loop, thread
+
+    def _end_loop(self) -> None:
+        loop, thread = self._loop, self._thread
+        assert loop is not None
+        assert thread is not None
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        self._loop = self._thread = None

@@ -24,7 +24,15 @@ from noria.errors import ConfigError
 from noria.features.on_demand import Bound, Function, OnDemand, OnDemandSpec
 from noria.records import canonical_json, sha256_hex
 
-__all__ = ["Bundle", "differing_distributions", "load_functions", "read_bundle", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "differing_distributions",
+    "find_kept",
+    "import_kept",
+    "load_functions",
+    "read_bundle",
+    "write_bundle",
+]
 
 _CONTENT = "noria.json"
 _CODE = "code/"
@@ -112,9 +120,38 @@ def load_functions(bundle: Bundle) -> tuple[Bound, ...]:
     try:
         return tuple(Bound(spec, _function(bundle, prefix, spec)) for spec in bundle.on_demand)
     except BaseException:
-        for name in [each for each in sys.modules if each == prefix or each.startswith(f"{prefix}.")]:
-            del sys.modules[name]  # so that another attempt imports them anew
+        _forget(prefix)
         raise
+
+
+def import_kept(bundle: Bundle, module: str) -> ModuleType:
+    """Import a module of a bundle as it was kept; one that is none of its own as it is installed.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be imported.
+    """
+    prefix = _stand(bundle)
+    try:
+        return importlib.import_module(f"{prefix}.{module}" if module in bundle.sources else module)
+    except (Exception, SystemExit) as err:
+        _forget(prefix)
+        beside = "; files beside a module do not travel: declare them as artifacts of the model"
+        raise ConfigError(
+            f"module {module!r} cannot be imported from the code kept with the model: "
+            f"{type(err).__name__}: {err}{beside if isinstance(err, OSError) else ''}"
+        ) from err
+
+
+def find_kept(bundle: Bundle, module: str, name: str) -> Any:
+    """Give what a module of a bundle calls by a name, such as `Outer.Inner`. Raises `ConfigError`."""
+    found: Any = import_kept(bundle, module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise ConfigError(f"module {module!r} of the code kept with the model has no {name!r}")
+    return found
 
 
 def differing_distributions(bundle: Bundle) -> list[str]:
@@ -149,6 +186,12 @@ def _function(bundle: Bundle, prefix: str, spec: OnDemandSpec) -> Function:
             f"module {spec.module!r} of the code kept with the model has no function {spec.function!r}"
         )
     return cast("Function", found)
+
+
+def _forget(prefix: str) -> None:
+    """Take the modules of a bundle away, so that another attempt imports them anew."""
+    for name in [each for each in sys.modules if each == prefix or each.startswith(f"{prefix}.")]:
+        del sys.modules[name]
 
 
 def _stand(bundle: Bundle) -> str:

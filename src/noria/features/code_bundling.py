@@ -1,6 +1,7 @@
 """Making a bundle: what the functions of on-demand features reach in their project, as it was loaded."""
 
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import packages_distributions, version
@@ -12,7 +13,7 @@ from noria.features.on_demand import OnDemand
 from noria.pipelines.code.project import ProjectCode, ReachedSource
 from noria.pipelines.loading import loaded_sources
 
-__all__ = ["code_digest", "folder_of", "make_bundle"]
+__all__ = ["bundle_modules", "code_digest", "folder_of", "make_bundle"]
 
 _OURSELVES = __name__.partition(".")[0]  # the runtime of a release names its version
 
@@ -30,16 +31,41 @@ def make_bundle(on_demand: Sequence[OnDemand]) -> bytes:
     ConfigError
         If a module lies in no file, does not parse, or was changed since this process has loaded it.
     """
+    modules = [each.function.__module__ for each in on_demand]
+    return bundle_modules(modules, on_demand=on_demand, what="an on-demand feature")
+
+
+def bundle_modules(modules: Sequence[str], *, what: str, on_demand: Sequence[OnDemand] = ()) -> bytes:
+    """Give the code of modules: every module of the project that they may import.
+
+    Parameters
+    ----------
+    modules
+        By name, as they are loaded.
+    what
+        What is in them, for messages.
+    on_demand
+        Features that the code computes, each behind those that it reads. Without, modules of installed
+        distributions are left out.
+
+    Raises
+    ------
+    ConfigError
+        If a module lies in no file, does not parse, or was changed since this process has loaded it.
+    """
     sources: dict[str, tuple[bytes, bool]] = {}
     imported: set[str] = {"numpy"}
-    for module in dict.fromkeys(each.function.__module__ for each in on_demand):
-        root, file = _place(module)
+    for module in dict.fromkeys(modules):
+        root, file = _place(module, what)
+        if not on_demand and root in _installed():
+            imported.add(module.partition(".")[0])  # a server has it installed too: its version is told
+            continue
         for found in _as_loaded(ProjectCode(root), module, file):
             given = found.text, found.is_package
             if sources.setdefault(found.name, given) != given:
                 raise ConfigError(
-                    f"on-demand features reach two modules called {found.name!r}, one is {found.path}; "
-                    "rename one"
+                    f"{'on-demand features reach' if on_demand else 'they reach'} two modules called "
+                    f"{found.name!r}, one is {found.path}; rename one"
                 )
             imported |= set(found.imports)
     tops = {name.partition(".")[0] for name in sources}
@@ -52,7 +78,7 @@ def code_digest(feature: OnDemand) -> str:
     Raises `ConfigError` like `make_bundle`.
     """
     module = feature.function.__module__
-    root, file = _place(module)
+    root, file = _place(module, "an on-demand feature")
     code = ProjectCode(root)
     for _ in _as_loaded(code, module, file):
         pass  # refuses what was changed
@@ -71,12 +97,12 @@ def _as_loaded(code: ProjectCode, module: str, file: Path) -> Iterator[ReachedSo
         yield found
 
 
-def _place(module: str) -> tuple[Path, Path]:
+def _place(module: str, what: str) -> tuple[Path, Path]:
     """Give the folder from which a module was imported, and its file."""
     told = getattr(sys.modules.get(module), "__file__", None)
     if module == "__main__" or told is None:
         raise ConfigError(
-            f"an on-demand feature is in {module!r}, which a serving process cannot import; write it into a "
+            f"{what} is in {module!r}, which a serving process cannot import; write it into a "
             "module of the project"
         )
     file = Path(told).absolute()
@@ -87,6 +113,11 @@ def folder_of(module: str, file: Path) -> Path:
     """Give the folder of the import path from which a module was loaded."""
     depth = module.count(".") + (file.stem == "__init__")
     return file.parents[min(depth, len(file.parents) - 1)]
+
+
+@cache
+def _installed() -> frozenset[Path]:
+    return frozenset(Path(sysconfig.get_path(each)).absolute() for each in ("purelib", "platlib", "stdlib"))
 
 
 def _distributions(imported: set[str]) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ put others in their place, the view is loaded whole; whoever reads has the old v
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -86,10 +86,16 @@ class Following:
     ----------
     wall_ns
         The wall, for when a view was brought somewhere.
+
+    Attributes
+    ----------
+    max_age_us
+        By view, how old it may be: it is kept with where the view stands, for whoever reads it.
     """
 
     def __init__(self, changes: TableChanges, *, wall_ns: Callable[[], int] = time.time_ns) -> None:
         self._changes, self._wall_ns = changes, wall_ns
+        self.max_age_us: Mapping[str, int] = {}
         # By definition: where it stood, and when the next of its rows becomes known.
         self._next: dict[str, tuple[Standing, int]] = {}
 
@@ -97,6 +103,7 @@ class Following:
         """Say whether there may be something to count; a look at a file's name, or two."""
         if standing is None or standing.known_us > now_us + _CLOCK_SLIP_US:
             return True
+        standing = standing.plain
         waiting_us = self._waiting_us(standing, spec)
         self._next[spec.digest] = standing, waiting_us
         return waiting_us <= now_us or self._changes.has_moved(spec.source, since=standing.version)
@@ -116,7 +123,7 @@ class Following:
         growth = self._changes.growth(spec.source, since=standing.version)
         waits = [] if growth is None or growth.since_ms is None else [growth.since_ms * 1_000]
         known = self._next.get(spec.digest)
-        if known is not None and known[0] == standing and known[1] <= now_us:
+        if known is not None and known[0] == standing.plain and known[1] <= now_us:
             waits.append(known[1])
         return min(waits, default=None)
 
@@ -130,12 +137,27 @@ class Following:
         """
         together: dict[_Place, list[ViewSpec]] = {}
         for spec in specs:
-            place = _Place(spec.source, spec.known_at, store.standing(spec))
+            standing = store.standing(spec)
+            place = _Place(spec.source, spec.known_at, None if standing is None else standing.plain)
             together.setdefault(place, []).append(spec)
         done: list[Brought | HeldUp] = []
         for place, mine in together.items():
             done += self._bring(store, place, mine, now_us)
         return done
+
+    def vouch(self, spec: ViewSpec, standing: Standing, *, now_us: int) -> Standing:
+        """Give where a view stands for which nothing was due at `now_us`, as is to be kept from now on."""
+        standing = standing.plain
+        after = msgspec.structs.replace(standing, known_us=max(now_us, standing.known_us))
+        known = self._next.get(spec.digest)
+        if known is not None and known[0] == standing:
+            self._next[spec.digest] = after, known[1]
+        return self.limited(after, spec)
+
+    def limited(self, standing: Standing, spec: ViewSpec) -> Standing:
+        """Give where a view stands with how old it may be."""
+        limit_us = self.max_age_us.get(spec.name)
+        return standing if limit_us is None else msgspec.structs.replace(standing, max_age_us=limit_us)
 
     def load(self, store: OnlineStore, spec: ViewSpec, *, now_us: int, why: str) -> Brought:
         """Load a view whole. Raises `NotFound`, `SourceError`, `StoreError`."""
@@ -144,7 +166,7 @@ class Following:
         standing = self._standing(table, version, now_us)
         later_us = _next_after(instants(rows, spec.known_at), now_us)
         rows = known_rows(rows, spec.known_at, _scalar(now_us))
-        store.load(spec, rows, standing=standing)
+        store.load(spec, rows, standing=self.limited(standing, spec))
         self._next[spec.digest] = standing, later_us
         counted = instants(rows, spec.known_at)
         return Brought(
@@ -232,7 +254,7 @@ class Following:
             else:
                 changes.append((spec, prepared, 0, prepared.until(after.known_us)))
         if changes:
-            store.apply(changes, standings=[(spec, after) for spec, *_ in changes])
+            store.apply(changes, standings=[(spec, self.limited(after, spec)) for spec, *_ in changes])
         for spec, _, _, stop in changes:
             self._next[spec.digest] = after, later_us
             brought = Brought(

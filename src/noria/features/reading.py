@@ -14,9 +14,10 @@ import numpy.typing as npt
 from noria.errors import ConfigError, SourceError
 from noria.features.declarations import ViewSpec
 from noria.features.online_format import entity_key
+from noria.features.standing import Standing
 from noria.features.view_plan import FeatureValues
 
-__all__ = ["FeatureReader", "feature_columns", "located", "open_feature_reader"]
+__all__ = ["FeatureReader", "feature_columns", "is_remote", "located", "open_feature_reader"]
 
 Floats = npt.NDArray[np.float64]
 Entity = str | int | None
@@ -76,6 +77,10 @@ class FeatureReader(Protocol):
         """Give the position that the writer last set, `None` if it never did."""
         ...
 
+    def standing(self, spec: ViewSpec) -> Standing | None:
+        """Tell how far a view is; None if the store does not hold it, or it was loaded by other means."""
+        ...
+
     def views(self) -> list[str]:
         """List the views that the store holds."""
         ...
@@ -103,7 +108,19 @@ def located(url: str, *, root: Path) -> str:
     return url if where.startswith("//") else f"{backend}:{root / where}"
 
 
-def open_feature_reader(url: str, *, root: Path) -> FeatureReader:
+def is_remote(url: str) -> bool:
+    """Say whether a store is asked over a connection, which may hang: its URL names a place, not a folder.
+
+    Examples
+    --------
+    >>> is_remote("redis://cache:6379/0"), is_remote("lmdb:.noria/online"), is_remote(".noria/online")
+    (True, False, False)
+    """
+    _, found, where = url.partition(":")
+    return bool(found) and where.startswith("//")
+
+
+def open_feature_reader(url: str, *, root: Path, timeout_s: float | None = None) -> FeatureReader:
     """Open the store that a URL such as `lmdb:.noria/online` or `redis://cache:6379/0` names, to read.
 
     Parameters
@@ -112,6 +129,8 @@ def open_feature_reader(url: str, *, root: Path) -> FeatureReader:
         As `[stores] online` has it; a plain path is a folder of LMDB.
     root : Path
         A relative path is below it.
+    timeout_s : float or None
+        How long a store that is asked over a connection may take for one answer; None: as the URL says.
 
     Raises
     ------
@@ -129,6 +148,8 @@ def open_feature_reader(url: str, *, root: Path) -> FeatureReader:
         opened = next(iter(opener)).load()
     except ModuleNotFoundError as err:
         raise no_library(url, err) from err
+    if timeout_s is not None and is_remote(url):
+        return cast("FeatureReader", opened(url, root=root, timeout_s=timeout_s))
     return cast("FeatureReader", opened(url, root=root))
 
 

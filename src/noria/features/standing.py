@@ -45,12 +45,20 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         Rows that became known up to this instant are counted; later ones are not yet.
     at_us
         When it was brought there, on the wall.
+    max_age_us
+        How far `known_us` may lie back for the view's values to count as fresh: its `freshness`. None: any.
     """
 
     table: str
     version: int
     known_us: int
     at_us: int
+    max_age_us: int | None = None
+
+    @property
+    def plain(self) -> "Standing":
+        """The same without how old it may be."""
+        return self if self.max_age_us is None else msgspec.structs.replace(self, max_age_us=None)
 
 
 def view_id(name: str, digest: str) -> str:

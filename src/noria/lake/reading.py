@@ -35,6 +35,9 @@ class Reading:
     types
         Column -> `string`, `int64`, `double`, `bool`, `date32`, `number` (whole or not, as the values are) or
         `instant`: of columns that no table and no schema decides about. What does not fit is no row.
+    only_wanted
+        Whether columns that are not wanted are passed over, where it is said which are; else they are rows'
+        columns as well, and in JSON lines a fault.
     """
 
     delimiter: str | None = None
@@ -45,6 +48,7 @@ class Reading:
     time_zone: str | None = None
     sheet: str | None = None
     types: Mapping[str, str] = field(default_factory=dict)
+    only_wanted: bool = False
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (

@@ -70,9 +70,11 @@ def load_estimator(format: ModelFormat, data: bytes) -> Any:
             return load_skops(data)
         case "mlflow":
             raise ConfigError(
-                "folders of MLflow are loaded by `project.load_model`, and are not served yet; register the "
-                "model in it to serve it"
+                "folders of MLflow are loaded by `project.load_model`, and served as they are by "
+                "`noria deploy`"
             )
+        case "python":
+            raise ConfigError("a model in Python is loaded by `project.load_model`, with its code and files")
         case _:
             assert_never(format)
 
@@ -104,6 +106,8 @@ def scorer_of(format: ModelFormat, estimator: Any) -> Scorer:
             return skops_scorer(estimator)
         case "mlflow":
             raise ConfigError("a folder of MLflow has no scorer; load it by `project.load_model`")
+        case "python":
+            raise ConfigError("a model in Python has no scorer; load it by `project.load_model`")
         case _:
             assert_never(format)
 

@@ -21,6 +21,7 @@ _MOST_CLASSES = 100_000
 _OF_NODES = ("split_gain", "internal_value", "internal_weight", "internal_count", "threshold")
 _OF_LEAVES = ("leaf_value", "leaf_weight", "leaf_count", "leaf_const")
 _IS_CATEGORICAL = 1
+_PARAMETER = re.compile(rb"\[\w+: .*\]")
 _CLASSES = re.compile(r"num_class:(\S*)")
 _Fields = Mapping[str, str]
 
@@ -59,6 +60,17 @@ def _check(data: bytes) -> None:
         _check_tree(_fields(block.decode()), width=most + 1, number=number)
     if sizes and not data[start:].lstrip(b"\n").startswith(b"end of trees"):
         raise _refusal("its trees do not end where they are to")
+    _check_parameters(data[start:])
+
+
+def _check_parameters(tail: bytes) -> None:
+    """Look at the parameters behind the trees, of which LightGBM makes JSON: a cut one ends the process."""
+    _, begins, rest = tail.partition(b"\nparameters:")
+    lines, ends, _ = rest.partition(b"\nend of parameters")
+    if begins and not ends:
+        raise _refusal("its parameters do not end")
+    if odd := [each for each in lines.split(b"\n") if each and not _PARAMETER.fullmatch(each)]:
+        raise _refusal(f"it has {odd[0][:40]!r} among its parameters")
 
 
 def _fields(text: str) -> _Fields:

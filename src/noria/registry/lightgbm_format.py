@@ -11,18 +11,18 @@ from noria.registry.scorers import Matrix, Scorer
 __all__ = ["dump_lightgbm", "lightgbm_scorer", "load_lightgbm"]
 
 
-def dump_lightgbm(estimator: Any) -> bytes:
+def dump_lightgbm(estimator: Any, *, of_any_objective: bool = False) -> bytes:
     """Give the text of a `Booster`, or of the one inside an `LGBMClassifier`, up to its best iteration.
 
     Raises
     ------
     ConfigError
-        If it gives other than one score per row.
+        If it is none, or gives other than one score per row, unless it may be of any objective.
     """
     booster = estimator if isinstance(estimator, lightgbm.Booster) else getattr(estimator, "booster_", None)
     if not isinstance(booster, lightgbm.Booster):
         raise ConfigError(f"{type(estimator).__qualname__} is no fitted LightGBM model")
-    if booster.num_model_per_iteration() != 1:
+    if booster.num_model_per_iteration() != 1 and not of_any_objective:
         width = booster.num_model_per_iteration()
         raise ConfigError(f"the model gives {width} scores per row; train it with a binary objective")
     text: str = booster.model_to_string()

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from noria.errors import ConfigError
 from noria.records import RunId, Version, VersionId
@@ -17,13 +18,14 @@ __all__ = [
     "ModelFormat",
     "ModelManifest",
     "ModelSummary",
+    "Output",
     "Part",
     "Signature",
     "is_folder",
 ]
 
-InputKind = Literal["number", "category", "feature", "text"]
-ModelFormat = Literal["lightgbm", "xgboost", "onnx", "skops", "mlflow"]
+InputKind = Literal["number", "category", "feature", "text", "string"]
+ModelFormat = Literal["lightgbm", "xgboost", "onnx", "skops", "mlflow", "python"]
 FOLDER_FORMAT: Literal["mlflow"] = "mlflow"  # of what is kept as a folder of files
 
 
@@ -34,17 +36,26 @@ class Input(msgspec.Struct, frozen=True):
     ----------
     name : str
         The column; a feature's is `<view>__<feature>`.
-    kind : {"number", "category", "feature", "text"}
-        Numbers and categories come with the request; features are numbers, and texts are texts, that are
-        looked up in a feature view.
+    kind : {"number", "category", "feature", "text", "string"}
+        Numbers, categories and strings come with the request; features are numbers, and texts are texts,
+        that are looked up in a feature view. A string reaches the model as it is.
     categories : tuple of str
         The vocabulary of a category or text in the order of its codes: the first is 0. Any other text, and
         a missing one, is NaN.
+    width : int
+        Of a number that is a vector.
+    datatype : str
+        What the model was given of it, as the Open Inference Protocol names it.
+    optional : bool
+        Whether a request may leave it out.
     """
 
     name: str
     kind: InputKind
     categories: tuple[str, ...] = ()
+    width: int | UnsetType = UNSET  # unset is not written: what was recorded before has none of these
+    datatype: str | UnsetType = UNSET
+    optional: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not self.is_text and self.categories:
@@ -57,12 +68,45 @@ class Input(msgspec.Struct, frozen=True):
         """Whether it is a text, whose code the model reads."""
         return self.kind in ("category", "text")
 
+    @property
+    def columns(self) -> int:
+        """How many columns of the model's matrix it is: none of a string."""
+        return 0 if self.kind == "string" else 1 if self.width is UNSET else self.width
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One column that a model gives.
+
+    Parameters
+    ----------
+    datatype : {"FP64", "INT64", "BOOL", "BYTES"}
+        As the Open Inference Protocol names it.
+    width : int
+        0: one value for a row; else a vector of so many.
+    labels : tuple of str
+        What the elements of a vector are of, such as the classes of probabilities.
+    """
+
+    name: str
+    datatype: Literal["FP64", "INT64", "BOOL", "BYTES"] = "FP64"
+    width: int = 0
+    labels: tuple[str, ...] = ()
+
 
 class Signature(msgspec.Struct, frozen=True):
-    """The columns that a model reads, in its order, and the one that it gives."""
+    """The columns that a model reads, in its order, and what it gives.
+
+    Parameters
+    ----------
+    output : str
+        The one column that it gives, or the first of them.
+    outputs : tuple of Output
+        What it gives, where it was registered as it is; unset: one number for a row, the probability of 1.
+    """
 
     inputs: tuple[Input, ...]
     output: str
+    outputs: tuple[Output, ...] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         names = self.names
@@ -71,13 +115,27 @@ class Signature(msgspec.Struct, frozen=True):
         if len(set(names)) != len(names):
             twice = sorted({each for each in names if names.count(each) > 1})
             raise ConfigError(f"inputs repeat in the signature: {', '.join(twice)}")
-        if self.output in names:
-            raise ConfigError(f"the output {self.output!r} is an input as well")
+        given = [self.output] if self.outputs is UNSET else [each.name for each in self.outputs]
+        if both := [each for each in given if each in names]:
+            raise ConfigError(f"the output {both[0]!r} is an input as well")
+        if given[:1] != [self.output] or len(set(given)) != len(given):
+            told = ", ".join(given) or "none"
+            raise ConfigError(f"the outputs {told} repeat, or {self.output!r} is not first")
 
     @property
     def names(self) -> tuple[str, ...]:
         """Column names in the model's order."""
         return tuple(each.name for each in self.inputs)
+
+    @property
+    def is_as_given(self) -> bool:
+        """Whether it is of a model that was registered as it is, and not of one that gives a probability."""
+        return self.outputs is not UNSET
+
+    @property
+    def given(self) -> tuple[Output, ...]:
+        """What it gives."""
+        return (Output(name=self.output),) if self.outputs is UNSET else self.outputs
 
     @property
     def category_columns(self) -> tuple[int, ...]:
@@ -102,7 +160,7 @@ class ModelManifest(msgspec.Struct, frozen=True, kw_only=True):
     format: ModelFormat
     signature: Signature
     metrics: dict[str, float]
-    parts: dict[str, Part]  # "model", "profile", "samples"; "code" where it has on-demand features
+    parts: dict[str, Part]  # "model", "profile", "samples"; "code" of on-demand features; files by path
     parents: tuple[VersionId, ...] = ()  # versions it comes from, such as the gated one of a refit
     facts: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -31,8 +32,9 @@ from noria.registry.records import (
 )
 from noria.storage.contract import Storage
 
-__all__ = ["LoadedModel", "Registry", "sample_bytes"]
+__all__ = ["FILES", "LoadedModel", "Registry", "sample_bytes"]
 
+FILES = "files/"  # what parts are called that are files of a model
 _KIND = "model"
 
 
@@ -160,17 +162,87 @@ class Registry:
             parents=tuple(parents),
             facts=dict(facts or {}),
         )
+        return self._record(manifest, run=run, at=at)
+
+    def register_as_given(
+        self,
+        name: str,
+        *,
+        format: ModelFormat,
+        model: Part,
+        files: Mapping[str, Part],
+        signature: Signature,
+        profile: Profile,
+        samples: pa.Table,
+        metrics: Mapping[str, float],
+        facts: Mapping[str, Any],
+        run: RunId | None = None,
+        at: datetime | None = None,
+    ) -> Version:
+        """Keep a model that somebody made elsewhere, as the next version of its name; see `register`.
+
+        Parameters
+        ----------
+        model, files
+            Its parts in the storage: the one that a worker reads first, and others by their path.
+        samples
+            Rows, and in the columns of the signature's outputs what the model gives for them. Whoever
+            registers has seen that it gives the same again from these bytes.
+        """
+        manifest = ModelManifest(
+            name=name,
+            format=format,
+            signature=signature,
+            metrics=dict(metrics),
+            parts={
+                "model": model,
+                "profile": self._put(_profile_bytes(profile)),
+                "samples": self._put(sample_bytes(samples, signature)),
+                **{f"{FILES}{path}": part for path, part in files.items()},
+            },
+            facts=dict(facts),
+        )
+        return self._record(manifest, run=run, at=at)
+
+    def copy(self, other: "Registry", version: Version, *, name: str) -> Version:
+        """Keep a version of another registry, byte for byte, as the next version of a name.
+
+        What it comes from is on record there, so it has no parents here. Raises like `read_manifest`.
+        """
+        manifest = other.read_manifest(version)
+        for part in manifest.parts.values():
+            self._put(other._storage.get(part.sha256))
+        facts = {**manifest.facts, "copied_from": version.ref}
+        copied = msgspec.structs.replace(manifest, name=name, parents=(), facts=facts)
+        return self._record(copied, run=None, at=None)
+
+    def put(self, data: bytes | Path) -> Part:
+        """Keep the bytes of a part, or of a file that becomes one."""
+        if isinstance(data, bytes):
+            return self._put(data)
+        return Part(self._storage.put_file(data), data.stat().st_size)
+
+    def read_model(self, version: Version) -> bytes:
+        """Give the bytes of the model itself. Raises like `load`."""
+        return self._storage.get(self.read_manifest(version).parts["model"].sha256)
+
+    def read_samples(self, version: Version) -> pa.Table:
+        """Give the rows that are stored with a version, and what it gave for them. Raises like `load`."""
+        part = self.read_manifest(version).parts["samples"]
+        return pa.ipc.open_stream(self._storage.get(part.sha256)).read_all()
+
+    def _record(self, manifest: ModelManifest, *, run: RunId | None, at: datetime | None) -> Version:
         sha256 = self._storage.put(canonical_json(manifest))
         facts = {
             **manifest.facts,
-            "format": format,
+            "format": manifest.format,
             "metrics": manifest.metrics,
             "parents": manifest.parents,
         }
         uri = self._storage.uri(sha256)
         with self._ledger.database.write() as connection:
             version = self._ledger.record_version(
-                _KIND, name, sha256=sha256, uri=uri, run=run, facts=facts, at=at
+                _KIND, manifest.name, sha256=sha256, uri=uri, run=run, facts=facts, at=at
             )
             add_native(connection, version)
         return version
@@ -223,8 +295,9 @@ class Registry:
         """
         if is_folder(version):
             raise ConfigError(
-                f"{version.ref} is a folder of MLflow, which is not served yet; `project.load_model` loads "
-                "it, `project.registry.register` registers the model in it"
+                f"{version.ref} is a folder of MLflow, which has no parts of its own: `project.load_model` "
+                "loads it, `noria deploy` serves it, and `project.models.register` makes a version of the "
+                "model in it"
             )
         return msgspec.json.decode(self._manifest_bytes(version), type=ModelManifest)
 
@@ -272,8 +345,16 @@ class Registry:
             If it is no model, or a part is gone from the storage.
         DigestMismatch
             If a part is not what was recorded.
+        ConfigError
+            If it is a folder, or was registered as it is: it gives other than a probability of one class.
         """
         manifest = self.read_manifest(version)
+        if manifest.signature.is_as_given:
+            raise ConfigError(
+                f"{version.ref} was registered as it is (a {manifest.format} model that gives "
+                f"{', '.join(each.name for each in manifest.signature.given)}); `project.load_model` loads "
+                "it, and `noria deploy` serves it"
+            )
         parts = {name: self._storage.get(part.sha256) for name, part in manifest.parts.items()}
         estimator = load_estimator(manifest.format, parts["model"])
         return LoadedModel(

@@ -30,18 +30,18 @@ _ESTIMATORS = {
 }
 
 
-def dump_xgboost(estimator: Any) -> bytes:
+def dump_xgboost(estimator: Any, *, of_any_objective: bool = False) -> bytes:
     """Give the bytes of a binary `Booster`, or of that in an `XGBClassifier` up to its best iteration.
 
     Raises
     ------
     ConfigError
-        If it is not fitted, or gives other than one probability per row.
+        If it is not fitted, or gives other than one probability per row, unless it may be of any objective.
     """
     booster = _booster_of(estimator)
     learner = json.loads(booster.save_config())["learner"]
     objective, kind = learner["objective"]["name"], learner["gradient_booster"]["name"]
-    if objective not in _GIVES_PROBABILITY:
+    if objective not in _GIVES_PROBABILITY and not of_any_objective:
         raise ConfigError(
             f"the model of XGBoost has the objective {objective!r}, which gives no probability of one class; "
             "train it with 'binary:logistic'"

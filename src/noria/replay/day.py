@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from noria.clock import format_instant, to_micros
+from noria.deploy.collecting import collect_predictions
 from noria.deploy.releases import Standing, find_standing
-from noria.deploy.shipping import ship_predictions
 from noria.errors import BatchBlocked
 from noria.features.agreeing import differing, on_demand_tolerances, tolerances
 from noria.features.code_bundle import load_functions
@@ -210,12 +210,7 @@ class Day:
     def _ship(self, day: datetime, end: datetime) -> pa.Table:
         """Bring the day's log into the lake and give the day's predictions from there."""
         stores = self._loop.stores
-        ship_predictions(
-            stores.server.spool,
-            stores.lake,
-            app_id=f"predictions/{self._loop.replay.environment}/{self._loop.training.name}",
-            rotate=stores.server.rotate,
-        )
+        collect_predictions(stores.server, self._loop.training.name, stores.lake)
         stores.outcomes.ship(stores.lake)
         rows = self._loop.traffic.day(day, end)
         self._loop.traffic.add(rows, now=end)

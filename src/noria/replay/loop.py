@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from noria.clock import to_micros
-from noria.deploy.releases import read_release, read_route, serve_route
+from noria.deploy.releases import read_release, read_route
 from noria.errors import GateRefused, NotFound, StepFailed
 from noria.features.materialize import materialize
 from noria.lake.declarations import Dataset
@@ -221,10 +221,11 @@ class ReplayLoop:
         if pointer is None:
             raise NotFound("deployment", f"{place.name}@{place.environment}")
         version = stores.ledger.get_version_by_id(pointer.version)
-        if stores.server.is_running and stores.server.status().route == version.number:
-            return
-        route = serve_route(stores.ledger, version, fetch=place.fetch, samples=place.samples)
-        stores.server.start(route)
+        if place.name in stores.server.deployments:
+            state = stores.server.status().deployments[place.name]
+            if state.route == version.number:
+                return
+        stores.server.start(place.route(version))
 
     def _outcomes_landed(self, day: datetime) -> frozenset[str]:
         """Name the predictions whose outcomes an earlier attempt at `day` has brought into the lake."""

@@ -17,7 +17,7 @@ from noria.errors import NotFound
 from noria.evaluation.scores import auc, log_loss
 from noria.lake.store import Lake
 from noria.ledger.store import Ledger
-from noria.monitoring.outcomes import OUTCOMES
+from noria.monitoring.outcomes import latest_outcomes
 from noria.records import Event, Version
 from noria.registry.store import LoadedModel, Registry
 from noria.replay.declarations import Replay
@@ -187,14 +187,9 @@ def _first_model(replay: Replay, ledger: Ledger) -> Version:
 
 def _outcomes(rows: pa.Table, lake: Lake, deployment: str) -> Floats:
     """Give the outcome of each row as it is known now, NaN where none came."""
-    if not lake.exists(OUTCOMES):
-        return np.full(rows.num_rows, np.nan)
-    known = lake.read(
-        OUTCOMES, columns=["prediction_id", "outcome", "known_at"], where=ds.field("deployment") == deployment
-    )
-    newest_first = known.take(pc.sort_indices(known, sort_keys=[("known_at", "descending")])).combine_chunks()
-    place = pc.index_in(rows["prediction_id"], value_set=newest_first["prediction_id"].combine_chunks())
-    outcomes: Floats = newest_first["outcome"].take(place).to_numpy().astype(np.float64)
+    known = latest_outcomes(lake, [deployment])
+    place = pc.index_in(rows["prediction_id"], value_set=known["prediction_id"].combine_chunks())
+    outcomes: Floats = known["outcome"].take(place).to_numpy().astype(np.float64)
     return outcomes
 
 

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from noria.clock import to_micros
 from noria.deploy.shipping import PREDICTIONS
 from noria.lake.store import Lake
-from noria.monitoring.outcomes import OUTCOMES
+from noria.monitoring.outcomes import latest_outcomes
 from noria.triggers.challenge import ScoredPairs
 
 __all__ = ["Scored", "Traffic"]
@@ -57,10 +57,8 @@ class Traffic:
         self._rows, self._outcomes, self._open = self.day(since, until, columns=_COLUMNS), {}, {}
         beginning = datetime.min.replace(year=1970, tzinfo=UTC)
         self._opened(self.day(beginning, until, columns=["prediction_id", "at"]))
-        if self._lake.exists(OUTCOMES):
-            known = ds.field("known_at") < _scalar(until)
-            found = self._lake.read(OUTCOMES, columns=["prediction_id", "outcome"], where=known)
-            self._learn(found["prediction_id"].to_pylist(), found["outcome"].to_pylist())
+        found = latest_outcomes(self._lake, [f"{self._environment}/{self._deployment}"], before=until)
+        self._learn(found["prediction_id"].to_pylist(), found["outcome"].to_pylist())
 
     def day(self, start: datetime, end: datetime, *, columns: list[str] | None = None) -> pa.Table:
         """Read the predictions with an instant from `start` to before `end`."""

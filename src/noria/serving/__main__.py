@@ -1,22 +1,35 @@
-"""`python -m noria.serving FOLDER [--watch-parent]`: run the worker of a deployment's folder."""
+"""`python -m noria.serving FOLDER NUMBER LISTENER CHANNEL [METRICS]`: a worker, as a supervisor starts it."""
 
 import os
+import socket
 import sys
 from pathlib import Path
 
-_USAGE = "usage: python -m noria.serving FOLDER [--watch-parent]\n"
+_USAGE = (
+    "usage: python -m noria.serving FOLDER NUMBER LISTENER CHANNEL [METRICS]\n"
+    "It is what a supervisor starts, with two sockets; start it by `noria serve` or `noria up`.\n"
+)
 
 
 def main(arguments: list[str]) -> int:
     """Run the worker; give the exit code."""
-    folders = [each for each in arguments if each != "--watch-parent"]
-    if len(folders) != 1 or folders[0].startswith("-"):
+    if len(arguments) not in (4, 5) or not all(each.isdecimal() for each in arguments[1:4]):
         sys.stderr.write(_USAGE)
         return 2
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before numpy loads it: its threads' buffers are never used
+    folder, shared = Path(arguments[0]).absolute(), Path(arguments[4]) if len(arguments) == 5 else None
+    if shared is not None:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # before its library is loaded, which reads it
+    number, listener, channel = map(int, arguments[1:4])
     from noria.serving.worker import run
 
-    return run(Path(folders[0]).absolute(), watch_parent="--watch-parent" in arguments)
+    return run(
+        folder,
+        number=number,
+        listener=socket.socket(fileno=listener),
+        channel=socket.socket(fileno=channel),
+        shared_metrics=shared,
+    )
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ The scores are bit-equal to those of `lightgbm.Booster.predict` on float64 rows:
 
 import ctypes
 import importlib.util
+import re
 import weakref
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ __all__ = ["Booster"]
 
 _FLOAT64 = ctypes.c_int(1)
 _ROW_MAJOR = ctypes.c_int(1)
-_NORMAL = ctypes.c_int(0)
+_VALUE = ctypes.c_int(0)
+_RAW = ctypes.c_int(1)
+_CONTRIBUTIONS = ctypes.c_int(3)
 _FIRST_TREE = ctypes.c_int(0)
 _ALL_TREES = ctypes.c_int(-1)
 _SETTINGS = b"num_threads=1 verbosity=-1"  # threads of one row cost more than they save
+_SLOPE = re.compile(r" sigmoid:(\S+)")
 _NAMES = ("lib_lightgbm.so", "lib_lightgbm.dylib", "lib_lightgbm.dll")
 
 
@@ -51,8 +55,21 @@ def _check(status: int) -> None:
         raise DeploymentError(f"LightGBM refused: {_library().LGBM_GetLastError().decode(errors='replace')}")
 
 
-def _free(handle: int) -> None:
+def _free(handle: int, settings: list[int]) -> None:
+    for each in settings:  # before the model that they score by
+        _library().LGBM_FastConfigFree(ctypes.c_void_p(each))
     _library().LGBM_BoosterFree(ctypes.c_void_p(handle))
+
+
+def _objective(header: bytes) -> tuple[str, float]:
+    """Give the objective that the head of a model's text names, and its slope."""
+    told = _told(header, b"objective=").decode(errors="replace")
+    slope = _SLOPE.search(told)
+    return told.partition(" ")[0], 1.0 if slope is None else float(slope[1])
+
+
+def _told(header: bytes, name: bytes) -> bytes:
+    return next((each for each in header.splitlines() if each.startswith(name)), name).removeprefix(name)
 
 
 def _check_text(text: bytes) -> None:
@@ -73,35 +90,85 @@ class Booster:
     ----------
     text
         A model in LightGBM's text format.
+    is_raw
+        Whether it gives the sums of its leaves, whatever its objective makes of them.
+
+    Attributes
+    ----------
+    width
+        How many numbers it gives for a row: of one class each where it tells several apart.
+    objective
+        What it was trained for, such as `binary` or `multiclass`; empty where the text does not say.
+    slope
+        What a sum is multiplied by before the logistic function, where the objective has such a number.
+    averaged
+        Over how many trees a sum is averaged; 1 where it is not.
+    is_linear
+        Whether leaves are linear models.
 
     Raises
     ------
     DeploymentError
-        If it is none, or gives more than one score per row.
+        If it is none.
     """
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, *, is_raw: bool = False) -> None:
         handle, trees, columns, width = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int64()
         _check_text(text)
         library = _library()
         _check(library.LGBM_BoosterLoadModelFromString(text, ctypes.byref(trees), ctypes.byref(handle)))
         self._handle = handle
-        weakref.finalize(self, _free, handle.value or 0)
+        self._settings: list[int] = []
+        weakref.finalize(self, _free, handle.value or 0, self._settings)
+        self._kind = _RAW if is_raw else _VALUE
         _check(library.LGBM_BoosterGetNumFeature(handle, ctypes.byref(columns)))
         _check(
             library.LGBM_BoosterCalcNumPredict(
-                handle, ctypes.c_int(1), _NORMAL, _FIRST_TREE, _ALL_TREES, ctypes.byref(width)
+                handle, ctypes.c_int(1), self._kind, _FIRST_TREE, _ALL_TREES, ctypes.byref(width)
             )
         )
-        if width.value != 1:
-            raise DeploymentError(
-                f"the model gives {width.value} scores per row; one is served, so train it binary"
-            )
         self.trees: int = trees.value
         self.columns: int = columns.value
+        self.width: int = width.value
+        header = text[: text.find(b"\n\nTree=0\n")]
+        self.objective, self.slope = _objective(header)
+        self.averaged = trees.value if b"\naverage_output" in header else 1  # told are iterations
+        self.is_linear = b"\nis_linear=1\n" in text
+        self._open_single_row(library)
+
+    def _open_single_row(self, library: ctypes.CDLL) -> None:
+        """Prepare the scoring of one row, in buffers of its own: what is to be found for it is found once."""
+        settings = ctypes.c_void_p()
+        _check(
+            library.LGBM_BoosterPredictForMatSingleRowFastInit(
+                self._handle,
+                self._kind,
+                _FIRST_TREE,
+                _ALL_TREES,
+                _FLOAT64,
+                ctypes.c_int32(self.columns),
+                _SETTINGS,
+                ctypes.byref(settings),
+            )
+        )
+        self._settings.append(settings.value or 0)
+        self._row = np.empty((1, self.columns), dtype=np.float64)
+        self._found = np.empty(self.width, dtype=np.float64)
+        written = ctypes.c_int64()
+        self._score_row = partial(
+            library.LGBM_BoosterPredictForMatSingleRowFast,
+            settings,
+            ctypes.c_void_p(self._row.ctypes.data),
+            ctypes.byref(written),
+            ctypes.c_void_p(self._found.ctypes.data),
+        )
 
     def predict(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score the rows of `matrix`, float64 of shape (n, columns); NaN is missing.
+
+        Returns
+        -------
+        ndarray of shape (n,), or (n, width) where a row gets several numbers
 
         Raises
         ------
@@ -111,8 +178,41 @@ class Booster:
         rows, columns = matrix.shape
         if columns != self.columns:
             raise ValueError(f"the matrix has {columns} columns, the model has {self.columns}")
+        if rows == 1:
+            self._row[:] = matrix
+            _check(self._score_row())
+            found = self._found.copy()
+            return found if self.width == 1 else found.reshape(1, self.width)
+        scores = np.empty(rows if self.width == 1 else (rows, self.width), dtype=np.float64)
+        self._predict_rows(matrix, self._kind, scores)
+        return scores
+
+    def contributions(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give what each column adds to the sums of leaves, and in the last column what they start from.
+
+        The same bits as `lightgbm.Booster.predict(pred_contrib=True)`, whatever `is_raw` says: of a forest
+        whose trees are averaged, the sum over its trees.
+
+        Returns
+        -------
+        ndarray of shape (n, width, columns + 1)
+
+        Raises
+        ------
+        DeploymentError
+            If its leaves are linear models, of which the library computes none.
+        """
+        if self.is_linear:
+            raise DeploymentError("LightGBM computes no contributions where leaves are linear models")
+        found = np.empty((len(matrix), self.width, self.columns + 1), dtype=np.float64)
+        self._predict_rows(matrix, _CONTRIBUTIONS, found)
+        return found
+
+    def _predict_rows(
+        self, matrix: NDArray[np.float64], kind: ctypes.c_int, found: NDArray[np.float64]
+    ) -> None:
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        scores = np.empty(rows, dtype=np.float64)
+        rows, columns = matrix.shape
         written = ctypes.c_int64()
         _check(
             _library().LGBM_BoosterPredictForMat(
@@ -122,12 +222,11 @@ class Booster:
                 ctypes.c_int32(rows),
                 ctypes.c_int32(columns),
                 _ROW_MAJOR,
-                _NORMAL,
+                kind,
                 _FIRST_TREE,
                 _ALL_TREES,
                 _SETTINGS,
                 ctypes.byref(written),
-                ctypes.c_void_p(scores.ctypes.data),
+                ctypes.c_void_p(found.ctypes.data),
             )
         )
-        return scores

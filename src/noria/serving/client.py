@@ -2,10 +2,12 @@
 
 import http.client
 import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -54,6 +56,10 @@ class ServingClient:
         How long one answer may take.
     retry_s
         How long to try again while no connection is to be had, for example while a worker is restarted.
+    certificate
+        A PEM file with the server's certificate, or with that of who vouches for it; None: plain HTTP.
+    key
+        By which to ask, where the server wants one.
 
     Examples
     --------
@@ -63,9 +69,20 @@ class ServingClient:
             answers = client.infer("late_arrival", {"carrier": ["UA"], "distance": [719.0]}, ids=["UA-1"])
     """
 
-    def __init__(self, host: str, port: int, *, timeout_s: float = 30.0, retry_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 30.0,
+        retry_s: float = 10.0,
+        certificate: Path | None = None,
+        key: str = "",
+    ) -> None:
         self.host, self.port = host, port
+        self._trust = None if certificate is None else _trust(certificate)
         self._timeout_s, self._retry_s = timeout_s, retry_s
+        self._headers = {**_HEADERS, "X-Api-Key": key} if key else _HEADERS
         self._connection: http.client.HTTPConnection | None = None
 
     def __enter__(self) -> Self:
@@ -152,7 +169,7 @@ class ServingClient:
         while True:
             try:
                 connection = self._connection or self._connect()
-                connection.request(method, path, body, _HEADERS)
+                connection.request(method, path, body, self._headers)
                 response = connection.getresponse()
                 status, data = response.status, response.read()
                 break
@@ -168,11 +185,25 @@ class ServingClient:
         return _read(status, data)
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
+        connection: http.client.HTTPConnection
+        if self._trust is None:
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
+        else:
+            connection = http.client.HTTPSConnection(
+                self.host, self.port, timeout=self._timeout_s, context=self._trust
+            )
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection
         return connection
+
+
+def _trust(certificate: Path) -> ssl.SSLContext:
+    """Trust this certificate, by whatever name its server is reached."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def _tensor(name: str, values: Sequence[object]) -> dict[str, object]:

@@ -7,57 +7,64 @@ written after the spool without waiting for the disk, and catches up with the sp
 import logging
 import re
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import lmdb
+import msgspec
+import numpy as np
 
 from noria.errors import DiskFull, StoreError
 from noria.features.scrubbing import scrub
-from noria.serving.log import PredictionFrame, decode_frame
+from noria.serving.index_files import close_index, open_index
+from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame
 from noria.streams.spool import read_spool
 
-__all__ = ["MAX_ID_BYTES", "Answer", "PredictionIndex"]
+__all__ = ["MAX_ID_BYTES", "Answer", "PredictionIndex", "rows_of_outputs"]
 
 MAX_ID_BYTES = 256
 _LOG = logging.getLogger(__name__)
 _MAP_BYTES = 1 << 36  # address space, not disk: 64 GiB hold some 500 million answers
-_FIXED = struct.Struct("<16sdq")  # input digest, score, version; the release's name follows
+# Input digest, score, version, stamp of the frame, bytes of the release's name; the name follows, and then,
+# where the model gives other than a score, its outputs as MessagePack.
+_FIXED = struct.Struct("<16sdqQH")
 _CATCH_UP_FRAMES = 1_000
+_OUTPUTS = msgspec.msgpack.Encoder()
 _NO_ROOM = re.compile("No space|File too large|quota")  # the driver gives no error number
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a prediction id was answered."""
 
     digest: bytes
     score: float
     version: int
     release: str
+    outputs: Sequence[Any] = ()  # a value each, where the model gives other than one score
 
 
 class PredictionIndex:
-    """Answers by prediction id, in LMDB. One process writes; it survives kill -9.
+    """Answers by prediction id, in LMDB. Processes may share it; it survives kill -9.
 
     Parameters
     ----------
     path
         Folder of the index; made if it is not there.
+    spool
+        The name of the spool of which this process enters the frames: those of a deployment share an index.
+    synchronous
+        Whether what is entered is on the disk when it is found.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, spool: str = "spool", synchronous: bool = False) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        self._path, self._mark = path, _mark_key(spool)
         try:
-            self._env = lmdb.open(
-                str(path), map_size=_MAP_BYTES, max_dbs=4, sync=False, metasync=False, readahead=False
+            self._env, (self._answers, self._marks) = open_index(
+                path, b"answers", b"marks", map_bytes=_MAP_BYTES, databases=4, synchronous=synchronous
             )
-            self._answers = self._env.open_db(b"answers")
-            self._marks = self._env.open_db(b"marks")
         except lmdb.Error as err:
             raise StoreError(f"the index of answered predictions in {path} cannot be opened: {err}") from err
         self._waiting: list[PredictionFrame] = []  # logged, but there was no room to enter them
@@ -71,20 +78,82 @@ class PredictionIndex:
                 found.append(None if value is None else _decode(value))
         return (
             [each or self._find_waiting(wanted) for each, wanted in zip(found, ids, strict=True)]
-            if (self._waiting)
+            if self._waiting
             else found
         )
 
-    def add(self, frame: PredictionFrame) -> None:
-        """Enter the answers of a frame that is in the spool.
+    def stamps(self, ids: Iterable[str]) -> list[int]:
+        """Give the stamp of the frame that each id was answered in, 0 where it was not or is not told."""
+        with self._env.begin(db=self._answers, buffers=True) as txn:
+            values = (txn.get(each.encode()) for each in ids)
+            return [0 if value is None else _FIXED.unpack_from(value)[3] for value in values]
 
-        Where there is no room the frame waits in memory, still found: it is logged, so its answer stands.
+    def enter(
+        self,
+        frames: Sequence[PredictionFrame],
+        *,
+        named: Sequence[bool],
+        write: Callable[[Sequence[PredictionFrame]], None],
+    ) -> list[int]:
+        """Log frames and enter their answers, with nobody else entering any meanwhile.
+
+        Where there is no room in the index the frames wait in memory, still found: they are logged, so their
+        answers stand.
+
+        Parameters
+        ----------
+        named
+            Of each frame, whether its ids came from a client: one of them may be known by now.
+        write
+            Puts those that are entered into the spool. What it raises leaves the index as it was.
+
+        Returns
+        -------
+        list of int
+            Places of the frames that were neither logged nor entered, as an id of theirs is known.
+
+        Raises
+        ------
+        StoreError
+            If nothing can be entered, before anything was written.
         """
-        self._waiting.append(frame)
+        late: list[int] = []
+        entered: list[PredictionFrame] = []
+
+        def first(txn: lmdb.Transaction) -> None:
+            for place, frame in enumerate(frames):
+                if named[place] and self._knows(txn, frame.ids):
+                    late.append(place)
+                else:
+                    entered.append(frame)
+            if entered:
+                write(entered)
+
+        self._enter(entered, first)
+        return late
+
+    def _knows(self, txn: lmdb.Transaction, ids: Iterable[str]) -> bool:
+        return any(
+            txn.get(each.encode()) is not None or (self._waiting and self._find_waiting(each) is not None)
+            for each in ids
+        )
+
+    def _enter(self, frames: Sequence[PredictionFrame], first: Callable[[lmdb.Transaction], None]) -> None:
+        """Put frames in one transaction, after `first`, from whose return on they are in the spool."""
+        is_logged = False
         try:
-            self._flush()
-        except StoreError as err:
-            _LOG.warning("%d frames wait to be entered: %s", len(self._waiting), err)
+            with self._env.begin(write=True, db=self._answers) as txn:
+                first(txn)
+                is_logged = True
+                for frame in (*self._waiting, *frames):
+                    _put(txn, frame)
+            self._waiting = []
+        except lmdb.Error as err:
+            error = self._fault(err)
+            if not is_logged:
+                raise error from err
+            self._waiting = [*self._waiting, *frames]
+            _LOG.warning("%d frames wait to be entered: %s", len(self._waiting), error)
 
     def catch_up(self, spool: Path) -> int:
         """Enter the frames of the spool that a killed worker had not entered; give how many were read."""
@@ -108,7 +177,7 @@ class PredictionIndex:
         """
         self._flush()
         with self._env.begin(write=True, db=self._marks) as txn:
-            txn.put(b"segment", str(segment).encode())
+            txn.put(self._mark, str(segment).encode())
         self._env.sync(True)
 
     def list_ids(self) -> Iterator[str]:
@@ -155,7 +224,7 @@ class PredictionIndex:
     def close(self) -> None:
         """Write to the disk and let go."""
         self._env.sync(True)
-        self._env.close()
+        close_index(self._path, self._env)
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +236,7 @@ class PredictionIndex:
 
     def _indexed_through(self) -> int:
         with self._env.begin(db=self._marks) as txn:
-            return int(txn.get(b"segment", b"0"))
+            return int(txn.get(self._mark, b"0"))
 
     def _flush(self) -> None:
         self._add(self._waiting)
@@ -180,7 +249,11 @@ class PredictionIndex:
                 for release in frame.releases:
                     if release.answered[row]:
                         score = float(release.score_array()[row])
-                        return Answer(frame.digest(row), score, release.version, release.release)
+                        more = rows_of_outputs(release)
+                        return Answer(
+                            frame.digest(row), score, release.version, release.release,
+                            more[row] if more else (),
+                        )  # fmt: skip
         return None
 
     def _add(self, frames: Iterable[PredictionFrame]) -> None:
@@ -189,24 +262,53 @@ class PredictionIndex:
                 for frame in frames:
                     _put(txn, frame)
         except lmdb.Error as err:
-            if isinstance(err, lmdb.DiskError | lmdb.MapFullError) or _NO_ROOM.search(str(err)):
-                raise DiskFull(str(self._path)) from err
-            raise StoreError(
-                f"the index of answered predictions in {self._path} cannot be written: {err}"
-            ) from err
+            raise self._fault(err) from err
+
+    def _fault(self, err: lmdb.Error) -> StoreError:
+        if isinstance(err, lmdb.DiskError | lmdb.MapFullError) or _NO_ROOM.search(str(err)):
+            return DiskFull(str(self._path))
+        return StoreError(f"the index of answered predictions in {self._path} cannot be written: {err}")
+
+
+def _mark_key(spool: str) -> bytes:
+    return b"segment" if spool == "spool" else f"segment:{spool}".encode()
+
+
+def rows_of_outputs(release: ReleaseScores) -> list[list[Any]]:
+    """Give the outputs of each row, where the release gives other than one score."""
+    if not release.outputs:
+        return []
+    rows = len(release.answered)
+    columns: list[Sequence[Any]] = []
+    for values in release.outputs.values():
+        if isinstance(values, bytes):
+            columns.append(np.frombuffer(values, dtype="<f8").reshape(rows, -1).tolist())
+        else:
+            columns.append(values)
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _put(txn: lmdb.Transaction, frame: PredictionFrame) -> None:
     """The first answer of an id is the answer: a later one is never put over it."""
+    stamp = frame.stamp
     for release in frame.releases:
+        if not any(release.answered):
+            continue
         name = release.release.encode()
         scores, answered = release.score_array().tolist(), release.answered
+        more = rows_of_outputs(release)
         for row, prediction_id in enumerate(frame.ids):
             if answered[row]:
-                value = _FIXED.pack(frame.digest(row), scores[row], release.version) + name
+                value = _FIXED.pack(frame.digest(row), scores[row], release.version, stamp, len(name)) + name
+                if more:
+                    value += _OUTPUTS.encode(more[row])
                 txn.put(prediction_id.encode(), value, overwrite=False)
 
 
 def _decode(value: memoryview) -> Answer:
-    digest, score, version = _FIXED.unpack_from(value)
-    return Answer(digest, score, version, str(value[_FIXED.size :], "utf-8"))
+    digest, score, version, _, size = _FIXED.unpack_from(value)
+    at = _FIXED.size + size
+    release = str(value[_FIXED.size : at], "utf-8")
+    if len(value) == at:
+        return Answer(digest, score, version, release)
+    return Answer(digest, score, version, release, msgspec.msgpack.decode(value[at:]))

@@ -4,13 +4,16 @@ The worker appends a frame to its spool before the answer leaves; `noria.deploy.
 lake. Matrices travel as the bytes of little-endian float64, row-major.
 """
 
+from collections.abc import Collection
+from typing import Any
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import StoreError
 
-__all__ = ["PredictionFrame", "ReleaseScores", "decode_frame", "encode_frame"]
+__all__ = ["PredictionFrame", "ReleaseScores", "decode_frame", "encode_frame", "redacted"]
 
 
 class ReleaseScores(msgspec.Struct, frozen=True, array_like=True):
@@ -23,6 +26,7 @@ class ReleaseScores(msgspec.Struct, frozen=True, array_like=True):
     answered: bytes  # n times 0 or 1: whether this release's score was the answer
     computed_names: tuple[str, ...] = ()  # on-demand features, `<name>__<output>`
     computed: bytes = b""  # float64 (n, len(computed_names)), as this release's code gave them
+    outputs: dict[str, bytes | list[Any]] = {}  # where it gives other than one score: float64, or values
 
     def score_array(self) -> NDArray[np.float64]:
         """Give the scores as an array, one per row."""
@@ -51,19 +55,34 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
     ids: list[str]  # prediction id per row
     digests: bytes  # 16 bytes per row: digest of the row's request columns
     texts: dict[str, list[str | None]]  # request columns that are strings, one value per row
-    numbers: dict[str, bytes]  # request columns that are numbers, float64 (n,), NaN where missing
+    numbers: dict[str, bytes]  # request columns that are numbers, float64 (n,) or (n, width) of a vector
     feature_names: list[str]  # looked-up features, `<view>__<feature>`
     features: bytes  # float64 (n, len(feature_names))
     releases: list[ReleaseScores]
     feature_texts: dict[str, list[str | None]] = {}  # looked-up features that are texts, one value per row
+    number_names: list[str] = []  # more request columns that are numbers
+    number_values: bytes = b""  # float64 (n, len(number_names)), NaN where missing
+    stamp: int = 0  # tells the frames of one deployment apart, whichever worker wrote them; 0: not told
+    caller: str | None = None  # who asked, by the key that came with the request
+    trace: str | None = None  # the trace that the request belongs to, as `traceparent` names it
+    fallbacks: list[str] = []  # views whose features are a declared fallback in these rows
 
     def feature_matrix(self) -> NDArray[np.float64]:
         """Give the looked-up features as an array of shape (rows, features)."""
         return np.frombuffer(self.features, dtype="<f8").reshape(len(self.ids), len(self.feature_names))
 
     def number_array(self, name: str) -> NDArray[np.float64]:
-        """Give a request column that is a number."""
-        return np.frombuffer(self.numbers[name], dtype="<f8")
+        """Give a request column that is a number: (n,), or (n, width) of a vector."""
+        if name not in self.numbers:
+            matrix = np.frombuffer(self.number_values, dtype="<f8").reshape(len(self.ids), -1)
+            return matrix[:, self.number_names.index(name)]
+        values = np.frombuffer(self.numbers[name], dtype="<f8")
+        return values if len(values) == len(self.ids) else values.reshape(len(self.ids), -1)
+
+    @property
+    def all_number_names(self) -> tuple[str, ...]:
+        """The request columns that are numbers."""
+        return (*self.numbers, *self.number_names)
 
     def digest(self, row: int) -> bytes:
         """Give the input digest of a row."""
@@ -93,3 +112,34 @@ def decode_frame(data: bytes) -> PredictionFrame:
         raise StoreError(
             f"a frame of the prediction log cannot be read ({err}); it is of another program"
         ) from err
+
+
+def redacted(frame: PredictionFrame, names: Collection[str]) -> PredictionFrame:
+    """Give a frame without the values of some request columns and features: they are missing in it."""
+    rows = len(frame.ids)
+    matrix = np.frombuffer(frame.number_values, dtype="<f8").reshape(rows, -1).copy()
+    features = frame.feature_matrix().copy()
+    matrix[:, [place for place, name in enumerate(frame.number_names) if name in names]] = np.nan
+    features[:, [place for place, name in enumerate(frame.feature_names) if name in names]] = np.nan
+    return msgspec.structs.replace(
+        frame,
+        texts={name: [None] * rows if name in names else each for name, each in frame.texts.items()},
+        numbers={
+            name: np.full(len(each) // 8, np.nan).tobytes() if name in names else each
+            for name, each in frame.numbers.items()
+        },
+        feature_texts={
+            name: [None] * rows if name in names else each for name, each in frame.feature_texts.items()
+        },
+        number_values=matrix.tobytes(),
+        features=features.tobytes(),
+        releases=[_without(each, names) for each in frame.releases],
+    )
+
+
+def _without(scores: ReleaseScores, names: Collection[str]) -> ReleaseScores:
+    if not any(each in names for each in scores.computed_names):
+        return scores
+    computed = scores.computed_matrix().copy()
+    computed[:, [place for place, name in enumerate(scores.computed_names) if name in names]] = np.nan
+    return msgspec.structs.replace(scores, computed=computed.tobytes())

@@ -1,94 +1,294 @@
-"""Prometheus metrics of a worker, their children resolved once."""
+"""Prometheus metrics of a server, their children resolved once.
 
-from collections.abc import Mapping
+Where a server has several workers each counts in files that all can read, so that whichever is asked gives
+the sum; a worker that is started anew goes on where its predecessor was. One worker alone counts in memory,
+which costs half as much.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+    values,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "DeploymentMetrics", "Metrics", "Standing"]
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_PLACE = ("environment", "deployment")
+_NONE: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a deployment has counted itself so far, by the route that answers."""
+
+    route: int
+    shed: int
+    shadow_rows: Mapping[str, int]  # by release
+    logged_bytes: int = 0
+    spool_bytes: int = 0
 
 
 class Metrics:
-    """Counts what one worker does."""
+    """Counts what one worker does, and tells what all do.
 
-    def __init__(self, *, environment: str, deployment: str) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
-        names = ("environment", "deployment")
-        values = (environment, deployment)
-        requests = Counter(
-            "noria_requests", "Infer requests by status", (*names, "status"), registry=self._registry
+    Parameters
+    ----------
+    environment
+        Of the server.
+    worker
+        The number of this worker.
+    shared
+        The folder in which all workers count; None where there is one.
+    """
+
+    def __init__(self, *, environment: str, worker: int = 0, shared: Path | None = None) -> None:
+        self._environment, self._shared = environment, shared
+        if shared is not None:  # by number, not by process id: the files do not become more with restarts
+            values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+        self._registry = registry = CollectorRegistry()
+        if shared is None:
+            ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "noria_requests",
+            "Requests for predictions, by the name that was asked and by status",
+            (*_PLACE, "model", "status"),
+            registry=registry,
         )
-        self._requests = {status: requests.labels(*values, str(status.value)) for status in _STATUSES}
-        self._seconds = Histogram(
+        self.seconds = Histogram(
             "noria_request_seconds",
-            "From the arrival of an infer request to its answer",
-            names,
+            "From the arrival of a request for predictions to its answer",
+            _PLACE,
             buckets=_SECONDS,
-            registry=self._registry,
-        ).labels(*values)
-        self._values = values
-        self._scored = Counter(
-            "noria_scored_rows", "Rows scored", (*names, "release"), registry=self._registry
+            registry=registry,
         )
-        self._answered = Counter(
-            "noria_answered_rows", "Rows answered", (*names, "release"), registry=self._registry
+        self.shed = Counter(
+            "noria_shed_requests", "Requests refused as there were too many", _PLACE, registry=registry
         )
-        self._repeated = Counter(
-            "noria_repeated_rows", "Rows that got the answer they had before", names, registry=self._registry
-        ).labels(*values)
-        self._failed = Counter(
+        self.scored = Counter("noria_scored_rows", "Rows scored", (*_PLACE, "release"), registry=registry)
+        self.answered = Counter(
+            "noria_answered_rows", "Rows answered", (*_PLACE, "release"), registry=registry
+        )
+        self.repeated = Counter(
+            "noria_repeated_rows", "Rows that got the answer they had before", _PLACE, registry=registry
+        )
+        self.failed = Counter(
             "noria_on_demand_failed_rows",
             "Rows for which the function of an on-demand feature failed",
-            (*names, "feature"),
-            registry=self._registry,
+            (*_PLACE, "feature"),
+            registry=registry,
         )
-        self._route = Gauge("noria_route", "Number of the route that answers", names, registry=self._registry)
-        self._refused = Gauge(
+        self.defaulted = Counter(
+            "noria_defaulted_rows",
+            "Rows answered with the defaults of a view that could not be looked up",
+            (*_PLACE, "view"),
+            registry=registry,
+        )
+        self._ages = Gauge(
+            "noria_features_age_seconds",
+            "How long before a request everything was last counted in a view that it needs",
+            ("environment", "view"),
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        self.explained = Counter(
+            "noria_explanation_requests",
+            "Requests for explanations, by the name that was asked and by status",
+            (*_PLACE, "model", "status"),
+            registry=registry,
+        )
+        self.explained_rows = Counter(
+            "noria_explained_rows", "Rows explained", (*_PLACE, "release"), registry=registry
+        )
+        self.log_bytes = Counter(
+            "noria_log_bytes", "Bytes written to the prediction log", _PLACE, registry=registry
+        )
+        self.outcomes = Counter(
+            "noria_outcomes", "Outcomes recorded, repeated ones not", _PLACE, registry=registry
+        )
+        self.unknown = Counter(
+            "noria_unknown_outcomes",
+            "Outcomes told of predictions that were not answered here",
+            _PLACE,
+            registry=registry,
+        )
+        self.spool = Gauge(
+            "noria_spool_bytes",
+            "What waits to be moved into the lake, of all workers",
+            _PLACE,
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.pending = Gauge(
+            "noria_pending_requests",
+            "Requests for predictions that are not answered yet",
+            _PLACE,
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self.route = Gauge(
+            "noria_route",
+            "Number of the route that answers",
+            _PLACE,
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        self.refused = Gauge(
             "noria_route_refused",
             "1 while the newest route could not be loaded",
-            names,
-            registry=self._registry,
+            _PLACE,
+            registry=registry,
+            multiprocess_mode="max",
         )
+        self.models = Gauge(
+            "noria_loaded_models",
+            "Models in memory, of all workers",
+            _PLACE,
+            registry=registry,
+            multiprocess_mode="sum",
+        )
+        self._connections = Gauge(
+            "noria_connections",
+            "Open connections",
+            ("environment",),
+            registry=registry,
+            multiprocess_mode="sum",
+        ).labels(environment)
+        self._deployments: dict[str, DeploymentMetrics] = {}
 
-    def count_request(self, status: HTTPStatus, *, seconds: float) -> None:
-        """Count an infer request."""
-        self._requests[status].inc()
+    def of(self, deployment: str) -> "DeploymentMetrics":
+        """Give what counts for a deployment; the empty name is for requests that meet none."""
+        found = self._deployments.get(deployment)
+        if found is None:
+            found = self._deployments[deployment] = DeploymentMetrics(self, self._environment, deployment)
+        return found
+
+    def note(self, *, connections: int, ages_s: Mapping[str, float] = _NONE) -> None:
+        """Tell the other workers of what is not counted but stands, every now and then."""
+        self._connections.set(connections)
+        for view, age_s in ages_s.items():
+            self._ages.labels(self._environment, view).set(age_s)
+        for each in self._deployments.values():
+            each.note()
+
+    def expose(self) -> bytes:
+        """Write all in Prometheus' text format."""
+        for each in self._deployments.values():
+            each.note()
+        if self._shared is None:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, path=str(self._shared))  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+class DeploymentMetrics:
+    """Counts for one deployment in one worker.
+
+    Attributes
+    ----------
+    pending
+        Requests that are being answered: whoever answers adds and takes away.
+    """
+
+    def __init__(self, metrics: Metrics, environment: str, deployment: str) -> None:
+        self._metrics, self._place = metrics, (environment, deployment)
+        self._requests: dict[tuple[str, HTTPStatus], Counter] = {}
+        self._scored: dict[str, Counter] = {}
+        self._answered: dict[str, Counter] = {}
+        self._seconds = metrics.seconds.labels(*self._place)
+        self._shed = metrics.shed.labels(*self._place)
+        self._repeated = metrics.repeated.labels(*self._place)
+        self._log_bytes = metrics.log_bytes.labels(*self._place)
+        self._pending = metrics.pending.labels(*self._place)
+        self._spool = metrics.spool.labels(*self._place)
+        self._route = metrics.route.labels(*self._place)
+        self._refused = metrics.refused.labels(*self._place)
+        self._models = metrics.models.labels(*self._place)
+        self._standing: Callable[[], Standing] | None = None
+        self._told = Standing(0, 0, {})
+        self.pending = 0
+        self.note()
+
+    def count_request(self, status: HTTPStatus, *, seconds: float, model: str = "") -> None:
+        """Count a request for predictions. A name that the route does not know is not told: it may be any."""
+        counter = self._requests.get((model, status))
+        if counter is None:
+            counter = self._metrics.requests.labels(*self._place, model, str(status.value))
+            self._requests[model, status] = counter
+        counter.inc()
         self._seconds.observe(seconds)
 
     def count_rows(self, *, scored: Mapping[str, int], answered: Mapping[str, int], repeated: int) -> None:
         """Count the rows of an answered request."""
         for release, rows in scored.items():
-            self._scored.labels(*self._values, release).inc(rows)
+            counter = self._scored.get(release)
+            if counter is None:
+                counter = self._scored[release] = self._metrics.scored.labels(*self._place, release)
+            counter.inc(rows)
         for release, rows in answered.items():
-            self._answered.labels(*self._values, release).inc(rows)
+            counter = self._answered.get(release)
+            if counter is None:
+                counter = self._answered[release] = self._metrics.answered.labels(*self._place, release)
+            counter.inc(rows)
         if repeated:
             self._repeated.inc(repeated)
+
+    def count_explained(self, status: HTTPStatus, *, model: str, rows: Mapping[str, int]) -> None:
+        """Count a request for explanations, and the rows explained by release."""
+        self._metrics.explained.labels(*self._place, model, str(status.value)).inc()
+        for release, count in rows.items():
+            self._metrics.explained_rows.labels(*self._place, release).inc(count)
 
     def count_failed(self, failed: Mapping[str, int]) -> None:
         """Count rows whose on-demand features could not be computed, by feature."""
         for feature, rows in failed.items():
-            self._failed.labels(*self._values, feature).inc(rows)
+            self._metrics.failed.labels(*self._place, feature).inc(rows)
 
-    def set_route(self, number: int, *, refused: bool) -> None:
-        """Note which route answers, and whether a newer one was refused."""
-        self._route.labels(*self._values).set(number)
-        self._refused.labels(*self._values).set(refused)
+    def count_outcomes(self, recorded: int, *, unknown: int) -> None:
+        """Count outcomes that were told, and those of predictions that are not known here."""
+        self._metrics.outcomes.labels(*self._place).inc(recorded)
+        self._metrics.unknown.labels(*self._place).inc(unknown)
 
-    def expose(self) -> bytes:
-        """Write all in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def count_defaulted(self, defaulted: Mapping[str, int]) -> None:
+        """Count rows that got the defaults of a view, by view."""
+        for view, rows in defaulted.items():
+            self._metrics.defaulted.labels(*self._place, view).inc(rows)
 
+    def follow(self, standing: Callable[[], Standing]) -> None:
+        """Ask for what is counted elsewhere, whenever it is noted."""
+        self._standing, self._told = standing, Standing(0, 0, {})
 
-_STATUSES = (
-    HTTPStatus.OK,
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.CONFLICT,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
+    def set_route(self, number: int, *, refused: bool, models: int = 0) -> None:
+        """Note which route answers by how many models, and whether a newer one was refused."""
+        self._route.set(number)
+        self._refused.set(refused)
+        self._models.set(models)
+
+    def note(self) -> None:
+        """Tell what is not counted here but stands."""
+        self._pending.set(self.pending)
+        if self._standing is None:
+            return
+        now, before = self._standing(), self._told
+        self._spool.set(now.spool_bytes)
+        if now.route != before.route:  # its counts begin anew
+            before = Standing(now.route, before.shed, {}, before.logged_bytes)
+        if now.logged_bytes > before.logged_bytes:
+            self._log_bytes.inc(now.logged_bytes - before.logged_bytes)
+        if now.shed > before.shed:
+            self._shed.inc(now.shed - before.shed)
+        more = {each: rows - before.shadow_rows.get(each, 0) for each, rows in now.shadow_rows.items()}
+        self.count_rows(scored={each: rows for each, rows in more.items() if rows}, answered={}, repeated=0)
+        self._told = now

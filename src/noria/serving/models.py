@@ -6,24 +6,25 @@ and that the stored sample rows get the stored scores, bit for bit.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from noria.errors import DeploymentError, DigestMismatch, NoriaError
 from noria.features.declarations import ViewSpec
 from noria.records import sha256_hex
+from noria.serving.assignment import Assignment
+from noria.serving.binding import RequestColumn, RequestPlan
+from noria.serving.encoding import Codes, Encoding
 from noria.serving.looked_up import LookedUp, looked_up_columns
 from noria.serving.on_demand import OnDemandFeatures, load_on_demand
-from noria.serving.records import ModelState, Route, ServedModel, split
-from noria.serving.scorers import SERVED_FORMATS, FileScorer, open_scorer
+from noria.serving.records import Input, ModelState, Output, Route, ServedModel
+from noria.serving.samples import measure, verify_samples
+from noria.serving.scorers import SERVED_FORMATS, Scorer, open_scorer
 
-__all__ = ["LoadedModel", "LoadedRoute", "RouteRefusedError", "Target", "load_route"]
+__all__ = ["LoadedModel", "LoadedRoute", "RouteRefusedError", "Target", "load_route", "read_verified"]
 
-Numbers = Mapping[str, NDArray[np.float64]]
-Texts = Mapping[str, Sequence[str | None]]
+_SAVES = 2.0
 
 
 class RouteRefusedError(DeploymentError):
@@ -36,51 +37,66 @@ class RouteRefusedError(DeploymentError):
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A verified model with the plan by which request columns and features become its matrix."""
+    """A verified model, and what scoring with it costs.
+
+    Attributes
+    ----------
+    scorer
+        What scores.
+    codes
+        Of its categories and texts by name.
+    on_demand
+        Its on-demand features, None where it has none.
+    row_us
+        Wall time of scoring one row, in microseconds, measured on its sample rows.
+    more_us
+        Of each more row of the same request.
+    made
+        What others make of it when first asked, such as what explains by it; it goes when the model goes.
+    """
 
     served: ServedModel
-    scorer: FileScorer
-    codes: Mapping[str, Mapping[str | None, float]]  # category or text column -> value -> code
-    unseen: Mapping[str, float]  # category or text column -> code of a value that is not in the list
+    scorer: Scorer
+    codes: Mapping[str, Codes]
     on_demand: OnDemandFeatures | None = None
+    row_us: float = 0.0
+    more_us: float = 0.0
+    made: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
-    def number_columns(self) -> tuple[str, ...]:
-        """Request columns that are numbers: of the model, and of its on-demand features."""
-        own = [each.name for each in self.served.inputs if each.kind == "number"]
-        read = [name for spec in self.served.on_demand for name in spec.numbers]
-        return tuple(dict.fromkeys((*own, *read)))
+    def request_columns(self) -> tuple[RequestColumn, ...]:
+        """What a request brings: for the model, for its on-demand features, and the entities of its views."""
+        columns: dict[str, RequestColumn] = {}
 
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """Request columns that are strings: categories, entities of views, texts of on-demand features."""
-        categories = [each.name for each in self.served.inputs if each.kind == "category"]
-        entities = [column for view in self.served.views for column in view.entity]
-        read = [name for spec in self.served.on_demand for name in spec.texts]
-        return tuple(dict.fromkeys((*categories, *entities, *read)))
+        def add(name: str, *, is_text: bool, column: Input | None = None) -> None:
+            datatype = (column.datatype if column else "") or ("BYTES" if is_text else "FP64")
+            columns.setdefault(
+                name,
+                RequestColumn(
+                    name,
+                    is_text=is_text,
+                    width=column.width if column else 1,
+                    datatype=datatype,
+                    optional=column.optional if column else False,
+                ),
+            )
 
-    def encode(
-        self,
-        rows: int,
-        numbers: Numbers,
-        texts: Texts,
-        features: Mapping[str, NDArray[np.float64]],
-        feature_texts: Texts,
-    ) -> NDArray[np.float64]:
-        """Build the model's matrix, float64 of shape (rows, inputs)."""
-        matrix = np.empty((rows, len(self.served.inputs)))
-        for position, column in enumerate(self.served.inputs):
-            name = column.name
-            match column.kind:
-                case "feature":
-                    matrix[:, position] = features[name]
-                case "number":
-                    matrix[:, position] = numbers[name]
-                case "category" | "text":
-                    given = texts if column.kind == "category" else feature_texts
-                    codes, unseen = self.codes[name], self.unseen[name]
-                    matrix[:, position] = [codes.get(value, unseen) for value in given[name]]
-        return matrix
+        for each in self.served.inputs:
+            if each.kind in ("number", "category", "string"):
+                add(each.name, is_text=each.kind != "number", column=each)
+        for view in self.served.views:
+            for entity in view.entity:
+                add(entity, is_text=True)
+        for spec in self.served.on_demand:
+            for name in spec.numbers:
+                add(name, is_text=False)
+            for name in spec.texts:
+                add(name, is_text=True)
+        return tuple(columns.values())
+
+    def cost_us(self, rows: int) -> float:
+        """Give how long scoring so many rows at once is expected to take."""
+        return self.row_us + self.more_us * (rows - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +104,49 @@ class Target:
     """What a name in a request's path means: who scores, who answers, and the columns that it takes."""
 
     name: str
-    scoring: tuple[LoadedModel, ...]
-    shares: tuple[tuple[str, float], ...]  # answering release, upper end of its part of [0, 1)
+    scoring: tuple[LoadedModel, ...]  # before the answer leaves
+    shadows: tuple[LoadedModel, ...]  # after it
+    assignment: Assignment  # which release answers a row
     views: tuple[ViewSpec, ...]  # releases may need different definitions of one
     columns: LookedUp
     texts: LookedUp
     reads_numbers_only: bool  # of the views
-    number_columns: tuple[str, ...]
-    text_columns: tuple[str, ...]
+    plan: RequestPlan
+    encodings: Mapping[str, Encoding]  # by release
+    outputs: tuple[Output, ...]
+    is_native: bool  # nothing that scores before the answer can hang or wait
+    row_us: float  # scoring one row before the answer takes about so long, and each more so much more
+    more_us: float
+    gains: bool  # requests are scored together: a row of another's costs less than one alone
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """Versions that score, in the route's order."""
-        return tuple(dict.fromkeys(model.served.version for model in self.scoring))
+        """Versions that are there, in the route's order."""
+        return tuple(dict.fromkeys(model.served.version for model in (*self.scoring, *self.shadows)))
+
+    @property
+    def models(self) -> tuple[LoadedModel, ...]:
+        """All that score, before the answer or after."""
+        return (*self.scoring, *self.shadows)
+
+    def cost_us(self, rows: int) -> float:
+        """Give how long scoring so many rows is expected to take before the answer."""
+        return self.row_us + self.more_us * (rows - 1)
 
     def find_model(self, release: str) -> LoadedModel | None:
         """Give the model of a release that scores here."""
-        return next((model for model in self.scoring if model.served.release == release), None)
+        return next((model for model in self.models if model.served.release == release), None)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedRoute:
-    """A route that can answer."""
+    """A route that can answer, unless it rests: then its models are not in memory."""
 
     route: Route
     models: Mapping[str, LoadedModel]  # by release
     targets: Mapping[str, Target]  # by model name, and by the deployment's name for the whole route
     pinned: Mapping[tuple[str, int], Target]  # by model name and version
+    is_resting: bool = False
 
 
 def load_route(route: Route, *, folder: Path, known: LoadedRoute | None = None) -> LoadedRoute:
@@ -160,7 +192,7 @@ def load_route(route: Route, *, folder: Path, known: LoadedRoute | None = None) 
     if refused:
         raise RouteRefusedError("; ".join(refused), states)
     try:
-        return _bind(route, models)
+        return bind_route(route, models)
     except DeploymentError as err:
         raise RouteRefusedError(str(err), states) from err
 
@@ -186,13 +218,42 @@ def _load_model(served: ServedModel, folder: Path) -> LoadedModel:
         raise DeploymentError(
             f"models of format {served.format!r} are not served; there is {', '.join(SERVED_FORMATS)}"
         )
-    path = folder / served.path
+    data = read_verified(folder / served.path, served.digest, "the model file") if served.path else b""
+    for file in served.files:
+        read_verified(folder / file.path, file.digest, "the model's file")
+    _check_features(served)
+    scorer = open_scorer(served, data, folder=folder)
+    width = sum(each.width for each in served.inputs if each.kind != "string")
+    if scorer.columns is not None and scorer.columns != width:
+        raise DeploymentError(f"the model takes {scorer.columns} columns, its signature has {width}")
+    if scorer.outputs != served.outputs:
+        raise DeploymentError(
+            f"the model gives {_told(scorer.outputs)}, its signature says {_told(served.outputs)}"
+        )
+    model = LoadedModel(
+        served=served,
+        scorer=scorer,
+        codes={each.name: Codes(each) for each in served.inputs if each.kind in ("category", "text")},
+        on_demand=load_on_demand(served, folder),
+    )
+    rows = verify_samples(served, scorer, width=width)
+    row_us, more_us = measure(scorer, rows)
+    return replace(model, row_us=row_us, more_us=more_us)
+
+
+def read_verified(path: Path, digest: str, what: str) -> bytes:
+    """Give the bytes of a file that has to have this digest; raises `DeploymentError`, `DigestMismatch`."""
     try:
-        text = path.read_bytes()
+        data = path.read_bytes()
     except OSError as err:
-        raise DeploymentError(f"the model file {path} cannot be read: {err.strerror}") from err
-    if (found := sha256_hex(text)) != served.digest:
-        raise DigestMismatch(f"the model file {path}", served.digest, found)
+        raise DeploymentError(f"{what} {path} cannot be read: {err.strerror}") from err
+    if (found := sha256_hex(data)) != digest:
+        raise DigestMismatch(f"{what} {path}", digest, found)
+    return data
+
+
+def _check_features(served: ServedModel) -> None:
+    """Refuse a model whose features nothing gives."""
     looked_up = {column for view in served.views for column in view.matrix_columns}
     columns = looked_up.union(*(spec.columns for spec in served.on_demand))
     looked_up_texts = {column for view in served.views for column in view.text_columns}
@@ -210,46 +271,22 @@ def _load_model(served: ServedModel, folder: Path) -> LoadedModel:
                 f"nothing gives {', '.join(lacking)}, which the on-demand feature {spec.name!r} reads"
             )
         looked_up.update(spec.columns)
-    scorer = open_scorer(served.format, text)
-    if scorer.columns is not None and scorer.columns != len(served.inputs):
-        raise DeploymentError(
-            f"the model takes {scorer.columns} columns, its signature has {len(served.inputs)}"
-        )
-    categories = [each for each in served.inputs if each.kind in ("category", "text")]
-    model = LoadedModel(
-        served=served,
-        scorer=scorer,
-        codes={
-            each.name: {None: math.nan, **{value: float(code) for code, value in enumerate(each.categories)}}
-            for each in categories
-        },
-        unseen={each.name: math.nan if each.unseen == "nan" else -1.0 for each in categories},
-        on_demand=load_on_demand(served, folder),
+
+
+def _told(outputs: Sequence[Output]) -> str:
+    return ", ".join(
+        f"{each.name} ({each.datatype}{f' of {each.width}' if each.width else ''})" for each in outputs
     )
-    _verify_samples(model)
-    return model
 
 
-def _verify_samples(model: LoadedModel) -> None:
-    samples, width = model.served.samples, len(model.served.inputs)
-    rows = len(samples.scores) // 8
-    if not rows or len(samples.scores) != 8 * rows or len(samples.matrix) != 8 * rows * width:
-        raise DeploymentError(
-            f"its sample rows do not fit: {len(samples.scores)} bytes of scores and "
-            f"{len(samples.matrix)} of a matrix with {width} columns"
-        )
-    wanted = np.frombuffer(samples.scores, dtype="<f8")
-    found = model.scorer.predict(np.frombuffer(samples.matrix, dtype="<f8").reshape(rows, width))
-    differing = np.flatnonzero(found.view(np.int64) != wanted.view(np.int64))
-    if len(differing):
-        raise DeploymentError(
-            f"{len(differing)} of {rows} sample rows get another score than was stored with the version "
-            f"(row {differing[0]}: {found[differing[0]]!r} instead of {wanted[differing[0]]!r}); "
-            "train and register it again with the library that is installed"
-        )
+def bind_route(route: Route, models: Mapping[str, LoadedModel]) -> LoadedRoute:
+    """Give what the names in requests' paths mean, by the models of a route.
 
-
-def _bind(route: Route, models: Mapping[str, LoadedModel]) -> LoadedRoute:
+    Raises
+    ------
+    DeploymentError
+        If the models cannot answer together.
+    """
     targets: dict[str, Target] = {}
     pinned: dict[tuple[str, int], Target] = {}
     in_order = [models[entry.release] for entry in route.entries]
@@ -268,30 +305,69 @@ def _bind(route: Route, models: Mapping[str, LoadedModel]) -> LoadedRoute:
 
 
 def _target(name: str, models: Sequence[LoadedModel], route: Route) -> Target:
-    numbers = tuple(dict.fromkeys(column for model in models for column in model.number_columns))
-    texts = tuple(dict.fromkeys(column for model in models for column in model.text_columns))
-    if both := sorted(set(numbers) & set(texts)):
-        raise DeploymentError(
-            f"{', '.join(both)} would have to be both number and text; an entity or a category is text"
-        )
+    own = {model.served.release for model in models}
+    assignment = Assignment(route, releases=own)
+    plan = _plan(models, [*([assignment.column] if assignment.column else []), *route.brought])
+    answering = {
+        entry.release for entry in route.entries if entry.release in own and entry.mode == "answer"
+    } or {models[0].served.release}  # a shadow that is asked for by its version
+    shadows = own - answering
+    outputs = next(model.scorer.outputs for model in models if model.served.release in answering)
+    for model in models:
+        if model.served.release in answering and model.scorer.outputs != outputs:
+            raise DeploymentError(
+                f"{model.served.model}:{model.served.version} gives {_told(model.scorer.outputs)}, another "
+                f"release that answers gives {_told(outputs)}; releases of one route have to give the same"
+            )
     views = tuple(dict.fromkeys(view for model in models for view in model.served.views))
     needed = [(each.served.release, each.served.views) for each in models]
+    columns = looked_up_columns(views, needed)
+    texts = looked_up_columns(views, needed, named=lambda view: view.text_columns)
+    made: dict[object, Encoding] = {}  # versions of a model mostly read the same, and share the rows then
+    encodings: dict[str, Encoding] = {}
+    for model in models:
+        served = model.served
+        places, text_places = columns.releases[served.release], texts.releases[served.release]
+        reads = served.inputs, places, text_places, served.code_digest
+        if reads not in made:
+            made[reads] = Encoding(
+                served.inputs, model.codes, plan=plan, places=places, text_places=text_places
+            )
+        encodings[served.release] = made[reads]
+    scoring = tuple(each for each in models if each.served.release not in shadows)
     return Target(
         name=name,
-        scoring=tuple(models),
-        shares=_shares(models, route),
+        scoring=scoring,
+        shadows=tuple(each for each in models if each.served.release in shadows),
+        assignment=assignment,
         views=views,
-        columns=looked_up_columns(views, needed),
-        texts=looked_up_columns(views, needed, named=lambda view: view.text_columns),
+        columns=columns,
+        texts=texts,
         reads_numbers_only=all(view.model_columns == view.number_columns for view in views),
-        number_columns=numbers,
-        text_columns=texts,
+        plan=plan,
+        encodings=encodings,
+        outputs=outputs,
+        is_native=all(each.scorer.is_native for each in scoring),
+        row_us=sum(each.row_us for each in scoring),
+        more_us=sum(each.more_us for each in scoring),
+        gains=any(_SAVES * each.more_us < each.row_us for each in scoring),
     )
 
 
-def _shares(models: Sequence[LoadedModel], route: Route) -> tuple[tuple[str, float], ...]:
-    """Give the parts of those that answer; where none does (a pinned shadow), the first."""
-    own = {model.served.release for model in models}
-    part = [entry for entry in route.entries if entry.release in own]
-    shares = tuple(split(part))
-    return shares or ((models[0].served.release, 1.0),)
+def _plan(models: Sequence[LoadedModel], units: Sequence[str]) -> RequestPlan:
+    """Give the columns that some model reads, and those by which rows are, or were, assigned to releases."""
+    columns: dict[str, RequestColumn] = {}
+    for column in (each for model in models for each in model.request_columns):
+        known = columns.setdefault(column.name, column)
+        if known.is_text != column.is_text:
+            raise DeploymentError(
+                f"{column.name} would have to be both number and text; an entity or a category is text"
+            )
+        if known.width != column.width:
+            raise DeploymentError(f"{column.name} would have to be {known.width} and {column.width} numbers")
+        if known.optional and not column.optional:
+            columns[column.name] = column
+    for unit in units:
+        if unit not in columns:
+            columns[unit] = RequestColumn(unit, is_text=True, datatype="BYTES", optional=True, is_any=True)
+    return RequestPlan(columns.values())

@@ -1,68 +1,51 @@
-"""From a request to its answer: ids, what is known, features, scores, the log.
+"""From requests to their answers: ids, what is known, features, scores, the log.
 
-Runs on one thread from the body's last byte to the answer, so two requests never see half of each other.
+Requests that arrived together are answered together: their answers are found in one transaction, their frames
+reach the log by one write and the index by another. Each is logged before any of them leaves.
 """
 
-import hashlib
 import logging
+import secrets
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Literal
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from noria.errors import DiskFull, NoriaError
-from noria.features.on_demand_values import Computed
-from noria.records import new_id
-from noria.serving.index import MAX_ID_BYTES, Answer, PredictionIndex
-from noria.serving.log import PredictionFrame, ReleaseScores, encode_frame
-from noria.serving.looked_up import Places, TextMatrix, matrices_of
+from noria.serving.answers import answers_of, output_columns
+from noria.serving.binding import bind, digests_of_request
+from noria.serving.counts import RouteCounts
+from noria.serving.index import PredictionIndex
+from noria.serving.jobs import Job, resolve_ids
+from noria.serving.log import PredictionFrame, ReleaseScores
+from noria.serving.log_writing import LogWriter
+from noria.serving.lookups import Asked, Lookups
 from noria.serving.models import LoadedModel, LoadedRoute, Target
 from noria.serving.online import OnlineFeatures
-from noria.serving.records import Input, assignment_point, pick
-from noria.serving.requests import PREDICTION_ID, BadRequestError, Column, InferRequest, RequestError, shown
+from noria.serving.records import SCORE, LogRules
+from noria.serving.requests import (
+    BadRequestError,
+    InferRequest,
+    OutputColumn,
+    Prediction,
+    RequestError,
+    shown,
+)
+from noria.serving.scorers import Rows, Values
+from noria.serving.scoring import Part, joined, kept, missing, score
 from noria.streams.spool import Spool
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Predictor"]
 
 _LOG = logging.getLogger(__name__)
-_ROW = msgspec.msgpack.Encoder()
-_EXACT = 2**53  # whole numbers up to here are the same as int and as float
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer to a request, one entry per row, in its order."""
-
-    route_number: int
-    ids: list[str]
-    scores: list[float]
-    releases: list[str]
-    versions: list[int]
-    logged: int  # rows that were answered before and got that answer again
-    scored: Mapping[str, int]  # newly scored rows by release
-    answered: Mapping[str, int]  # newly answered rows by release
-    failed: Mapping[str, int]  # rows whose on-demand features are missing because their function failed
-
-    @property
-    def outputs(self) -> Mapping[str, Sequence[object]]:
-        """Give the columns of the answer by output name."""
-        return {
-            "score": self.scores,
-            PREDICTION_ID: self.ids,
-            "release": self.releases,
-            "version": self.versions,
-        }
+_ALL = LogRules()
+_NONE: Mapping[str, int] = {}
 
 
 class Predictor:
-    """Answers requests by the route it holds; `switch` replaces that between two requests.
+    """Answers requests to one deployment; `switch` replaces its route between two of them.
 
     Parameters
     ----------
@@ -74,6 +57,15 @@ class Predictor:
         Where predictions are logged and found again.
     features
         The online features, None where no model may need any.
+    log
+        What is kept of each prediction.
+
+    Attributes
+    ----------
+    counts
+        What each release of the route did since it answers here.
+    log
+        What writes it.
     """
 
     def __init__(
@@ -85,25 +77,53 @@ class Predictor:
         spool: Spool,
         index: PredictionIndex,
         features: OnlineFeatures | None,
+        log: LogRules = _ALL,
     ) -> None:
+        self.log = LogWriter(spool, log)
+        self.counts = RouteCounts(route=0)
         self._environment, self._deployment, self._clock = environment, deployment, clock
-        self._spool, self._index, self._features = spool, index, features
+        self._index, self._lookups = index, Lookups(features)
+        self._stamp = secrets.randbits(31) << 32
         self.loaded: LoadedRoute | None = None
 
     def switch(self, loaded: LoadedRoute) -> None:
         """Answer by `loaded` from the next request on."""
+        if self.loaded is None or self.loaded.route.number != loaded.route.number:
+            self.counts = RouteCounts(route=loaded.route.number)
+        self._lookups.forget()
         self.loaded = loaded
 
-    def find_target(self, name: str, version: str | None) -> Target:
-        """Give what a model's name, or name and version, means in the route.
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether answers wait until their log is on the disk."""
+        return self.log.is_synchronous
+
+    def may_wait(self, target: Target) -> bool:
+        """Say whether answers of a target wait for something that others need not wait for."""
+        return self.waits_for_disk or self._lookups.may_wait(target)
+
+    def close(self) -> None:
+        """Let go of the models."""
+        self.loaded = None
+
+    def job(self, request: InferRequest, name: str, version: str | None, *, arrived_ns: int) -> Job:
+        """Take a request for a model, or for a version of it.
 
         Raises
         ------
         RequestError
             404 if the route has no such model or version, 503 if there is no route yet.
         """
+        target = self.find_target(name, version)
+        assert self.loaded is not None  # a target was found in it
+        return Job(request, self.loaded, target, arrived_ns)
+
+    def find_target(self, name: str, version: str | None) -> Target:
+        """Give what a model's name, or name and version, means in the route. Raises as `job` does."""
         if self.loaded is None:
-            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "no route is loaded yet; try again soon")
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "no route is loaded yet; try again soon", retry_after_s=1
+            )
         target = self.loaded.targets.get(name)
         if target is None:
             there = ", ".join(self.loaded.targets)
@@ -112,7 +132,7 @@ class Predictor:
             )
         if version is None:
             return target
-        pinned = self.loaded.pinned.get((name, int(version))) if version.isdecimal() else None
+        pinned = self.loaded.pinned.get((name, int(version))) if _is_number(version) else None
         if pinned is None:
             there = ", ".join(str(number) for each, number in self.loaded.pinned if each == name) or "none"
             raise RequestError(
@@ -122,288 +142,343 @@ class Predictor:
         return pinned
 
     def predict(self, request: InferRequest, *, target: Target, arrived_ns: int) -> Prediction:
-        """Answer a request: log its new rows, then give all answers.
+        """Answer one request; what the server does for many by `answer`. Raises what it is refused by."""
+        assert self.loaded is not None  # a target was found in it
+        job = Job(request, self.loaded, target, arrived_ns)
+        waiting = [job]
+        while waiting:
+            waiting = self.answer(waiting)
+        self.score_shadows([job])
+        if job.error is not None:
+            raise job.error
+        assert job.prediction is not None
+        return job.prediction
 
-        Parameters
-        ----------
-        request
-            What was asked.
-        target
-            Of `find_target`.
-        arrived_ns
-            `time.perf_counter_ns()` when the request arrived.
+    def part(self, job: Job) -> Part:
+        """Bind a request and look its features up, for one who explains it. Raises what it is refused by."""
+        request = job.request
+        job.ids, job.new = resolve_ids(request), list(range(request.rows))
+        job.bound = bind(request, job.target.plan, name=job.target.name)
+        at = self._instant(request, time.time_ns() // 1_000)
+        (found,) = self._lookups.find([Asked(job.target, job.bound, at)])
+        if isinstance(found, RequestError):
+            raise found
+        return Part(job, job.bound, found.numbers, found.texts, at=at)
 
-        Raises
-        ------
-        RequestError
-            400 if it does not fit the model, 409 if an id was answered for other input, 503 if features or
-            the log are away. Nothing of it is logged then.
+    def answer(self, jobs: Sequence[Job]) -> list[Job]:
+        """Answer requests, and give back those that have to be asked again.
+
+        New rows are in the log when this returns. A request that names an id which another one, here or in
+        another process, is just being answered for waits for that answer.
         """
-        loaded = self.loaded
-        assert loaded is not None  # a target was found in it
-        at = self._instant(request)
-        ids, digests = _resolve_ids(request), _digests(request)
-        known = self._index.find(ids)
-        if conflicting := [
-            ids[row] for row, each in enumerate(known) if each and each.digest != digests[row]
-        ]:
-            raise RequestError(
-                HTTPStatus.CONFLICT,
-                f"{len(conflicting)} prediction ids were answered before for other input: "
-                f"{', '.join(map(shown, conflicting[:5]))}; send new ids for new input",
+        ready: list[Job] = []
+        again: list[Job] = []
+        claimed = set[str]()
+        for job in jobs:
+            try:
+                self._prepare(job)
+            except RequestError as err:
+                job.error = err
+                continue
+            if job.names_ids:
+                if not claimed.isdisjoint(job.ids):
+                    again.append(job)
+                    continue
+                claimed.update(job.ids)
+            ready.append(job)
+        named = [job for job in ready if job.names_ids]
+        if named:
+            self._find_known(named)
+        scoring = [job for job in ready if job.new and job.error is None]
+        if scoring:
+            self._score(scoring)
+            again += self._log([job for job in scoring if job.frame is not None])
+        for job in ready:
+            if job.error is None and (not job.new or job.frame is not None):
+                job.prediction = self._prediction(job)
+        return again
+
+    def score_shadows(self, jobs: Iterable[Job]) -> None:
+        """Score what was newly answered by the releases that are tried in the shadow, and log it.
+
+        Their failures are theirs: they are told in the server's log.
+        """
+        frames: list[PredictionFrame] = []
+        for job in jobs:
+            if job.frame is None or not job.target.shadows or job.error is not None:
+                continue
+            try:
+                assert job.bound is not None and job.looked_up is not None  # it was answered
+                found = job.looked_up
+                self.log.require_room()
+                part = Part(job, job.bound.take(job.new), found.numbers, found.texts, at=job.frame.at)
+                scores = self._score_part(part, job.target.shadows, answered=False)
+            except RequestError as err:
+                _LOG.warning("a shadow did not score %d rows: %s", len(job.new), err)
+                continue
+            frames.append(self._frame(part, scores, stamp=job.frame.stamp))
+        if frames:
+            try:
+                self.log.write(frames)
+            except NoriaError as err:
+                _LOG.warning("what shadows scored is not logged: %s", err)
+
+    def _prepare(self, job: Job) -> None:
+        request = job.request
+        job.ids = resolve_ids(request)
+        job.frame, job.new = None, list(range(request.rows))
+        job.known = [None] * request.rows
+        try:
+            job.bound = bind(request, job.target.plan, name=job.target.name)
+        except BadRequestError as err:
+            digests = digests_of_request(request) if job.names_ids else None
+            if digests is None:
+                raise
+            job.misfit, job.digests = err, digests  # a retry of what an earlier version answered
+            return
+        job.digests = job.target.plan.digests(job.bound)
+
+    def _find_known(self, jobs: Sequence[Job]) -> None:
+        found = iter(self._index.find([each for job in jobs for each in job.ids]))
+        for job in jobs:
+            job.known = [next(found) for _ in job.ids]
+            digests = job.digests
+            if conflicting := [
+                job.ids[row] for row, each in enumerate(job.known) if each and each.digest != digests[row]
+            ]:
+                job.error = RequestError(
+                    HTTPStatus.CONFLICT,
+                    f"{len(conflicting)} prediction ids were answered before for other input: "
+                    f"{', '.join(map(shown, conflicting[:5]))}; send new ids for new input",
+                )
+                continue
+            job.new = [row for row, each in enumerate(job.known) if each is None]
+            if job.new and job.misfit is not None:
+                job.error = job.misfit
+
+    def _score(self, jobs: Sequence[Job]) -> None:
+        """Give each a frame, or its error."""
+        now_us = time.time_ns() // 1_000
+        asked: list[tuple[Job, Asked]] = []
+        for job in jobs:
+            assert job.bound is not None  # else it does not fit, and has an error
+            try:
+                self.log.require_room()
+                at = self._instant(job.request, now_us)
+                asked.append((job, Asked(job.target, job.bound.take(job.new), at)))
+            except RequestError as err:
+                job.error = err
+        parts: list[Part] = []
+        looked_up = self._lookups.find([each for _, each in asked])
+        for (job, each), found in zip(asked, looked_up, strict=True):
+            if isinstance(found, RequestError):
+                job.error = found
+                continue
+            job.looked_up = found
+            parts.append(Part(job, each.bound, found.numbers, found.texts, at=each.at))
+        together: dict[int, list[Part]] = {}
+        for part in parts:
+            together.setdefault(id(part.job.target), []).append(part)
+        for group in together.values():
+            target = group[0].job.target
+            if target.gains and len(group) > 1:
+                self._score_together(group, target.scoring)
+            for part in group:
+                try:
+                    scores = self._score_part(part, target.scoring, answered=True)
+                except RequestError as err:
+                    part.job.error = err
+                    continue
+                part.job.failed = part.failed
+                part.job.frame = self._frame(part, scores)
+
+    def _score_together(self, parts: Sequence[Part], models: Sequence[LoadedModel]) -> None:
+        """Score the rows of several requests by one call for each model; where it fails, each goes alone."""
+        for model in models:
+            try:
+                rows = [part.rows_of(model) for part in parts]
+                found, took_us = self._predict(model, joined(rows))
+            except RequestError:
+                continue
+            at, release = 0, model.served.release
+            for part, each in zip(parts, rows, strict=True):
+                part.scored[release] = [values[at : at + each.count] for values in found]
+                part.took_us[release] = took_us // len(parts)
+                at += each.count
+
+    def _predict(self, model: LoadedModel, rows: Rows) -> tuple[Sequence[Values], int]:
+        """Score rows, and give how long that took, in microseconds."""
+        started = time.perf_counter_ns()
+        try:
+            found = score(model, rows)
+        except RequestError:
+            took_us = (time.perf_counter_ns() - started) // 1_000
+            self.counts.of(model.served.release).observe(rows.count, took_us, failed=True)
+            raise
+        return found, (time.perf_counter_ns() - started) // 1_000
+
+    def _score_part(
+        self, part: Part, models: Sequence[LoadedModel], *, answered: bool
+    ) -> list[ReleaseScores]:
+        scores: list[ReleaseScores] = []
+        for model in models:
+            served = model.served
+            release = served.release
+            found = part.scored.get(release)
+            mask = [each == release for each in part.chosen] if answered else [False] * part.bound.rows
+            if found is None:
+                try:
+                    found, part.took_us[release] = self._predict(model, part.rows_of(model))
+                except RequestError:
+                    if not answered or True in mask:
+                        raise
+                    continue  # none of the rows is its to answer: it is counted, and the others answer
+            on_demand, computed = model.on_demand, part.computed_of(model)
+            if on_demand is not None:
+                on_demand.refuse(computed, mask)
+                for name, count in on_demand.failed(computed).items():
+                    part.failed[name] = max(count, part.failed.get(name, 0))  # versions may fail elsewhere
+            number, others = kept(model.scorer.outputs, found)
+            self.counts.of(release).observe(part.bound.rows, part.took_us[release], missing(number))
+            scores.append(
+                ReleaseScores(
+                    release=release,
+                    model=served.model,
+                    version=served.version,
+                    scores=number,
+                    answered=bytes(mask),
+                    computed_names=() if on_demand is None else on_demand.columns,
+                    computed=b"" if on_demand is None else on_demand.matrix(computed).tobytes(),
+                    outputs=others,
+                )
             )
-        new = [row for row, each in enumerate(known) if each is None]
-        scored: dict[str, int] = {}
-        answered: dict[str, int] = {}
-        failed: Mapping[str, int] = {}
-        if new:
-            frame, failed = self._score(
-                loaded,
-                target,
-                at=at,
-                ids=[ids[row] for row in new],
-                digests=[digests[row] for row in new],
-                columns=_take(request.columns, new, request.rows),
-                arrived_ns=arrived_ns,
+        return scores
+
+    def _frame(self, part: Part, scores: list[ReleaseScores], *, stamp: int | None = None) -> PredictionFrame:
+        job, target, bound = part.job, part.job.target, part.bound
+        plan = target.plan
+        if stamp is None:
+            self._stamp += 1
+            stamp = self._stamp
+        is_all = len(job.new) == len(job.ids)
+        numbers: dict[str, bytes] = {}
+        if not plan.is_flat:
+            numbers = {
+                name: np.ascontiguousarray(bound.numbers[:, place]).tobytes()
+                for name, place in plan.places.items()
+            }
+        has_views = bool(target.views)
+        frame = PredictionFrame(
+            at=part.at,
+            recorded_at=time.time_ns() // 1_000,
+            environment=self._environment,
+            deployment=self._deployment,
+            route=job.loaded.route.id,
+            route_number=job.loaded.route.number,
+            latency_us=(time.perf_counter_ns() - job.arrived_ns) // 1_000,
+            ids=job.ids if is_all else [job.ids[row] for row in job.new],
+            digests=b"".join(job.digests if is_all else [job.digests[row] for row in job.new]),
+            texts=dict(bound.texts),
+            numbers=numbers,
+            feature_names=target.columns.names if has_views else [],
+            features=target.columns.logged(part.features, part.chosen).tobytes() if has_views else b"",
+            releases=scores,
+            feature_texts=(
+                dict(
+                    zip(
+                        target.texts.names,
+                        target.texts.logged(part.feature_texts, part.chosen).T.tolist(),
+                        strict=True,
+                    )
+                )
+                if has_views
+                else {}
+            ),
+            number_names=list(plan.number_names) if plan.is_flat else [],
+            number_values=bound.numbers.tobytes() if plan.is_flat else b"",
+            stamp=stamp,
+            caller=job.request.caller,
+            trace=job.request.trace,
+            fallbacks=[] if job.looked_up is None else [*job.looked_up.defaulted, *job.looked_up.lacking],
+        )
+        return self.log.redact(frame)
+
+    def _log(self, jobs: Sequence[Job]) -> list[Job]:
+        """Log and enter the frames of jobs; give those one of whose ids was answered meanwhile."""
+        frames = [job.frame for job in jobs if job.frame is not None]
+        named = [job.names_ids for job in jobs]
+        try:
+            late = self._index.enter(frames, named=named, write=self.log.write)
+        except NoriaError as err:
+            what = "the disk of the prediction log is full" if isinstance(err, DiskFull) else None
+            message = f"{what or 'the prediction log cannot be written'}; nothing was answered"
+            for job in jobs:
+                job.frame = None
+                job.error = RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, retry_after_s=1)
+            return []
+        again = [jobs[number] for number in late]
+        for job in again:
+            job.frame = None
+        return again
+
+    def _prediction(self, job: Job) -> Prediction:
+        known, frame, rows = job.known, job.frame, len(job.ids)
+        releases = () if frame is None else frame.releases
+        if len(job.new) == rows and len(releases) == 1 and not releases[0].outputs:  # as most are
+            release = releases[0]
+            outputs: tuple[OutputColumn, ...] = (
+                OutputColumn(SCORE.name, SCORE.datatype, release.score_array().tolist()),
             )
-            self._log(frame)
-            for release in frame.releases:
-                scored[release.release] = len(new)
+            names, versions = [release.release] * rows, [release.version] * rows
+            scored = answered = {release.release: rows}
+        else:
+            scored, answered = {}, {}
+            for release in releases:
+                scored[release.release] = len(job.new)
                 answered[release.release] = sum(release.answered)
-                scores = release.score_array().tolist()
-                for position, row in enumerate(new):
-                    if release.answered[position]:
-                        known[row] = Answer(digests[row], scores[position], release.version, release.release)
-        answers = [each for each in known if each is not None]
+                for row, answer in answers_of(release, job):
+                    known[row] = answer
+            answers = [each for each in known if each is not None]
+            outputs = output_columns(job.target.outputs, answers)
+            names, versions = [each.release for each in answers], [each.version for each in answers]
+        defaulted, stale = _NONE, _NONE
+        if frame is not None and job.looked_up is not None and job.target.views:
+            defaulted, stale = dict.fromkeys(job.looked_up.defaulted, len(job.new)), job.looked_up.stale
         return Prediction(
-            route_number=loaded.route.number,
-            ids=ids,
-            scores=[each.score for each in answers],
-            releases=[each.release for each in answers],
-            versions=[each.version for each in answers],
-            logged=len(ids) - len(new),
+            route_number=job.loaded.route.number,
+            outputs=outputs,
+            ids=job.ids,
+            releases=names,
+            versions=versions,
+            logged=rows - len(job.new),
             scored=scored,
             answered=answered,
-            failed=failed,
+            failed=job.failed,
+            columns=job.request.outputs,
+            defaulted=defaulted,
+            stale=stale,
         )
 
-    def _instant(self, request: InferRequest) -> int:
+    def _instant(self, request: InferRequest, now_us: int) -> int:
         if self._clock == "wall":
             if request.at is not None:
                 raise BadRequestError(
                     "parameter `at` is taken only where the environment's clock is 'replay'"
                 )
-            return time.time_ns() // 1_000
+            return now_us
         if request.at is not None:
             return request.at
-        position = self._position()
+        position = self.now()
         if position is None:
             raise BadRequestError("this environment's clock is 'replay': send the instant as parameter `at`")
         return position
 
-    def _position(self) -> int | None:
-        try:
-            return self._features.position() if self._features else None
-        except (NoriaError, OSError) as err:
-            raise _away(err) from err
-
-    def _score(
-        self,
-        loaded: LoadedRoute,
-        target: Target,
-        *,
-        at: int,
-        ids: list[str],
-        digests: list[bytes],
-        columns: Mapping[str, Column],
-        arrived_ns: int,
-    ) -> tuple[PredictionFrame, Mapping[str, int]]:
-        rows = len(ids)
-        _check_columns(columns, target)
-        numbers = {
-            name: np.array(columns[name].values, dtype=np.float64) for name in target.number_columns
-        }  # None becomes NaN
-        texts = {name: columns[name].values for name in target.text_columns}
-        features, feature_texts = self._read_features(target, rows, texts, at)
-        shares = target.shares
-        chosen = (
-            [shares[0][0]] * rows
-            if len(shares) == 1
-            else [pick(shares, assignment_point(loaded.route.id, each)) for each in ids]
-        )
-        releases: list[ReleaseScores] = []
-        failed: dict[str, int] = {}
-        shared: tuple[tuple[Input, ...], Places, Places, str | None] | None = None
-        for model in target.scoring:
-            served, on_demand = model.served, model.on_demand
-            places = target.columns.releases[served.release]
-            text_places = target.texts.releases[served.release]
-            needs = served.inputs, places, text_places, served.code_digest
-            if shared != needs:  # versions of a model mostly share them, and so the matrix
-                shared = needs
-                by_name = {name: features[:, column] for name, column in places}
-                computed: list[Computed] = []
-                if on_demand is not None:
-                    computed = on_demand.compute(rows, numbers, texts, by_name)
-                    by_name |= on_demand.by_name(computed)
-                texts_by_name = {name: feature_texts[:, column].tolist() for name, column in text_places}
-                matrix = model.encode(rows, numbers, texts, by_name, texts_by_name)
-            if on_demand is not None:
-                on_demand.refuse(computed, [each == served.release for each in chosen])
-                for name, count in on_demand.failed(computed).items():
-                    failed[name] = max(count, failed.get(name, 0))  # versions may fail for other rows
-            releases.append(
-                ReleaseScores(
-                    release=served.release,
-                    model=served.model,
-                    version=served.version,
-                    scores=_predict(model, matrix).tobytes(),
-                    answered=bytes(each == served.release for each in chosen),
-                    computed_names=() if on_demand is None else on_demand.columns,
-                    computed=b"" if on_demand is None else on_demand.matrix(computed).tobytes(),
-                )
-            )
-        frame = PredictionFrame(
-            at=at,
-            recorded_at=time.time_ns() // 1_000,
-            environment=self._environment,
-            deployment=self._deployment,
-            route=loaded.route.id,
-            route_number=loaded.route.number,
-            latency_us=(time.perf_counter_ns() - arrived_ns) // 1_000,
-            ids=ids,
-            digests=b"".join(digests),
-            texts=texts,
-            numbers={name: values.tobytes() for name, values in numbers.items()},
-            feature_names=target.columns.names,
-            features=target.columns.logged(features, chosen).tobytes(),
-            releases=releases,
-            feature_texts=dict(
-                zip(target.texts.names, target.texts.logged(feature_texts, chosen).T.tolist(), strict=True)
-            ),
-        )
-        return frame, failed
-
-    def _read_features(
-        self, target: Target, rows: int, texts: Mapping[str, Sequence[str | None]], at: int
-    ) -> tuple[NDArray[np.float64], TextMatrix]:
-        no_texts = np.empty((rows, 0), dtype=np.object_)
-        if not target.views:
-            return np.empty((rows, 0)), no_texts
-        if self._features is None:
-            raise RequestError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the model needs features, but no online store is set"
-            )
-        try:
-            if target.reads_numbers_only:
-                return self._features.read(target.views, texts, at), no_texts
-            return matrices_of(target.views, self._features.read_values(target.views, texts, at), rows)
-        except (NoriaError, OSError) as err:
-            raise _away(err) from err
-
-    def _log(self, frame: PredictionFrame) -> None:
-        try:
-            self._spool.append(encode_frame(frame))
-        except DiskFull as err:
-            raise RequestError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the disk of the prediction log is full; nothing was answered"
-            ) from err
-        except NoriaError as err:
-            raise RequestError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the prediction log cannot be written; nothing was answered"
-            ) from err
-        self._index.add(frame)
+    def now(self) -> int | None:
+        """Give the instant on the environment's clock; None where a replay's is not told."""
+        if self._clock == "wall":
+            return time.time_ns() // 1_000
+        return self._lookups.position()
 
 
-def _away(error: Exception) -> RequestError:
-    _LOG.warning("features cannot be looked up: %s", error)
-    return RequestError(
-        HTTPStatus.SERVICE_UNAVAILABLE, "features cannot be looked up now; the server's log says why"
-    )
-
-
-def _predict(model: LoadedModel, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    try:
-        return model.scorer.predict(matrix)
-    except NoriaError as err:
-        served = model.served
-        raise RequestError(
-            HTTPStatus.INTERNAL_SERVER_ERROR, f"{served.model}:{served.version} could not score the rows"
-        ) from err
-
-
-def _resolve_ids(request: InferRequest) -> list[str]:
-    ids = request.prediction_ids
-    if ids is None:
-        if request.id is None:
-            return [new_id() for _ in range(request.rows)]
-        ids = [f"{request.id}-{row}" for row in range(request.rows)]
-    elif len(ids) != request.rows:
-        raise BadRequestError(f"there are {len(ids)} prediction ids for {request.rows} rows")
-    elif len(set(ids)) < len(ids):
-        twice = [each for each, count in Counter(ids).items() if count > 1]
-        raise BadRequestError(
-            f"{len(twice)} prediction ids are there twice: {', '.join(map(shown, twice[:5]))}"
-        )
-    try:
-        if max(len(each.encode()) for each in ids) > MAX_ID_BYTES:
-            raise BadRequestError(f"a prediction id is longer than {MAX_ID_BYTES} bytes")
-    except UnicodeEncodeError as err:
-        raise BadRequestError("a prediction id is no valid text") from err
-    return ids
-
-
-def _digests(request: InferRequest) -> list[bytes]:
-    """Digest each row's request columns, the same whether a whole number came as INT64 or as FP64."""
-    names = sorted(request.columns)
-    values = [_comparable(request.columns[name]) for name in names]
-    prefix = _digest_prefix(tuple(names))
-    try:
-        return [
-            hashlib.blake2b(prefix + _ROW.encode(row), digest_size=16).digest()
-            for row in (zip(*values, strict=True) if values else [()] * request.rows)
-        ]
-    except (UnicodeEncodeError, OverflowError) as err:
-        raise BadRequestError("a value of the request cannot be kept: it is no valid text or number") from err
-
-
-@lru_cache(maxsize=256)
-def _digest_prefix(names: tuple[str, ...]) -> bytes:
-    return _ROW.encode(names)
-
-
-def _comparable(column: Column) -> list[object]:
-    if column.is_text or column.datatype.startswith("FP"):
-        return column.values
-    return [
-        float(value) if value is not None and -_EXACT <= value <= _EXACT else value for value in column.values
-    ]
-
-
-def _take(columns: Mapping[str, Column], rows: Sequence[int], total: int) -> Mapping[str, Column]:
-    if len(rows) == total:
-        return columns
-    return {
-        name: Column(column.datatype, [column.values[row] for row in rows])
-        for name, column in columns.items()
-    }
-
-
-def _check_columns(columns: Mapping[str, Column], target: Target) -> None:
-    wanted = (*target.text_columns, *target.number_columns)
-    if missing := [name for name in wanted if name not in columns]:
-        raise BadRequestError(f"inputs are missing: {', '.join(missing)}; {_expected(target)}")
-    for name, column in columns.items():
-        if name not in wanted:
-            raise BadRequestError(f"there is no input {shown(name)}; {_expected(target)}")
-        if column.is_text != (name in target.text_columns) and any(
-            each is not None for each in column.values
-        ):
-            kind = "text (BYTES)" if name in target.text_columns else "a number (such as FP64)"
-            raise BadRequestError(f"input {shown(name)} came as {column.datatype}, wanted is {kind}")
-
-
-def _expected(target: Target) -> str:
-    columns = [f"{name} (BYTES)" for name in target.text_columns]
-    columns += [f"{name} (number)" for name in target.number_columns]
-    return f"{shown(target.name)} takes {', '.join(columns) or 'no columns'}"
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10

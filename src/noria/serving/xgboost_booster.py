@@ -6,6 +6,7 @@ The scores are bit-equal to those of `xgboost.Booster.inplace_predict` on float6
 import ctypes
 import importlib.util
 import json
+import math
 import weakref
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,17 @@ _SETTINGS = json.dumps(
         "cache_id": 0,
     }
 ).encode()
+_CONTRIBUTIONS = json.dumps(
+    {
+        "type": 2,
+        "training": False,
+        "iteration_begin": 0,
+        "iteration_end": 0,
+        "strict_shape": True,
+    }
+).encode()
+_AS_ROWS = json.dumps({"missing": float("nan"), "nthread": 1}).encode()
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @cache
@@ -70,6 +82,15 @@ class XgboostBooster:
     data
         A model in UBJSON.
 
+    Attributes
+    ----------
+    width
+        How many numbers it gives for a row: of one class, or one target, each where it has several.
+    objective
+        What it was trained for, such as `binary:logistic` or `multi:softprob`.
+    groups
+        How many sums of trees it has for a row: `width`, but where it gives the number of a class alone.
+
     Raises
     ------
     DeploymentError
@@ -87,30 +108,37 @@ class XgboostBooster:
         _check(library.XGBoosterLoadModelFromBuffer(handle, data, ctypes.c_uint64(len(data))))
         _check(library.XGBoosterGetNumFeature(handle, ctypes.byref(columns)))
         self.columns = int(columns.value)
+        self.objective, self.width, self.groups = _objective(handle)
+        self._row = np.empty((1, self.columns), dtype=np.float64)
+        self._row_told = _interface(self._row)  # the same every time: text that is not made again
 
     def predict(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Score the rows of `matrix`, float64 of shape (n, columns); NaN is missing.
+
+        Returns
+        -------
+        ndarray of shape (n,), or (n, width) where a row gets several numbers
 
         Raises
         ------
         ValueError
             If the matrix has another number of columns.
-        DeploymentError
-            If the model gives more than one score per row.
         """
         rows, columns = matrix.shape
         if columns != self.columns:
             raise ValueError(f"the matrix has {columns} columns, the model has {self.columns}")
-        matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+        if rows == 1:
+            self._row[:] = matrix
+            told = self._row_told
+        else:
+            matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+            told = _interface(matrix)
         shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
         scores = ctypes.POINTER(ctypes.c_float)()
-        told = json.dumps(
-            {"data": [matrix.ctypes.data, True], "shape": [rows, columns], "typestr": "<f8", "version": 3}
-        )
         _check(
             _library().XGBoosterPredictFromDense(
                 self._handle,
-                told.encode(),
+                told,
                 _SETTINGS,
                 None,
                 ctypes.byref(shape),
@@ -118,9 +146,66 @@ class XgboostBooster:
                 ctypes.byref(scores),
             )
         )
-        width = int(np.prod([shape[each] for each in range(1, dimensions.value)], dtype=np.int64))
-        if width != 1:
+        if rows == 1 and self.width == 1:
+            return np.array([scores[0]])
+        size = rows * self.width
+        if math.prod(shape[: dimensions.value]) != size:
             raise DeploymentError(
-                f"the model gives {width} scores per row; one is served, so train it binary"
+                f"XGBoost gave {math.prod(shape[: dimensions.value])} numbers for {rows} rows"
             )
-        return np.ctypeslib.as_array(scores, (rows,)).astype(np.float64)  # the library keeps its own
+        found = np.ctypeslib.as_array(scores, (size,)).astype(np.float64)  # the library keeps its own
+        return found if self.width == 1 else found.reshape(rows, self.width)
+
+    def contributions(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give what each column adds to the sums of trees, and in the last column what they start from.
+
+        As `xgboost.Booster.predict(pred_contribs=True)`, in single precision.
+
+        Returns
+        -------
+        ndarray of shape (n, groups, columns + 1)
+
+        Raises
+        ------
+        DeploymentError
+            If the library computes none of this model.
+        """
+        matrix = np.clip(matrix, -_LARGEST, _LARGEST)  # what is infinite, which it scores, goes the same ways
+        library, rows = _library(), ctypes.c_void_p()
+        _check(library.XGDMatrixCreateFromDense(_interface(matrix), _AS_ROWS, ctypes.byref(rows)))
+        shape, dimensions = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
+        found = ctypes.POINTER(ctypes.c_float)()
+        try:
+            _check(
+                library.XGBoosterPredictFromDMatrix(
+                    self._handle,
+                    rows,
+                    _CONTRIBUTIONS,
+                    ctypes.byref(shape),
+                    ctypes.byref(dimensions),
+                    ctypes.byref(found),
+                )
+            )
+            wanted = len(matrix), self.groups, self.columns + 1
+            if tuple(shape[: dimensions.value]) != wanted:
+                told = list(shape[: dimensions.value])
+                raise DeploymentError(f"XGBoost gave contributions of shape {told}, wanted is {list(wanted)}")
+            return np.ctypeslib.as_array(found, wanted).astype(np.float64)
+        finally:
+            library.XGDMatrixFree(rows)
+
+
+def _interface(matrix: NDArray[np.float64]) -> bytes:
+    told = {"data": [matrix.ctypes.data, True], "shape": list(matrix.shape), "typestr": "<f8", "version": 3}
+    return json.dumps(told).encode()
+
+
+def _objective(handle: ctypes.c_void_p) -> tuple[str, int, int]:
+    """Give a model's objective, how many numbers it gives for a row, and of how many sums of trees."""
+    length, text = ctypes.c_uint64(), ctypes.c_char_p()
+    _check(_library().XGBoosterSaveJsonConfig(handle, ctypes.byref(length), ctypes.byref(text)))
+    learner = json.loads(text.value or b"{}")["learner"]
+    parameters, name = learner["learner_model_param"], str(learner["objective"]["name"])
+    classes, targets = int(parameters.get("num_class", 0)), int(parameters.get("num_target", 1))
+    groups = max(1, classes, targets)
+    return name, max(1, targets) if name == "multi:softmax" else groups, groups

@@ -12,16 +12,17 @@ import re
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
 
 from noria.errors import LeaseHeld, StoreError
+from noria.records import new_id
 from noria.streams.frames import HEADER, frame, header_fits, log_fault
 
-__all__ = ["Position", "Spool", "drop_segments", "read_spool", "take_lock"]
+__all__ = ["Position", "Spool", "drop_segments", "read_spool", "spool_bytes", "spool_identity", "take_lock"]
 
 _HEADER_BYTES = HEADER.size
 _SEGMENT = re.compile(r"(\d{8})\.log")
@@ -81,15 +82,35 @@ class Spool:
         """Where the log ends."""
         return Position(self._segment, self._size)
 
-    def append(self, payload: bytes) -> None:
+    def append(self, payload: bytes, *, sync: bool = False) -> None:
         """Append one payload by one write(2).
+
+        Parameters
+        ----------
+        sync
+            Return once it is on the disk.
 
         Raises
         ------
         DiskFull
             If there is no room; the log is as it was.
         """
-        self._write(frame(payload))
+        self._write(frame(payload), sync=sync)
+
+    def append_all(self, payloads: Iterable[bytes], *, sync: bool = False) -> None:
+        """Append payloads, in their order, by one write(2): a kill leaves the first few of them, or all.
+
+        Parameters
+        ----------
+        sync
+            Return once they are on the disk.
+
+        Raises
+        ------
+        DiskFull
+            If there is no room for all; the log is as it was.
+        """
+        self._write(b"".join(map(frame, payloads)), sync=sync)
 
     def sync(self) -> None:
         """Return when all that was appended is on the disk."""
@@ -128,7 +149,7 @@ class Spool:
     ) -> None:
         self.close()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, sync: bool) -> None:
         with self._guard:
             if self._file < 0:
                 raise StoreError(f"the spool in {self._folder} is closed")
@@ -136,6 +157,8 @@ class Spool:
                 written = os.write(self._file, data)
                 while written < len(data):  # a signal or a nearly full disk
                     written += os.write(self._file, data[written:])
+                if sync:
+                    os.fdatasync(self._file)
             except OSError as err:
                 os.ftruncate(self._file, self._size)
                 raise log_fault(err, self._folder) from err
@@ -188,6 +211,26 @@ def drop_segments(folder: Path | str, *, through: int) -> None:
     for number in _segments(base)[:-1]:
         if number <= through:
             _path(base, number).unlink(missing_ok=True)
+
+
+def spool_bytes(folder: Path | str) -> int:
+    """Give how much a log holds; it may be written meanwhile."""
+    size = 0
+    base = Path(folder)
+    for number in _segments(base):
+        with suppress(FileNotFoundError):  # dropped since it was listed
+            size += _path(base, number).stat().st_size
+    return size
+
+
+def spool_identity(folder: Path) -> str:
+    """Tell this log from a deleted one that stood here before: both count their segments from 1."""
+    path = folder / "id"
+    if not path.exists():
+        beside = folder / f"id.{os.getpid()}"
+        beside.write_text(new_id(), encoding="ascii")
+        beside.replace(path)
+    return path.read_text(encoding="ascii")
 
 
 def _read_segment(path: Path, number: int, *, start: int, last: bool) -> Iterator[tuple[Position, bytes]]:

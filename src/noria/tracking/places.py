@@ -173,8 +173,8 @@ class LocalPlace:
     def folders(self, run: RunId) -> RunFolders:
         """Give where files of a run go."""
         stores = self._stores
-        (found,) = RunDesk(stores.ledger).read([run])
-        experiment = ExperimentBook(stores.ledger).get_by_id(found.info.experiment)
+        info = RunDesk(stores.ledger).get_info(run)
+        experiment = ExperimentBook(stores.ledger).get_by_id(info.experiment)
         folder = files_folder(experiment, run)
         taken = [each.path.removeprefix(f"{folder}/") for each in stores.artifacts.tree(folder)]
         return RunFolders(folder, models_folder(experiment), taken, experiment.name)

@@ -176,6 +176,11 @@ class RunDesk:
         with self._ledger.database.read() as connection:
             return read_runs(connection, ids)
 
+    def get_info(self, id: RunId) -> TrackedInfo:
+        """Give a run without what was logged to it. Raises `NotFound`."""
+        with self._ledger.database.read() as connection:
+            return read_infos(connection, [id])[0]
+
     def log_datasets(self, id: RunId, datasets: Sequence[LoggedDataset]) -> None:
         """Keep what a run read, as its owner describes it; the same again changes its tags alone.
 

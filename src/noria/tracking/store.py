@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import BigInteger, Connection, RowMapping, Select, Table, bindparam, select, type_coerce
 
+from noria.database.lookups import Lookup
 from noria.database.store import Database
 from noria.database.upserts import Upsert
 from noria.errors import Conflict, NotFound
@@ -33,8 +34,11 @@ def _points_of(table: Table) -> Select[Any]:
 
 
 POINTS, LATEST = _points_of(metric_points), _points_of(latest_metrics)
-_FOLDER_OF = select(tracked_runs.c.experiment, tracked_runs.c.deleted_at).where(
-    tracked_runs.c.run == bindparam("run")
+_FOLDER_OF = Lookup(
+    select(tracked_runs.c.experiment, tracked_runs.c.deleted_at).where(
+        tracked_runs.c.run == bindparam("run")
+    ),
+    "run",
 )
 _POINTS = Upsert(metric_points)
 _LATEST = Upsert(
@@ -91,17 +95,41 @@ class TrackingStore:
         """
         rows = [_point_row(run, each) for each in points]  # as the database has them
         with self._database.write() as connection:
-            folder = connection.execute(_FOLDER_OF, {"run": run}).first()
+            folder = _folder_of(connection, run)
             if is_open:
                 check_open(run, folder)
             experiment = None if folder is None else folder.experiment
             if params:
                 _keep_params(connection, run, experiment, params)
             if rows:
-                _POINTS.execute_raw(connection, rows)
-                _LATEST.execute_raw(connection, [(*row[:2], experiment, *row[2:]) for row in _greatest(rows)])
+                _keep_points(connection, rows, {run: experiment})
             if tags:
                 self._keep_tags(connection, run, experiment, tags)
+
+    def log_points(self, points: Sequence[tuple[RunId, MetricPoint]]) -> list[NotFound | Conflict | None]:
+        """Keep points of runs that are in experiments, in one transaction.
+
+        Returns
+        -------
+        list
+            For each point why it is not kept, as `log` raises it where `is_open`; None: it is on record.
+        """
+        experiments: dict[RunId, int] = {}
+        faults: dict[RunId, NotFound | Conflict] = {}
+        with self._database.write() as connection:
+            for run in dict.fromkeys(run for run, _ in points):
+                folder = _folder_of(connection, run)
+                try:
+                    check_open(run, folder)
+                except (NotFound, Conflict) as err:
+                    faults[run] = err
+                else:
+                    assert folder is not None
+                    experiments[run] = folder.experiment
+            rows = [_point_row(run, each) for run, each in points if run in experiments]
+            if rows:
+                _keep_points(connection, rows, experiments)
+        return [faults.get(run) for run, _ in points]
 
     def append_points(self, run: RunId, points: Iterable[MetricPoint]) -> None:
         """Keep values of metrics, all or none."""
@@ -114,7 +142,7 @@ class TrackingStore:
     def remove_tag(self, run: RunId, name: str) -> None:
         """Take a tag away. Raises `NotFound`, also where the run is in no experiment; `Conflict`."""
         with self._database.write() as connection:
-            check_open(run, connection.execute(_FOLDER_OF, {"run": run}).first())
+            check_open(run, _folder_of(connection, run))
             if not connection.execute(_DROP_TAG, {"of_run": run, "of_name": name}).rowcount:
                 known = connection.execute(select(run_tags.c.name).where(run_tags.c.run == run)).scalars()
                 raise NotFound("tag", name, sorted(known))
@@ -164,6 +192,17 @@ class TrackingStore:
             connection.execute(_RENAME, {"of_run": run, "name": check_title("run", tags[RUN_NAME_TAG])})
 
 
+class _Folder(NamedTuple):
+    experiment: int
+    deleted_at: int | None
+
+
+def _folder_of(connection: Connection, run: RunId) -> _Folder | None:
+    """Give the experiment that a run is in, and whether it is deleted; None if it is in none."""
+    row = _FOLDER_OF.first(connection, run)
+    return None if row is None else _Folder(*row)
+
+
 def check_open(run: str, folder: Any) -> None:
     """Raise `NotFound` or `Conflict` unless something may be added to a run of an experiment."""
     if folder is None:
@@ -182,7 +221,7 @@ def to_point(row: RowMapping) -> MetricPoint:
     )
 
 
-_Row = tuple[str, str, int, int, float, bool]  # run, name, instant, step, value, whether it is NaN
+_Row = tuple[RunId, str, int, int, float, bool]  # run, name, instant, step, value, whether it is NaN
 
 
 def _point_row(run: RunId, point: MetricPoint) -> _Row:
@@ -192,13 +231,23 @@ def _point_row(run: RunId, point: MetricPoint) -> _Row:
     return (run, point.name, point.at_us, point.step, value, False)
 
 
+def _keep_points(
+    connection: Connection, rows: Sequence[_Row], experiments: Mapping[RunId, int | None]
+) -> None:
+    """Keep points, and of each metric the greatest, beside the experiment of its run."""
+    _POINTS.execute_raw(connection, rows)
+    latest = [(*row[:2], experiments[row[0]], *row[2:]) for row in _greatest(rows)]
+    _LATEST.execute_raw(connection, latest)
+
+
 def _greatest(rows: Sequence[_Row]) -> Iterable[_Row]:
     """Give of each metric the row that is greatest by step, instant and value; NaN is beyond all numbers."""
-    found: dict[str, _Row] = {}
+    found: dict[tuple[RunId, str], _Row] = {}
     for row in rows:
-        held = found.get(row[1])
+        metric = row[:2]
+        held = found.get(metric)
         if held is None or _place(row) > _place(held):
-            found[row[1]] = row
+            found[metric] = row
     return found.values()
 
 

@@ -15,17 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from noria.clock import parse_duration, parse_instant, to_micros
-from noria.deploy.canary import CanaryDecision, record_verdict, verdict
+from noria.deploy.canary import record_verdict, verdict
 from noria.deploy.declarations import BeatsProduction, Canary, Gate, Latency
-from noria.deploy.environments import Deployment, deploy, promote, rollback, start_canary
+from noria.deploy.environments import Deployment, deploy, start_canary
 from noria.deploy.gates import GateEvidence, enter, judge
-from noria.deploy.releases import find_standing, read_release, read_route, record_release
+from noria.deploy.history import Action, list_moves
+from noria.deploy.model_releases import release_model
+from noria.deploy.releases import find_standing, read_release, read_route
+from noria.deploy.trials import end_canary
 from noria.errors import ConfigError
 from noria.ledger.store import Ledger
 from noria.records import Event, EventId, Version
 from noria.registry.store import LoadedModel, Registry
-from noria.serving.records import Input
-from noria.serving.scorers import SERVED_FORMATS
 from noria.training.declarations import Training
 from noria.training.engine import Computed, Fitted, TrainingData, build_training_set, fit
 from noria.training.records import TrainingSet
@@ -217,6 +218,9 @@ def conclude_canary(
         return None
     if done is None:
         assert pointer is not None
+        moves = list_moves(ledger, environment=place.environment, deployment=place.name, until=at)
+        if moves[-1].action is not Action.CANARY:
+            return None  # a test or a shadow, which somebody else ends
         content = read_route(ledger.get_version_by_id(pointer.version))
         standing = find_standing(ledger, environment=place.environment, deployment=place.name)
         assert standing is not None
@@ -242,15 +246,7 @@ def conclude_canary(
             key=f"{key}:verdict",
             at=at,
         )
-    release = ledger.get_version_by_id(done.payload["release"])
-    reason = done.payload["reason"]
-    match CanaryDecision(done.payload["decision"]):
-        case CanaryDecision.PROMOTE:
-            promote(place, release, key=f"{key}:promote", reason=reason, cause=done.id, at=at)
-        case CanaryDecision.ROLLBACK:
-            rollback(place, key=f"{key}:rollback", reason=reason, cause=done.id, at=at)
-        case CanaryDecision.CONTINUE:
-            pass
+    end_canary(place, done, key=key, at=at)
     return done
 
 
@@ -312,29 +308,8 @@ def _release(
     cause: EventId | None,
     refit_of: Version | None = None,
 ) -> Version:
-    manifest = bench.registry.read_manifest(version)
-    if manifest.format not in SERVED_FORMATS:
-        raise ConfigError(
-            f"{version.ref} is a model of format {manifest.format!r}, which is registered and scored but not "
-            f"served in this release; let {training.name!r} return a model of LightGBM, XGBoost or ONNX"
-        )
-    bundle = bench.registry.read_code(version)
-    return record_release(
-        bench.ledger,
-        version,
-        file_digest=manifest.parts["model"].sha256,
-        inputs=[
-            Input(name=each.name, kind=each.kind, categories=each.categories)
-            for each in manifest.signature.inputs
-        ],
-        views=[view.spec() for view in training.views],
-        threshold=None if training.objective is None else training.objective.cut,
-        model_format=manifest.format,
-        refit_of=refit_of,
-        on_demand=() if bundle is None else bundle.on_demand,
-        on_demand_code=None if bundle is None else bundle.digest,
-        cause=cause,
-        at=at,
+    return release_model(
+        bench.ledger, bench.registry, version, training=training, refit_of=refit_of, cause=cause, at=at
     )
 
 
@@ -476,7 +451,16 @@ def _put_to_work(
         move = deploy(place, release, key=f"{key}:deploy", reason=reason, cause=cause, at=at)
         stage = Stage.DEPLOYED
     else:
-        move = start_canary(place, release, share=canary.share, key=f"{key}:canary", cause=cause, at=at)
+        move = start_canary(
+            place,
+            release,
+            share=canary.share,
+            unit=canary.sticky,
+            by_header=canary.by_header,
+            key=f"{key}:canary",
+            cause=cause,
+            at=at,
+        )
         stage = Stage.TRIED
     return Challenge(stage=stage, version=version, event=bench.ledger.get_event(move.pointer.event))
 

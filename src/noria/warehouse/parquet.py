@@ -42,7 +42,7 @@ def is_plain(files: Iterable[str], schema: pa.Schema) -> bool:
 
 
 def parquet_sql(files: Sequence[str], schema: pa.Schema, *, may_hold_nan: bool) -> str:
-    """Write the FROM of files that `is_plain` holds for.
+    """Write the FROM of files that `is_plain` holds for; a SELECT where columns have fields.
 
     Parameters
     ----------
@@ -57,7 +57,13 @@ def parquet_sql(files: Sequence[str], schema: pa.Schema, *, may_hold_nan: bool) 
     )
     listed = ", ".join(map(quoted_text, files))
     nan = ", can_have_nan = true" if may_hold_nan else ""
-    return f"from read_parquet([{listed}], schema = MAP {{{columns}}}, hive_partitioning = false{nan})"
+    rows = f"from read_parquet([{listed}], schema = MAP {{{columns}}}, hive_partitioning = false{nan})"
+    # DuckDB (2.0) takes one field of a struct by its place in the first file, which in a file with other
+    # fields is another one, or none. It takes whole structs by name, and this keeps it from taking less.
+    whole = [quoted(each.name) for each in schema if pa.types.is_struct(each.type)]
+    if not whole:
+        return rows
+    return f"select * replace ({', '.join(f'coalesce({each}, {each}) as {each}' for each in whole)}) {rows}"
 
 
 def holds_reals(kind: pa.DataType) -> bool:

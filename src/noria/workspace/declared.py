@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from noria.deploy.declarations import Gate
+    from noria.deploy.bandit_declarations import Bandit
+    from noria.deploy.declarations import ABTest, Gate
     from noria.features.declarations import FeatureView
     from noria.features.on_demand import OnDemand
     from noria.lake.declarations import Dataset
@@ -39,6 +40,8 @@ class Declarations:
     on_demand: dict[str, OnDemand] = field(default_factory=dict)
     trainings: dict[str, Training] = field(default_factory=dict)
     gates: dict[str, Gate] = field(default_factory=dict)
+    ab_tests: dict[str, ABTest] = field(default_factory=dict)
+    bandits: dict[str, Bandit] = field(default_factory=dict)
     monitors: dict[str, Monitor] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
     replays: dict[str, Replay] = field(default_factory=dict)
@@ -61,6 +64,11 @@ class Declarations:
     def stream(self, name: str) -> Stream:
         """Give a stream. Raises `NotFound`, which says what exists."""
         return _get("stream", self.streams, name)
+
+    def test(self, name: str) -> ABTest | Bandit:
+        """Give an A/B test or a bandit. Raises `NotFound`, which says what exists."""
+        declared: dict[str, ABTest | Bandit] = {**self.ab_tests, **self.bandits}
+        return _get("A/B test or bandit", declared, name)
 
     def gate(self, name: str) -> Gate:
         """Give a gate. Raises `NotFound`, which says what exists."""

@@ -19,9 +19,12 @@ from noria.workspace.contracts import Contracts
 from noria.workspace.data_verbs import DataVerbs
 from noria.workspace.models.verbs import ModelVerbs
 from noria.workspace.moving.verbs import MovingVerbs
+from noria.workspace.outcome_verbs import OutcomeVerbs
+from noria.workspace.predicting.verbs import PredictVerbs
 from noria.workspace.querying import Questions
 from noria.workspace.stream_verbs import StreamVerbs
 from noria.workspace.table_verbs import TableVerbs
+from noria.workspace.trials.verbs import TrialVerbs
 
 if TYPE_CHECKING:
     from noria.audit.trace import Trace
@@ -65,7 +68,18 @@ def open(path: str | os.PathLike[str] | None = None) -> Project:
     return Project(find_project(None if path is None else Path(path)))
 
 
-class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, MovingVerbs, ModelVerbs):
+class Project(
+    DataVerbs,
+    Contracts,
+    Questions,
+    StreamVerbs,
+    TableVerbs,
+    MovingVerbs,
+    ModelVerbs,
+    TrialVerbs,
+    OutcomeVerbs,
+    PredictVerbs,
+):
     """A folder with a `noria.toml`. Stores are opened when first needed and closed with the project.
 
     Examples
@@ -84,25 +98,27 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, MovingVe
             raise NotFound("environment", name, self.settings.environments)
         return self.settings.environments[name]
 
-    def supervisor(self, environment: str, deployment: str, *, port: int | None = None) -> Supervisor:
-        """Give the keeper of a deployment's worker; nothing is started."""
+    def supervisor(self, environment: str, *, port: int | None = None) -> Supervisor:
+        """Give the keeper of an environment's server; nothing is started."""
         from noria.features.reading import located
         from noria.workspace.endpoints import make_supervisor
 
-        folder = self.state / "deployments" / environment / deployment
         made = make_supervisor(
-            folder,
+            self.state / "deployments" / environment,
             self.environment(environment),
+            root=self.root,
             environment=environment,
-            deployment=deployment,
             online=located(self.settings.stores.online, root=self.root),
             port=port,
         )
         self._opened.callback(made.stop)
         return made
 
-    def deployment(self, environment: str, name: str, *, supervisor: Supervisor | None = None) -> Deployment:
+    def deployment(
+        self, environment: str, name: str, *, supervisor: Supervisor | None = None, gated: bool = True
+    ) -> Deployment:
         """Give a deployment; with a supervisor its moves are served, without they are recorded only."""
+        from noria.registry.folders.trust import PickleTrust
         from noria.workspace.endpoints import make_deployment
 
         self.environment(environment)
@@ -113,7 +129,17 @@ class Project(DataVerbs, Contracts, Questions, StreamVerbs, TableVerbs, MovingVe
             environment=environment,
             name=name,
             supervisor=supervisor,
+            gated=gated,
+            trust=PickleTrust.of(self.settings.registry.trust_pickle),
+            artifact=self.artifact_file,
         )
+
+    def artifact_file(self, sha256: str) -> Path:
+        """Give a local file of the project's artifacts by its digest, verified."""
+        from noria.tracking.artifacts import Artifact
+
+        never = datetime.fromtimestamp(0, UTC)  # it is found by its digest alone
+        return self.artifacts.fetch(Artifact(path=sha256, sha256=sha256, size_bytes=0, put_at=never))
 
     def model(self, reference: str) -> Version:
         """Give the model version that `NAME`, `NAME:3`, `NAME@production` or `models:/...` names.

@@ -34,8 +34,8 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
     training = replay.training
     clock = ReplayClock(replay.starts_at)
     project.follow(clock)
-    server = project.supervisor(replay.environment, training.name)
-    staging = project.supervisor(replay.staging, training.name)
+    server = project.supervisor(replay.environment)
+    staging = project.supervisor(replay.staging)
     with ExitStack() as stack:
         stack.callback(server.stop)
         stack.callback(staging.stop)
@@ -53,7 +53,7 @@ def replaying(project: "Project", replay: Replay) -> Iterator[Stores]:
             staging_gate=project.gate_of(replay.staging),
             production=project.deployment(replay.environment, training.name, supervisor=server),
             production_gate=project.gate_of(replay.environment),
-            probe=make_probe(staging, project.lake, app_id=f"predictions/{replay.staging}/{training.name}"),
+            probe=make_probe(staging, project.lake, deployment=training.name),
             fitter=make_fitter(project),
         )
         engine = project.engine.with_providers(PROVIDERS)

@@ -25,6 +25,8 @@ _KINDS = (
     ("features.on_demand", "OnDemand", "on_demand", "on-demand feature"),
     ("training.declarations", "Training", "trainings", "training"),
     ("deploy.declarations", "Gate", "gates", "gate"),
+    ("deploy.declarations", "ABTest", "ab_tests", "A/B test"),
+    ("deploy.bandit_declarations", "Bandit", "bandits", "bandit"),
     ("monitoring.declarations", "Monitor", "monitors", "monitor"),
     ("triggers.declarations", "Trigger", "triggers", "trigger"),
     ("replay.declarations", "Replay", "replays", "replay"),
@@ -80,6 +82,8 @@ def scan(folder: Path, modules: tuple[str, ...]) -> Declarations:
                     _collect(found, variable, thing, module=name)
     if twice := sorted(found.views.keys() & found.on_demand.keys()):
         raise ConfigError(f"a feature view and an on-demand feature are both called {twice[0]!r}; rename one")
+    if twice := sorted(found.ab_tests.keys() & found.bandits.keys()):
+        raise ConfigError(f"an A/B test and a bandit are both called {twice[0]!r}; rename one")
     heed_time_zones()
     return found
 

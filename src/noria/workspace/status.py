@@ -9,6 +9,7 @@ import msgspec
 
 from noria.deploy.history import list_moves
 from noria.deploy.releases import find_standing, read_release, read_route
+from noria.deploy.trials import find_trial
 from noria.errors import StoreError
 from noria.lake.blocked import BlockedDataset
 from noria.ledger.store import Ledger
@@ -20,6 +21,7 @@ from noria.workspace.features.records import CHECKED
 from noria.workspace.features.standing import OnlineState, online_states
 from noria.workspace.freshness import tell_freshness
 from noria.workspace.pipeline_states import PipelineState, pipeline_states
+from noria.workspace.trials.looks import last_look
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -67,6 +69,7 @@ class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
     share: float | None
     moves: int
     reason: str
+    trial: str | None = None  # what the last look at it has found
     verified: "VerifiedState | None" = None  # the last look at what it serves, by `noria up`
 
 
@@ -128,6 +131,8 @@ def project_status(project: "Project") -> ProjectStatus:
             "feature views": tuple(declared.views),
             "trainings": tuple(declared.trainings),
             "gates": tuple(declared.gates),
+            "A/B tests": tuple(declared.ab_tests),
+            "bandits": tuple(declared.bandits),
             "monitors": tuple(declared.monitors),
             "triggers": tuple(declared.triggers),
             "replays": tuple(declared.replays),
@@ -181,8 +186,11 @@ def _deployment(ledger: Ledger, environment: str, name: str) -> DeploymentState 
     if standing is None:
         return None
     moves = list_moves(ledger, environment=environment, deployment=name)
-    trial, share = None, None
+    trial, share, told = None, None, None
     if not moves[-1].pointer.stable:
+        found = find_trial(ledger, environment=environment, deployment=name)
+        look = None if found is None else last_look(ledger, found)
+        told = None if look is None else str(look.payload["reason"])
         route = read_route(ledger.get_version_by_id(moves[-1].pointer.version))
         other = next(each for each in route.entries if each.release != standing.release.ref)
         trial = read_release(ledger.get_version_by_id(route.releases[other.release])).model_ref
@@ -197,6 +205,7 @@ def _deployment(ledger: Ledger, environment: str, name: str) -> DeploymentState 
         share=share,
         moves=len(moves),
         reason=moves[-1].reason,
+        trial=told,
         verified=_verified(ledger, f"{environment}/{name}"),
     )
 

@@ -27,11 +27,20 @@ from noria.pipelines.signatures import asks_for, fits, read_signature, show
 from noria.pipelines.tracing import checked_params, draw, draw_step
 from noria.pipelines.trees import Recorded
 from noria.records import Version
+from noria.registry.records import is_folder
 from noria.training.declarations import Training
 from noria.workspace.project import Project
 from noria.workspace.project import open as open_project
 
-__all__ = ["check_params", "drawn", "load_version", "open_engine", "project_for_steps", "working_on"]
+__all__ = [
+    "check_params",
+    "drawn",
+    "load_version",
+    "open_engine",
+    "place_of",
+    "project_for_steps",
+    "working_on",
+]
 
 _PROVIDERS = {"noria.workspace.project:Project": "noria.workspace.steps:project_for_steps"}
 _LOADER = "noria.workspace.steps:load_version"
@@ -73,11 +82,19 @@ def load_version(root: str) -> Iterator[Callable[[str, Any], Any]]:
                     reader = project.lake.reader(version.name, version=version)
                     return reader if annotation is pa.dataset.Dataset else reader.to_table()
                 case "model":
-                    return project.registry.load(version)
+                    return _loaded(project, version)
                 case _:
                     return version
 
         yield load
+
+
+def _loaded(project: Project, version: Version) -> Any:
+    """Give a model in memory: as it scores matrices; where it is none of noria's own, as it predicts rows."""
+    registry = project.registry
+    if is_folder(version) or registry.read_manifest(version).signature.is_as_given:
+        return project.load_model(version.ref)
+    return registry.load(version)
 
 
 class _Versions:
@@ -120,11 +137,10 @@ class _Versions:
             ) from error
 
 
-def open_engine(project: Project) -> Engine:
-    """Open the engine over a project's stores."""
-    settings = project.settings
-    storage = settings.stores.storage
-    place = Place(
+def place_of(project: Project) -> Place:
+    """Tell a process that runs steps where the project lives."""
+    storage = project.settings.stores.storage
+    return Place(
         root=str(project.root),
         storage=storage if "://" in storage else str(project.root / storage),
         scratch=str(project.state / "pipelines"),
@@ -132,10 +148,15 @@ def open_engine(project: Project) -> Engine:
         loader=_LOADER,
         path=tuple(dict.fromkeys([str(project.root), *sys.path])),
     )
+
+
+def open_engine(project: Project) -> Engine:
+    """Open the engine over a project's stores."""
+    settings = project.settings
     return Engine(
         ledger=project.ledger,
         storage=project.storage,
-        place=place,
+        place=place_of(project),
         executor=settings.compute.executor,
         workers=settings.compute.workers,
         resolver=_Versions(project),

@@ -5,13 +5,10 @@ that nobody guesses: its SHA-256 is enough.
 """
 
 import base64
-import fcntl
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from noria.errors import ConfigError, Conflict, NotFound, StoreError
+from noria.errors import ConfigError, Conflict, NotFound
+from noria.storage.private_files import PrivateFile
 from noria.workspace.opened import Opened
 
 __all__ = [
@@ -42,7 +40,6 @@ _SCRYPT_BYTES = 96 << 20
 _MAX_LOG_N, _MAX_R, _MAX_P = 17, 8, 8  # of a file that somebody wrote
 _TOKEN_BYTES = 32
 _TOKEN_MARK = "noria_"
-_MODE = 0o600
 
 
 class Role(StrEnum):
@@ -125,7 +122,7 @@ class UserFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._file = path, PrivateFile(path, of="users")
 
     def read(self) -> Users:
         """Give the users; none if there is no such file.
@@ -139,11 +136,7 @@ class UserFile:
 
     def identity(self) -> tuple[int, ...]:
         """Give what is another one once the file has changed; empty if there is none."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return ()
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return self._file.identity()
 
     def add(self, name: str, role: Role, *, password: str | None = None, replace: bool = False) -> User:
         """Add a user; with `replace` give one another role, and another password if there is one.
@@ -206,20 +199,9 @@ class UserFile:
             users[name] = msgspec.structs.replace(known, tokens=left)
 
     def _read(self) -> _File:
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        data = self._file.read()
+        if data is None:
             return _File()
-        except OSError as err:
-            raise ConfigError(f"the file of users {self.path} cannot be read: {err.strerror}") from err
-        with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode & 0o777
-            if mode & 0o077:
-                raise ConfigError(
-                    f"the file of users {self.path} may be read or changed by others (mode {mode:o}); "
-                    f"`chmod 600` it"
-                )
-            data = file.read()
         try:
             found = msgspec.json.decode(data, type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError) as err:
@@ -238,35 +220,11 @@ class UserFile:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, User]]:
         """Give the users by name, and write them when the block ends well."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(
-                self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE
-            )
-        except OSError as err:
-            raise StoreError(f"the file of users {self.path} cannot be written: {err}") from err
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._file.changing():
             users = {each.name: each for each in self._read().users}
             yield users
-            self._write(_File(users=tuple(users[name] for name in sorted(users))))
-        finally:
-            os.close(lock)
-
-    def _write(self, content: _File) -> None:
-        data = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-        try:
-            descriptor, name = tempfile.mkstemp(prefix=f"{self.path.name}.", dir=self.path.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:  # mkstemp made it for its owner alone
-                    file.write(data)
-                    file.flush()
-                    os.fsync(descriptor)
-                Path(name).replace(self.path)
-            finally:
-                Path(name).unlink(missing_ok=True)
-        except OSError as err:
-            raise StoreError(f"the file of users {self.path} cannot be written: {err}") from err
+            content = _File(users=tuple(users[name] for name in sorted(users)))
+            self._file.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
 def user_file(opened: Opened) -> UserFile:

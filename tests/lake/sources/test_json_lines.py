@@ -185,3 +185,18 @@ def test_values_that_are_no_texts_are_said_to_be_what_they_are(take: Callable[..
     assert [each.reason for each in taken.broken] == [
         f"'id' is {each}, wanted a text" for each in ("a number", "true or false", "a list", "an object")
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (NAME, '{"id": "a", "m": 1}\n{"m": "two", "more": [2], "id": "b"}\n'),
+        ("rows.csv", "m,id,more\n1,a,\ntwo,b,[2]\n"),
+    ],
+)
+def test_where_only_what_is_wanted_is_read_other_columns_do_no_harm(
+    take: Take, name: str, content: str
+) -> None:
+    wanted = pa.schema([("id", pa.string())])
+    taken = take(content, name=name, wanted=wanted, only_wanted=True)
+    assert taken.rows == [{"id": "a"}, {"id": "b"}] and not taken.broken

@@ -1,10 +1,11 @@
 """MLflow's paths, found by a table: a request costs little more than what it asks for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from noria.api.mlflow.errors import ErrorCode, MlflowFault, fault_of, refusal
 from noria.api.mlflow.held_bodies import Bodies
 from noria.api.mlflow.requests import MAX_BODY_BYTES, decoded
+from noria.api.mlflow.together import Together
 
 __all__ = ["Endpoint", "MlflowApplication", "RawEndpoint", "after_prefix"]
 
@@ -33,6 +35,8 @@ class Endpoint:
     fields: type[msgspec.Struct]
     perform: Callable[[Any], Mapping[str, Any]]
     most_bytes: int = MAX_BODY_BYTES
+    perform_all: Callable[[Sequence[Any]], Sequence[Mapping[str, Any] | Exception]] | None = None
+    """Does likewise for requests that wait at once, on nobody's behalf: of what makes no events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,12 @@ class MlflowApplication:
                 self._raw_named.append((beginning, end, one))
             else:
                 self._raw.setdefault(one.path, {}).update(dict.fromkeys(one.methods, one))
+        self._together = {
+            each: Together(partial(_perform_all, each))
+            for methods in self._fixed.values()
+            for each in methods.values()
+            if each.perform_all is not None
+        }
         self._bodies = Bodies()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="noria-mlflow")
 
@@ -114,10 +124,14 @@ class MlflowApplication:
         endpoint, given = self._find(rest, method)
         query = scope["query_string"] if method == "GET" else b""
         loop = asyncio.get_running_loop()
-        perform = copy_context().run  # on whose behalf goes with it
+        together = self._together.get(endpoint)
         held = self._bodies.begin()
         try:
             body = await held.read(scope, receive, endpoint.most_bytes)
+            if together is not None:
+                answer: bytes = await together.ask((body, query, given))
+                return answer
+            perform = copy_context().run  # on whose behalf goes with it
             return await loop.run_in_executor(self._threads, perform, _perform, endpoint, body, query, given)
         finally:
             held.end()
@@ -183,10 +197,31 @@ def _fits(known: list[str], parts: list[str]) -> dict[str, str] | None:
     return given
 
 
+_Request = tuple[bytes, bytes, dict[str, str]]  # its body, query and what its path gives
+
+
+def _perform_all(endpoint: Endpoint, requests: Sequence[_Request]) -> list[bytes | Exception]:
+    assert endpoint.perform_all is not None
+    answers: list[bytes | Exception] = [b""] * len(requests)
+    asked = {}
+    for place, each in enumerate(requests):
+        try:
+            asked[place] = _fields(endpoint, *each)
+        except MlflowFault as fault:
+            answers[place] = fault
+    for place, found in zip(asked, endpoint.perform_all([*asked.values()]), strict=True):
+        answers[place] = found if isinstance(found, Exception) else _encode(found)
+    return answers
+
+
 def _perform(endpoint: Endpoint, body: bytes, query: bytes, given: dict[str, str]) -> bytes:
+    return _encode(endpoint.perform(_fields(endpoint, body, query, given)))
+
+
+def _fields(endpoint: Endpoint, body: bytes, query: bytes, given: dict[str, str]) -> Any:
     fields = decoded(endpoint.fields, body, query)
     if given:
         if any("\0" in each for each in given.values()):
             raise MlflowFault.invalid("the path holds the character NUL, which no database keeps")
-        fields = msgspec.structs.replace(fields, **given)
-    return _encode(endpoint.perform(fields))
+        return msgspec.structs.replace(fields, **given)
+    return fields

@@ -1,6 +1,6 @@
 """What runs log, over MLflow's protocol: metrics, parameters, tags, datasets; and the history of a metric."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from noria.api.mlflow.errors import MlflowFault
 from noria.api.mlflow.fields import KeyValue, Required, run_of
 from noria.api.mlflow.requests import LARGE_BODY_BYTES
 from noria.api.mlflow.wire import CONTEXT_TAG, from_ms, metric_object, number_of
+from noria.errors import NoriaError
 from noria.records import RunId
 from noria.tracking.histories import HistoryReader
 from noria.tracking.models.logged_models import INPUT, LoggedModels
@@ -138,7 +139,9 @@ class LoggingEndpoints:
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Give what is answered."""
-        yield Endpoint(("POST",), "/runs/log-metric", _LogMetric, self.log_metric)
+        yield Endpoint(
+            ("POST",), "/runs/log-metric", _LogMetric, self.log_metric, perform_all=self.log_metrics
+        )
         yield Endpoint(("POST",), "/runs/log-parameter", _LogText, self.log_param)
         yield Endpoint(("POST",), "/runs/set-tag", _LogText, self.set_tag)
         yield Endpoint(("POST",), "/runs/delete-tag", _DeleteTag, self.delete_tag)
@@ -158,6 +161,23 @@ class LoggingEndpoints:
         else:
             self._store.log(run, points=[point], is_open=True)
         return {}
+
+    def log_metrics(self, asked: Sequence[_LogMetric]) -> list[Mapping[str, Any] | Exception]:
+        """Keep points of several requests in one transaction, and give for each what `log_metric` does."""
+        answers: list[Mapping[str, Any] | Exception] = [{}] * len(asked)
+        points = {}
+        for place, each in enumerate(asked):
+            try:
+                if each.model_id:
+                    self.log_metric(each)
+                else:
+                    points[place] = run_of(each.run_id, each.run_uuid), _point(each)
+            except NoriaError as err:
+                answers[place] = err
+        for place, fault in zip(points, self._store.log_points([*points.values()]), strict=True):
+            if fault is not None:
+                answers[place] = fault
+        return answers
 
     def log_param(self, asked: _LogText) -> Mapping[str, Any]:
         """Keep a parameter."""

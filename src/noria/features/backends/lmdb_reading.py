@@ -26,7 +26,7 @@ from noria.features.backends.lmdb_files import (
     view_key,
 )
 from noria.features.declarations import ViewSpec
-from noria.features.layout import Layout, layout_of
+from noria.features.layout import Layout
 from noria.features.plans import Plans
 from noria.features.reading import Entity, Floats, entity_column
 from noria.features.standing import (
@@ -205,10 +205,10 @@ class LmdbFeatureReader:
 
     def standing(self, spec: ViewSpec) -> Standing | None:
         """Tell how far a view is; None if the store does not hold it, or it was loaded by other means."""
-        layout = layout_of(spec)
+        layout = self._plans.of(spec).layout
         self._follow_file()
         try:
-            database = self._open_database(rows_name(layout))
+            database = self._databases.get(layout.digest) or self._open_database(rows_name(layout))
             with self._begin() as txn:
                 if txn.get(view_key(layout)) is None:
                     return None

@@ -7,7 +7,7 @@ learn at once that Redis is away instead of waiting in line.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -73,6 +73,8 @@ class Connection:
     url : str
         `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` through TLS, or
         `redis+unix:///PATH/OF/SOCKET[?db=DB]`; then, as `?name=value&…`, `Options` and what redis-py takes.
+    most_s : float or None
+        How long an answer or a connection is waited for at most, whatever the URL says.
 
     Raises
     ------
@@ -80,9 +82,11 @@ class Connection:
         If the URL cannot be understood.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, most_s: float | None = None) -> None:
         self.place = _without_password(url)
         self.options, plain = _split(url, self.place)
+        if most_s is not None:
+            self.options = _within(self.options, max(1, round(most_s * 1_000)))
         password = _PasswordFile(Path(self.options.password_file)) if self.options.password_file else None
         try:
             self.client = redis.Redis.from_url(
@@ -173,6 +177,14 @@ class _PasswordFile(CredentialProvider):
             return (self._path.read_text(encoding="utf-8").strip(),)
         except OSError as err:
             raise ConfigError(f"the password of Redis cannot be read from {self._path} ({err})") from err
+
+
+def _within(options: Options, most_ms: int) -> Options:
+    return replace(
+        options,
+        timeout_ms=min(options.timeout_ms, most_ms),
+        connect_timeout_ms=min(options.connect_timeout_ms, most_ms),
+    )
 
 
 def _without_password(url: str) -> str:

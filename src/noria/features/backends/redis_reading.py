@@ -233,6 +233,6 @@ class _Fetched:
         return get
 
 
-def open_redis_reader(url: str, *, root: Path) -> RedisFeatureReader:
+def open_redis_reader(url: str, *, root: Path, timeout_s: float | None = None) -> RedisFeatureReader:
     """Open the store that a `redis://`, `rediss://` or `redis+unix://` URL names."""
-    return RedisFeatureReader(Connection(url))
+    return RedisFeatureReader(Connection(url, most_s=timeout_s))

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import PurePath
 from typing import Any
@@ -170,6 +170,12 @@ class _Table:
         """Give the rows that could be read, and the others with the reason."""
         nulls, time_zone = self._reading.nulls, self._reading.time_zone
         first = not self._kinds
+        if wanted is not None and self._reading.only_wanted:
+            places = [place for place, name in enumerate(self._names) if name in wanted.names]
+            parsed = replace(parsed, columns=[parsed.columns[place] for place in places])
+        else:
+            places = list(range(len(self._names)))
+        names = [self._names[place] for place in places]
         if first:
             self._kinds = [
                 wanted.field(name).type
@@ -177,18 +183,18 @@ class _Table:
                 else infer_type(
                     column, nulls=nulls, time_zone=time_zone, expected=self._reading.types.get(name)
                 )
-                for name, column in zip(self._names, parsed.columns, strict=True)
+                for name, column in zip(names, parsed.columns, strict=True)
             ]
         columns = [
             read_texts(raw, kind, nulls=nulls, time_zone=time_zone)
             for raw, kind in zip(parsed.columns, self._kinds, strict=True)
         ]
         if first and time_zone is None:
-            self._refuse_local(parsed, columns)
-        return apart(self._names, columns, parsed.places)
+            self._refuse_local(names, parsed, columns)
+        return apart(names, columns, parsed.places)
 
-    def _refuse_local(self, parsed: _Parsed, columns: Sequence[Column]) -> None:
-        for name, raw, kind, column in zip(self._names, parsed.columns, self._kinds, columns, strict=True):
+    def _refuse_local(self, names: Sequence[str], parsed: _Parsed, columns: Sequence[Column]) -> None:
+        for name, raw, kind, column in zip(names, parsed.columns, self._kinds, columns, strict=True):
             if (
                 column.bad is None
                 or column.values.null_count < parsed.rows

@@ -91,11 +91,13 @@ def read_objects(
         if first and objects:
             if wanted is None:
                 schema = _schema_of(objects, source, reading)
-            else:
+            elif not reading.only_wanted:
                 _refuse_foreign(objects, wanted, source)
             first = False
         if schema is not None and objects:
-            objects, foreign = _without_foreign(objects, set(schema.names))
+            foreign: list[tuple[int, str]] = []
+            if not reading.only_wanted:
+                objects, foreign = _without_foreign(objects, set(schema.names))
             columns = [
                 read_values(
                     [row.get(field.name) for _, row in objects], field.type, time_zone=reading.time_zone

@@ -1,1 +1,4 @@
-"""Wire formats, translated at the edge: each to and from the plain columns of `noria.serving.predictor`."""
+"""Wire formats, translated at the edge: each from bytes to a request, and from a prediction to bytes.
+
+They are pure functions that know no model but the columns it takes.
+"""

@@ -272,12 +272,11 @@ def move_abandoned(root: Path, ledger: Ledger, artifacts: ArtifactStore, *, run:
     StoreError
         If the database is away; what is left stays for the next time.
     """
-    keeper = EntryKeeper(ledger, artifacts)
     count = 0
     for spool in abandoned_spools(root, run=run):
         try:
             ledger.get_run(spool.run)
-            _move_all(spool, keeper)
+            _move_all(spool, EntryKeeper(ledger, artifacts))
             spool.remove()
             count += 1
         except (NotFound, StoreDamaged) as err:

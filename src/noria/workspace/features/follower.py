@@ -144,6 +144,7 @@ class FeatureFollower:
         troubles: list[NoriaError] = []
         try:
             self._project.refresh()
+            self._followed.follow_limits()
             self._views = dict(self._project.declarations.views)
         except ConfigError as error:
             troubles.append(error)
@@ -167,8 +168,10 @@ class FeatureFollower:
         if time.monotonic() >= self._around_at:
             self._look_around()
             self._around_at = time.monotonic() + _LOOK_AROUND_S
+        now_us = self._followed.now_us()
         due = [spec for spec in self._wanted if self._is_due(spec)]
         if not due and self._damage is None:
+            self._vouch(now_us)
             return
         damage = self._damage
         with writing_store(self._project, wait_s=_WAIT_S, anew=damage is not None) as store:
@@ -190,6 +193,19 @@ class FeatureFollower:
             told = ", ".join(names) or "no view"
             self._rebuilt.append(Rebuilt(views=names, reason=f"{told} made anew from the tables: {why}"))
         self._lost -= {each.digest for each in loaded}
+
+    def _vouch(self, now_us: int) -> None:
+        """Keep that nothing was due, before who reads views takes them for too old."""
+        standings = {
+            spec: standing
+            for spec in self._wanted
+            if not self._is_held(spec) and (standing := self._standings.get(spec.digest)) is not None
+        }
+        if not any(self._followed.is_to_vouch(spec, each) for spec, each in standings.items()):
+            return
+        with writing_store(self._project, wait_s=_WAIT_S) as store:
+            self._followed.vouch(store, standings, now_us=now_us)
+            self._standings |= {spec.digest: store.standing(spec) for spec in standings}
 
     def _look_around(self) -> None:
         """Take over what others did to the store, and look whether sources are still the same."""
@@ -217,13 +233,16 @@ class FeatureFollower:
                 self._moved.add(spec.digest)
 
     def _is_due(self, spec: ViewSpec) -> bool:
-        held = self._held.get(spec.digest)
-        if held is not None and time.monotonic() < held.not_before:
+        if self._is_held(spec):
             return False
         standing = self._standings.get(spec.digest)
         if standing is None and not self._asked(spec, self._followed.is_there):
             return False  # nothing has come yet
         return spec.digest in self._moved or self._asked(spec, self._followed.is_due, standing)
+
+    def _is_held(self, spec: ViewSpec) -> bool:
+        held = self._held.get(spec.digest)
+        return held is not None and time.monotonic() < held.not_before
 
     def _asked(self, spec: ViewSpec, ask: Callable[..., bool], *args: object) -> bool:
         """Ask about a source; one that cannot be read holds its view up, and no other."""

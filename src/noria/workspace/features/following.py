@@ -7,13 +7,13 @@ so several may be at it, and one that was killed is followed by the next.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from noria.clock import from_micros, to_micros
+from noria.clock import from_micros, parse_wait, to_micros
 from noria.errors import ConfigError, LeaseHeld, NotFound, QueryStopped, SourceError, StoreMissing
 from noria.features.following import Brought, Following, HeldUp
 from noria.features.online import OnlineStore, open_online_store
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 _WAIT_S, _POLL_S = 5.0, 0.02
+_VOUCHES = 4  # how often in the time that a view may be old
 
 
 class Rebuilt(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="kind"):
@@ -150,6 +151,42 @@ class ViewsFollowed:
         self._later: dict[str, tuple[Standing, int]] = {}  # of queries: when their next row is known
         self._tables: dict[str, bool] = {}
         self._replays = False
+        self._allowed_us: int | None = None  # to views that declare nothing
+        self.follow_limits()
+
+    def follow_limits(self) -> None:
+        """Learn how old views may be: what they declare, and what environments allow the others."""
+        project = self._project
+        allowed = [each.features_max_age_s for each in project.settings.environments.values()]
+        self._allowed_us = min((round(each * 1e6) for each in allowed if each), default=None)
+        with suppress(ConfigError):  # a module cannot be loaded just now: they are as they were
+            declared = {
+                view.name: round(parse_wait(view.freshness).total_seconds() * 1e6)
+                for view in project.declarations.views.values()
+                if view.freshness is not None
+            }
+            self._following.max_age_us = declared
+
+    def is_to_vouch(self, spec: ViewSpec, standing: Standing) -> bool:
+        """Say whether it has to be kept that nothing is due, so that who reads the view can tell its age."""
+        declared_us = self._following.max_age_us.get(spec.name)
+        if standing.max_age_us != declared_us:
+            return True
+        limit_us = self._allowed_us if declared_us is None else declared_us
+        return limit_us is not None and self.now_us() - standing.known_us > limit_us / _VOUCHES
+
+    def vouch(self, store: OnlineStore, standings: Mapping[ViewSpec, Standing], *, now_us: int) -> None:
+        """Keep that nothing was due for views at `now_us`, where they stand as they did."""
+        kept = []
+        for spec, standing in standings.items():
+            if store.standing(spec) != standing:
+                continue  # somebody else brought it on
+            after = self._following.vouch(spec, standing, now_us=now_us)
+            known = self._later.get(spec.digest)
+            if known is not None and known[0] == standing:
+                self._later[spec.digest] = after, known[1]
+            kept.append((spec, after))
+        store.apply([], standings=kept)
 
     def now_us(self) -> int:
         """Give the instant up to which rows count: now, or where the project's replay stands."""
@@ -215,6 +252,7 @@ class ViewsFollowed:
         with FeatureSources(self._project, [spec]) as sources:
             rows = sources.all_of(spec)
         standing = Standing(table=token or "", version=0, known_us=now_us, at_us=time.time_ns() // 1_000)
+        standing = self._following.limited(standing, spec)
         store.load(spec, rows, before=from_micros(now_us + 1), standing=standing)
         known = instants(rows, spec.known_at)
         later, counted = known[known > now_us], known[known <= now_us]

@@ -11,15 +11,20 @@ import msgspec
 
 from noria.audit.training_sets import training_set_digest
 from noria.clock import from_micros
-from noria.deploy.shipping import PREDICTIONS, ship_predictions
+from noria.deploy.collecting import collect_predictions
+from noria.deploy.releases import Release, read_release
+from noria.deploy.shipping import PREDICTIONS
 from noria.errors import ConfigError, DigestMismatch, LeaseHeld, NotFound, SourceError
 from noria.lake.finding import Carrying, text_of
 from noria.ledger.redacted import expected_digest, record_redacted
-from noria.monitoring.outcomes import OUTCOMES
+from noria.monitoring.outcomes import OUTCOMES, collect_outcomes
+from noria.records import VersionRef
+from noria.serving.hosting import INDEX
 from noria.serving.index import PredictionIndex
+from noria.serving.outcomes import OUTCOME_INDEX, OutcomeIndex
 from noria.serving.records import ROUTE_FILE, Route, read_record, write_record
 from noria.streams.spool import read_spool
-from noria.workspace.endpoints import stored_samples
+from noria.workspace.endpoints import release_samples
 from noria.workspace.features.following import ViewsFollowed, reading_store, writing_store
 from noria.workspace.features.needs import declared_specs
 from noria.workspace.features.sources import FeatureSources, tables_behind
@@ -49,10 +54,10 @@ class Predictions:
         if not self._is_asked_about:
             return
         ids = self._ids()
-        for supervisor in self._supervisors():
-            yield self._waiting(supervisor)
-            with PredictionIndex(supervisor.folder / "index") as index:
-                yield self._answers(supervisor, len(_among(index, ids)))
+        for supervisor, name in self._deployments():
+            yield self._waiting(supervisor, name)
+            with PredictionIndex(supervisor.folder / name / INDEX) as index:
+                yield self._answers(supervisor, name, len(_among(index, ids)))
         for table, find in self._tables(ids):
             yield self.asked.look(table, find, kind="predictions")
 
@@ -61,17 +66,21 @@ class Predictions:
         if not self._is_asked_about:
             return
         lake = self.asked.project.lake
-        for supervisor in self._supervisors():
-            app = f"predictions/{_place(supervisor.folder)}"
+        for supervisor, name in self._deployments():
             try:
-                ship_predictions(supervisor.spool, lake, app_id=app, rotate=supervisor.rotate)
+                collect_predictions(supervisor, name, lake)
+                collect_outcomes(supervisor, name, lake)
             except LeaseHeld:
-                yield self._waiting(supervisor, is_held=True)
+                yield self._waiting(supervisor, name, is_held=True)
         yield from self._outcomes_waiting()
         ids = self._ids()
-        for supervisor in self._supervisors():
-            with PredictionIndex(supervisor.folder / "index") as index:
-                yield self._answers(supervisor, index.forget(_among(index, ids)))
+        for supervisor, name in self._deployments():
+            with PredictionIndex(supervisor.folder / name / INDEX) as index:
+                yield self._answers(supervisor, name, index.forget(_among(index, ids)))
+            outcomes = supervisor.folder / name / OUTCOME_INDEX
+            if outcomes.is_dir():
+                with OutcomeIndex(outcomes) as recorded:
+                    recorded.forget(_among(recorded, ids))
         for table, find in self._tables(ids):
             yield self.asked.erase(table, find, kind="predictions")
 
@@ -86,12 +95,13 @@ class Predictions:
     def _is_asked_about(self) -> bool:
         return bool(self.asked.trail.prediction_ids or self.asked.trail.inputs)
 
-    def _supervisors(self) -> Iterator["Supervisor"]:
-        """Give the deployments that have ever answered on this machine."""
+    def _deployments(self) -> Iterator[tuple["Supervisor", str]]:
+        """Give the deployments that have ever answered on this machine, each with its server."""
         project = self.asked.project
         for folder in sorted((project.state / "deployments").glob("*/*")):
-            if (folder / "index").is_dir() and folder.parent.name in project.settings.environments:
-                yield project.supervisor(folder.parent.name, folder.name)
+            answered = any((folder / each).is_dir() for each in (INDEX, OUTCOME_INDEX))
+            if answered and folder.parent.name in project.settings.environments:
+                yield project.supervisor(folder.parent.name), folder.name
 
     def _ids(self) -> list[Any]:
         """Give the ids that are the subject's, and those of predictions whose request names it."""
@@ -109,17 +119,17 @@ class Predictions:
             if self.asked.project.lake.exists(table):
                 yield table, Carrying(values, behind_colon=True)
 
-    def _answers(self, supervisor: "Supervisor", count: int) -> Holding:
+    def _answers(self, supervisor: "Supervisor", name: str, count: int) -> Holding:
         return Holding(
             kind="answers",
-            name=_place(supervisor.folder),
+            name=f"{supervisor.environment}/{name}",
             state="forgotten" if count else "nothing",
             held=count,
             told="kept for retries: asked again under such an id, it is a new prediction",
         )
 
-    def _waiting(self, supervisor: "Supervisor", *, is_held: bool = False) -> Holding:
-        frames = sum(1 for _ in read_spool(supervisor.spool))
+    def _waiting(self, supervisor: "Supervisor", name: str, *, is_held: bool = False) -> Holding:
+        frames = sum(1 for spool in supervisor.spools(name) for _ in read_spool(spool))
         told = "logged and not yet in the lake: it is moved there first"
         if is_held:
             told = (
@@ -128,7 +138,7 @@ class Predictions:
             )
         return Holding(
             kind="predictions",
-            name=f"log of {_place(supervisor.folder)}",
+            name=f"log of {supervisor.environment}/{name}",
             state="left" if is_held else "nothing",
             held=frames,
             told=told,
@@ -139,7 +149,7 @@ def _place(folder: "Path") -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def _among(index: PredictionIndex, ids: list[Any]) -> list[str]:
+def _among(index: PredictionIndex | OutcomeIndex, ids: list[Any]) -> list[str]:
     """Give the answered ids that are one of some, or end in one behind a colon."""
     wanted = {text_of(each).strip().lower() for each in ids}
     return [
@@ -286,8 +296,8 @@ class Routes:
                 models = tuple(
                     msgspec.structs.replace(
                         each,
-                        samples=stored_samples(
-                            project.registry, project.ledger.get_version("model", each.model, each.version)
+                        samples=release_samples(
+                            project.registry, project.ledger, project.storage, self._release(each.release)
                         ),
                     )
                     for each in route.models
@@ -299,3 +309,7 @@ class Routes:
             if models != route.models:
                 write_record(folder / ROUTE_FILE, msgspec.structs.replace(route, models=models))
                 yield Holding(kind="route", name=_place(folder), state="rebuilt")
+
+    def _release(self, ref: str) -> Release:
+        wanted = VersionRef.parse(ref)
+        return read_release(self.asked.project.ledger.get_version("release", wanted.name, wanted.number))

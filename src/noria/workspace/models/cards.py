@@ -9,7 +9,7 @@ from noria.deploy.origins import corrected_sets
 from noria.records import Run, Version
 from noria.registry.cards import CardBook, CarriedOver, WrittenCard
 from noria.registry.catalogue_records import CataloguedVersion
-from noria.registry.records import ModelDetails, is_folder
+from noria.registry.records import ModelDetails, Signature, is_folder
 from noria.workspace.models.card_parts import CardPart, Table, figure, interval, moment
 from noria.workspace.models.explained import explained_part
 from noria.workspace.models.history import PlacedStay, history_of
@@ -153,6 +153,8 @@ def _origin(version: Version) -> str:
         return f"a folder of MLflow, registered from {facts['source']}"
     if facts.get("parents"):
         return f"a refit of {facts['parents'][0].rpartition('/')[2]} on all rows"
+    if "estimator" in facts:
+        return f"registered as it is: {facts['estimator']}"
     return "trained, and judged on rows that were held back"
 
 
@@ -255,9 +257,22 @@ def _inputs(details: ModelDetails) -> CardPart:
     columns = ("input", "kind", "low", "mean", "high", "missing")
     return CardPart(
         title="Inputs and output",
-        texts=(f"It gives {signature.output}: a probability. Inputs are as they were in training.",),
+        texts=(f"It gives {_given(signature)}. Inputs are as they were {_where(details)}.",),
         tables=(Table(columns=columns, rows=tuple(rows), right=columns[2:]),),
     )
+
+
+def _given(signature: Signature) -> str:
+    if not signature.is_as_given:
+        return f"{signature.output}: a probability"
+    return ", ".join(
+        f"{each.name} ({each.datatype}{f', a vector of {each.width}' if each.width else ''})"
+        for each in signature.given
+    )
+
+
+def _where(details: ModelDetails) -> str:
+    return "in the example that it came with" if "estimator" in details.model.facts else "in training"
 
 
 def _judged(project: "Project", version: Version) -> "list[Event]":

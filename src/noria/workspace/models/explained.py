@@ -12,8 +12,18 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "UNITS", "effect_label", "explained_part", "rows_told", "shares_of"]
 
-METHODS = {"tree_shap": "Shapley values of the trees, exact", "sampled_shapley": "Shapley values, sampled"}
-UNITS = {"log_odds": "log-odds of the score", "score": "the score", "raw": "the raw output of the trees"}
+METHODS = {
+    "linear_shap": "Shapley values of a linear model, exact",
+    "sampled_shapley": "Shapley values, sampled",
+    "tree_shap": "Shapley values of the trees, exact",
+}
+UNITS = {
+    "log": "the logarithm of the score",
+    "log_odds": "log-odds of the score",
+    "logits": "logits, of which softmax makes the scores",
+    "raw": "the raw output of the trees",
+    "score": "the score",
+}
 _SHOWN = 12
 
 

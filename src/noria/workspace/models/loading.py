@@ -104,8 +104,21 @@ class ModelLoading:
     ) -> LoadedEstimator:
         registry = self._project.registry
         if not is_folder(version):
+            if registry.read_manifest(version).signature.is_as_given:
+                from noria.workspace.models.loaded_given import load_given
+
+                return load_given(self._project, version, reference)
             return _native(reference, registry.load(version), self._project)
-        manifest = registry.read_folder(version)
+        return self._folder(reference, version, shown=shown)[0]
+
+    def load_folder_version(self, version: Version) -> tuple[LoadedEstimator, Contents, Mapping[str, Part]]:
+        """Give the model of a version that is a folder, and its files. Raises as `load` does."""
+        return self._folder(version.ref, version)
+
+    def _folder(
+        self, reference: str, version: Version, *, shown: CataloguedVersion | None = None
+    ) -> tuple[LoadedEstimator, Contents, Mapping[str, Part]]:
+        manifest = self._project.registry.read_folder(version)
         where = f"version {shown.model}:{shown.number}" if shown else f"version {version.ref}"
         if not manifest.files:
             raise ConfigError(
@@ -113,9 +126,9 @@ class ModelLoading:
                 "load it by who keeps them, or log the model to a run here and register that"
             )
         contents = self._contents(where, manifest.files)
-        return load_folder(
-            contents, trust=self._trust, model=shown.model if shown else manifest.name, reference=reference
-        )
+        name = shown.model if shown else manifest.name
+        loaded = load_folder(contents, trust=self._trust, model=name, reference=reference)
+        return loaded, contents, manifest.files
 
     def _logged(self, reference: str, id: str) -> LoadedEstimator:
         found = LoggedModels(self._ledger).get(id)

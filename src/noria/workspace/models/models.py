@@ -20,9 +20,12 @@ from noria.workspace.models.names import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from noria.deploy.environments import Move
     from noria.explain.records import Explanation
     from noria.registry.version_catalogue import VersionCatalogue
+    from noria.serving.python_models import RowsAs
     from noria.workspace.models.cards import ModelCard
     from noria.workspace.models.comparison import ModelComparison
     from noria.workspace.models.explaining import Attributions
@@ -45,6 +48,75 @@ class Models:
     def get(self, reference: str) -> Version:
         """Give a version's record."""
         return find_version(self._project, reference)
+
+    def register(
+        self,
+        model: Any,
+        *,
+        name: str,
+        example: object,
+        artifacts: "Mapping[str, str | Path] | None" = None,
+        rows: "RowsAs" = "columns",
+        metrics: Mapping[str, float] | None = None,
+        run: str | None = None,
+    ) -> Version:
+        """Keep a model that was made anywhere as the next version of a name, ready to be deployed.
+
+        It is opened from the bytes that are kept as a server opens it, and has to give for the example what
+        the model in memory gives. The same model with the same example again is the version that is there.
+
+        Parameters
+        ----------
+        model
+            A Booster or an estimator of LightGBM or XGBoost of any objective; an estimator or a pipeline of
+            scikit-learn; an ONNX `ModelProto`, or a `Path` of an .onnx file; or any object, or class, with a
+            method `predict`, whose class stands in a module: the modules of the project that it imports are
+            kept with it.
+        name
+            Of the model.
+        example
+            Rows that it reads: a frame, columns by name, or an array. Its columns and their types are what
+            requests bring; at most 100 rows are kept, and a server verifies the model by them.
+        artifacts
+            Of a model in Python: files and folders by the name under which its `load(folder)` finds them.
+        rows
+            What `predict` of a model in Python is given: "columns" (arrays by name), "matrix", or "pandas".
+        metrics
+            Figures of its quality, such as `{"auc": 0.81}`: gates may ask for them.
+        run
+            The run that made it.
+
+        Returns
+        -------
+        Version
+            Deploy it by `project.deploy`.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be kept, fails on the example, or gives otherwise from its bytes. Attributes of an
+            object in Python are kept by skops, and pickled only where `[registry] trust_pickle` says so.
+        SourceError
+            If the example is none, or not what the model reads.
+
+        Examples
+        --------
+        ::
+
+            project.models.register(pipeline, name="late", example=frame, metrics={"auc": 0.81})
+        """
+        from noria.workspace.models.registering import register_model
+
+        return register_model(
+            self._project,
+            model,
+            name=name,
+            example=example,
+            artifacts=artifacts,
+            rows=rows,
+            metrics=metrics,
+            run=run,
+        )
 
     # cards
 

@@ -15,7 +15,7 @@ from noria.deploy.shipping import PREDICTIONS
 from noria.errors import SourceError
 from noria.evaluation.intervals import Interval, paired_bootstrap
 from noria.evaluation.scores import evaluate
-from noria.monitoring.outcomes import OUTCOMES
+from noria.monitoring.outcomes import latest_outcomes
 from noria.records import Version
 from noria.value.money import Money, money
 
@@ -139,21 +139,16 @@ def _answered(
 
 def _outcomes(project: "Project", rows: pa.Table, name: str) -> npt.NDArray[np.float64]:
     """Give the outcome of each row as it is known now, NaN where none came."""
-    if not rows.num_rows or not project.lake.exists(OUTCOMES):
+    if not rows.num_rows:
         return np.full(rows.num_rows, np.nan)
     places = [f"{each}/{name}" for each in pc.unique(rows["environment"]).to_pylist()]
-    known = project.lake.read(
-        OUTCOMES,
-        columns=["deployment", "prediction_id", "outcome", "known_at"],
-        where=ds.field("deployment").isin(places),
-    )
-    newest_first = known.take(pc.sort_indices(known, sort_keys=[("known_at", "descending")])).combine_chunks()
-    keys = pc.binary_join_element_wise(newest_first["deployment"], newest_first["prediction_id"], "\0")
+    known = latest_outcomes(project.lake, places)
+    keys = pc.binary_join_element_wise(known["deployment"], known["prediction_id"], "\0")
     asked = pc.binary_join_element_wise(
         pc.binary_join_element_wise(rows["environment"], name, "/"), rows["prediction_id"], "\0"
     )
     place = pc.index_in(asked, value_set=keys.combine_chunks())
-    outcomes: npt.NDArray[np.float64] = newest_first["outcome"].take(place).to_numpy().astype(np.float64)
+    outcomes: npt.NDArray[np.float64] = known["outcome"].take(place).to_numpy().astype(np.float64)
     return outcomes
 
 

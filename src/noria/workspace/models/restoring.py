@@ -8,7 +8,10 @@ from noria.deploy.environments import Move, deploy, start_canary
 from noria.deploy.releases import find_standing
 from noria.errors import ConfigError, Conflict, GateRefused, NotFound
 from noria.records import Version, new_id
+from noria.registry.records import is_folder
+from noria.workspace.models.deploying import check_release
 from noria.workspace.models.names import reference_of
+from noria.workspace.trials.rules import canary_of
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -31,8 +34,10 @@ def restore_model(
         raise Conflict(f"{version.ref} is what {name}@{environment} has; there is nothing to restore")
     if standing is None and share is not None:
         raise Conflict(f"nothing is in {environment} that {version.ref} could share the traffic with")
-    _check_whole(project, version)
-    _check_admitted(project, release, version, environment, on_trial=share is not None)
+    _check_whole(project, version, release)
+    gated = project.environment(environment).gate is not None
+    if gated:
+        _check_admitted(project, release, version, environment, on_trial=share is not None)
     subject = f"{name}@{environment}"
     event = ledger.append(
         "person.asked",
@@ -42,10 +47,21 @@ def restore_model(
         at=at,
     )
     told = reason or f"{version.ref} is restored"
-    place, key = project.deployment(environment, name), f"person:{new_id()}"
+    place, key = project.deployment(environment, name, gated=gated), f"person:{new_id()}"
     if share is None:
         return deploy(place, release, key=key, reason=told, cause=event.id, at=at)
-    return start_canary(place, release, share=share, key=key, reason=told, cause=event.id, at=at)
+    rules = canary_of(project, environment)
+    return start_canary(
+        place,
+        release,
+        share=share,
+        unit=rules.sticky,
+        by_header=rules.by_header,
+        key=key,
+        reason=told,
+        cause=event.id,
+        at=at,
+    )
 
 
 def _release_of(project: "Project", version: Version) -> Version:
@@ -61,8 +77,11 @@ def _release_of(project: "Project", version: Version) -> Version:
     return mine[-1]
 
 
-def _check_whole(project: "Project", version: Version) -> None:
+def _check_whole(project: "Project", version: Version, release: Version) -> None:
     """Raise before anything is asked for if the version cannot answer as it did."""
+    if is_folder(version) or project.registry.read_manifest(version).signature.is_as_given:
+        check_release(project, release)
+        return
     error = project.registry.load(version).sample_error()
     if error:
         raise Conflict(f"{version.ref} scores its stored rows otherwise than it did, by up to {error:.3g}")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from noria.errors import Conflict, NotFound
 from noria.records import Event, new_id
-from noria.workspace.steps import check_params
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -41,6 +40,8 @@ def request_run(
     Conflict
         If the key is that of another request.
     """
+    from noria.workspace.steps import check_params  # which loads Arrow
+
     declared = project.declarations.pipelines
     if pipeline not in declared:
         raise NotFound("pipeline", pipeline, declared)

@@ -30,6 +30,7 @@ from noria.workspace.up.records import Job, Notice, NoticeKind, Outcome, Role, S
 from noria.workspace.up.serving import Servers
 from noria.workspace.up.stopping import StopFlag
 from noria.workspace.up.streams import Consumers
+from noria.workspace.up.trials import TrialWatch
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -108,6 +109,14 @@ class Up:
             every_s=self._settings.verify_every_s,
             tell=self._tell,
         )
+        self._trials = TrialWatch(
+            project,
+            places=self._servers.places,
+            counts=self._servers.counts,
+            is_active=lambda: self._leadership.is_held,
+            judge_every_s=self._settings.judge_every_s,
+            tell=self._tell,
+        )
         self._ended: list[tuple[Job, Outcome]] = []  # and not on record yet
         self._stopped: list[tuple[Job, Outcome]] = []  # they were at work when this process was stopped
         self._stopping = StopFlag()
@@ -172,6 +181,8 @@ class Up:
         self._consumers.start()
         self._features.start()
         self._parity.start()
+        if self.environments:
+            self._trials.start()
         try:
             self._turn()
             while not self._stopping.wait(self._settings.look_every_s):
@@ -186,6 +197,7 @@ class Up:
                 served = tuple(each for each in self._servers.state() if each.address is not None)
                 led = self._leadership.is_held
                 self._parity.stop()
+                self._trials.stop()
                 self._consumers.stop()
                 self._features.stop()
                 self._servers.stop()
@@ -367,6 +379,7 @@ class Up:
         self._consumers.check()
         self._features.check()
         self._parity.check()
+        self._trials.check()
         self._state = msgspec.structs.replace(
             self._state,
             working=self._runner.working(),

@@ -1,0 +1,1 @@
+"""A model from a file, as a service on this machine, without a project of one's own."""

@@ -1,0 +1,1 @@
+"""Batch scoring: any rows through a model, in parts, by the path that a server answers by."""
