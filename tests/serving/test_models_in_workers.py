@@ -19,10 +19,12 @@ from tests.workspace.given_models import make_project
 
 import noria
 from noria.deploy.environments import Move
-from noria.errors import ConfigError
+from noria.errors import ConfigError, SourceError
 from noria.registry.folders.served import folder_inputs, folder_rows
 from noria.registry.folders.signatures import ColumnSpec, FolderSignature, TensorSpec
-from noria.serving.records import ROUTE_FILE, write_record
+from noria.serving.python_models import rows_as
+from noria.serving.records import ROUTE_FILE, Input, write_record
+from noria.serving.scorers import Rows
 from noria.workspace.project import Project
 
 FRAME = pd.DataFrame({"a": [0.5, 1.5, 2.5], "b": [1, 2, 3]})
@@ -125,6 +127,45 @@ def test_columns_and_arrays_of_a_signature_are_inputs_and_come_back_as_rows() ->
     assert (pixels.name, pixels.width, pixels.datatype) == ("input", 6, "FP64")
     rows = folder_rows(image, np.arange(12.0).reshape(2, 6), {})
     assert (rows.shape, rows.dtype) == ((2, 2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "value"),
+    [
+        (ColumnSpec("n", "integer", is_required=True), 2.0**31),
+        (ColumnSpec("n", "long", is_required=True), 2.0**63),
+        (ColumnSpec("n", "boolean", is_required=True), 2.0),
+        (TensorSpec("n", "uint8", (-1, 1)), 256.0),
+        (TensorSpec("n", "uint8", (-1, 1)), -1.0),
+        (TensorSpec("n", "bool", (-1, 1)), 0.5),
+    ],
+)
+def test_a_number_that_a_type_does_not_hold_is_refused_and_not_cut(
+    spec: ColumnSpec | TensorSpec, value: float
+) -> None:
+    signature = FolderSignature((spec,), ())  # type: ignore[arg-type]
+    assert len(folder_rows(signature, np.array([[1.0]]), {})) == 1
+    with pytest.raises(SourceError, match=r"input 'n' .*the model reads"):
+        folder_rows(signature, np.array([[1.0], [value]]), {})
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "kind"),
+    [
+        ("INT64", [1.0, 2.0], np.int64),
+        ("INT64", [1.0, 2.0**63], np.float64),
+        ("UINT64", [1.0, np.nan], np.float64),
+        ("BOOL", [1.0, 0.0], np.bool_),
+        ("BOOL", [1.0, 0.5], np.float64),
+    ],
+)
+def test_a_model_in_python_reads_whole_numbers_and_truths_only_where_all_are(
+    datatype: str, values: list[float], kind: type
+) -> None:
+    given = np.array(values)[:, None]
+    found = rows_as("columns", Rows(given), (Input(name="n", kind="number", datatype=datatype),))["n"]
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found.astype(np.float64), values)
 
 
 @pytest.mark.parametrize(

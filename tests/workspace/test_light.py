@@ -137,9 +137,20 @@ def test_its_folder_is_a_project_that_git_leaves_out(served: LightService) -> No
 
 
 def test_nobody_else_serves_the_same_from_there(served: LightService, repository: Path) -> None:
-    with pytest.raises(LeaseHeld, match="environment 'production'"):
+    with pytest.raises(LeaseHeld, match="the service 'trees'"):
         noria.light(repository / "trees.txt", port=0)
     assert served.predict({"a": 0.0, "b": 0})["version"] == 1
+
+
+def test_another_model_of_that_name_leaves_what_answers_as_it_is(
+    served: LightService, repository: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copy(repository / "grown.json", tmp_path / "trees.json"))
+    with pytest.raises(LeaseHeld, match="the service 'trees'"):
+        noria.light(other, folder=served.folder.parent, port=0)
+    with noria.open(served.folder) as project:
+        assert len(project.ledger.list_versions(kind="model", name="trees")) == 1
+        assert project.model("trees@production").ref == "trees:1"
 
 
 def test_a_changed_file_is_the_next_version_and_the_same_is_not(trees_file: Path) -> None:

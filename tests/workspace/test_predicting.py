@@ -222,6 +222,18 @@ def test_a_row_of_the_wrong_type_is_told_and_limited(project: Project, tmp_path:
     assert "names its prediction" in told[1]["reason"] and told[1]["values"]["x3"] == 4
 
 
+def test_numbers_may_be_written_as_true_and_false(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("x0,x1,x2,x3\nTrue,2,true,4\nFalse,2,false,4\n,2,,4\n")
+    (tmp_path / "in.jsonl").write_text(
+        '{"x0": true, "x1": 2, "x2": true, "x3": 4}\n{"x0": false, "x1": 2, "x2": false, "x3": 4}\n'
+        '{"x0": null, "x1": 2, "x2": null, "x3": 4}\n'
+    )
+    rows = pa.table({"x0": [1.0, 0.0, None], "x1": [2.0] * 3, "x2": [1.0, 0.0, None], "x3": [4.0] * 3})
+    for name in ("in.csv", "in.jsonl"):
+        found = predicted(project, "trees", tmp_path / name, tmp_path / f"{name}.parquet")
+        assert found["score"].to_pylist() == scores_of(project, rows).tolist()
+
+
 def test_rows_by_which_a_model_fails_are_found(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

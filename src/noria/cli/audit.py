@@ -83,11 +83,14 @@ def show_trace(found: "Trace", *, brief: bool = False) -> None:
         "model": f"{found.model.ref}, digest {screen.digest(found.model.sha256)}",
     })  # fmt: skip
     _show_runs(found)
-    _show_features(found, brief=brief)
-    _show_raw(found, brief=brief)
-    screen.heading("Gates and trials")
-    verdicts = [(screen.instant(each.at), _verb(each.verb), each.reason) for each in found.verdicts]
-    screen.table(["at", "", "because"], verdicts, wrap="because")
+    if found.features:
+        _show_features(found, brief=brief)
+    if found.raw or found.spine is not None:
+        _show_raw(found, brief=brief)
+    if found.verdicts:
+        screen.heading("Gates and trials")
+        verdicts = [(screen.instant(each.at), _verb(each.verb), each.reason) for each in found.verdicts]
+        screen.table(["at", "", "because"], verdicts, wrap="because")
     _show_money(found)
     _show_digests(found)
 

@@ -46,7 +46,7 @@ def deploy(
 
     model, at, environment = reference.rpartition("@")
     if not at or not model or not environment:
-        raise ConfigError(f"{reference!r} says not what goes where; write NAME:3@ENVIRONMENT")
+        raise ConfigError(f"{reference!r} names no environment; write NAME@ENVIRONMENT or NAME:3@ENVIRONMENT")
     if ab is not None:
         if canary is not None or shadow:
             raise ConfigError("a release is tried by a test, as a canary or as a shadow; choose one")
@@ -69,7 +69,7 @@ def deploy(
         f"The gate {gate!r} let it in."
         if gate
         else f"{environment} has no gate: it was seen to give for its stored rows what it gave, and no more. "
-        f'Name one in noria.toml: [environments.{environment}] gate = "..."'
+        f'Name one in noria.toml, under [environments.{environment}]: gate = "..."'
     )
     screen.line(
         f"It is on record as event {move.pointer.event}; `noria why {version.name}@{environment}` tells "

@@ -304,7 +304,12 @@ def rollback(
         on_trial = bool(moves) and not moves[-1].pointer.stable
         earlier = past if on_trial else past[:-1]
         if not earlier:
-            raise NotFound("earlier stable route", deployment.subject, ())
+            advice = "nothing answered all traffic there before what does now"
+            raise NotFound(
+                "earlier stable route",
+                deployment.subject,
+                advice=advice if past else "nothing answers there yet",
+            )
         return deployment.ledger.get_version_by_id(earlier[-1]), None
 
     ask = Ask(

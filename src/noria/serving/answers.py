@@ -1,15 +1,22 @@
 """The answers to a request's rows as the columns of its reply."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from noria.serving.index import Answer, rows_of_outputs
 from noria.serving.jobs import Job
 from noria.serving.log import ReleaseScores
 from noria.serving.records import SCORE, Output
-from noria.serving.requests import BadRequestError, OutputColumn
+from noria.serving.requests import OutputColumn
 
-__all__ = ["answers_of", "output_columns"]
+__all__ = ["answers_of", "fits", "output_columns"]
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "FP64": (float,),
+    "INT64": (int,),
+    "BOOL": (bool,),
+    "BYTES": (str, type(None)),
+}
 
 
 def answers_of(release: ReleaseScores, job: Job) -> Iterator[tuple[int, Answer]]:
@@ -24,24 +31,32 @@ def answers_of(release: ReleaseScores, job: Job) -> Iterator[tuple[int, Answer]]
             )
 
 
-def output_columns(outputs: tuple[Output, ...], answers: Sequence[Answer]) -> tuple[OutputColumn, ...]:
-    """Give a model's outputs for rows that were answered, some of them maybe by an earlier version.
+def fits(outputs: tuple[Output, ...], answer: Answer) -> bool:
+    """Whether an answer, maybe of an earlier version, can be told as these outputs."""
+    if outputs == (SCORE,):
+        return not answer.outputs
+    return len(answer.outputs) == len(outputs) and all(map(_fits, outputs, answer.outputs))
 
-    Raises
-    ------
-    BadRequestError
-        If an earlier version gave other outputs.
-    """
+
+def _fits(output: Output, value: Any) -> bool:
+    types = _TYPES[output.datatype]
+    if output.width:
+        return (
+            type(value) is list and len(value) == output.width and all(type(each) in types for each in value)
+        )
+    if type(value) is list:  # numbers are kept as vectors, of one here
+        return len(value) == 1 and type(value[0]) in types
+    return type(value) in types
+
+
+def output_columns(outputs: tuple[Output, ...], answers: Sequence[Answer]) -> tuple[OutputColumn, ...]:
+    """Give a model's outputs for rows that were answered, all of which they fit."""
     if outputs == (SCORE,):
         return (OutputColumn(SCORE.name, SCORE.datatype, [each.score for each in answers]),)
     columns = []
     for place, output in enumerate(outputs):
         values: list[Any] = []
         for answer in answers:
-            if place >= len(answer.outputs):
-                raise BadRequestError(
-                    "some of the prediction ids were answered by a version that gave other outputs"
-                )
             value = answer.outputs[place]
             if output.width:
                 values.extend(value)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import ConfigError, DeploymentError, SourceError
+from noria.registry.whole_numbers import are_whole
 from noria.serving.records import SCORE, Input, Output, ServedModel
 from noria.serving.scorers import Rows, Scorer
 
@@ -216,14 +217,16 @@ class OnnxModel:
     def _numbers(self, matrix: NDArray[Any], tensor: Any, inputs: Sequence[Input]) -> NDArray[Any]:
         dtype = np.dtype(_DTYPES[tensor.type])
         if dtype.kind != "f":
-            wrong = np.isnan(matrix) | (matrix != np.rint(matrix))
+            wrong = ~are_whole(matrix, dtype)
             if wrong.any():
                 name = (
                     inputs[int(np.flatnonzero(wrong.any(axis=0))[0])].name
                     if len(inputs) > 1
                     else inputs[0].name
                 )
-                raise SourceError(f"input {name!r} lacks a value, or has one that is no whole number")
+                raise SourceError(
+                    f"input {name!r} lacks a value, or has one that is no {dtype.name}, as the model reads"
+                )
         values = np.ascontiguousarray(matrix, dtype=dtype)
         return values[:, 0] if len(tensor.shape) == 1 else values
 

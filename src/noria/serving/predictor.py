@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from noria.errors import DiskFull, NoriaError
-from noria.serving.answers import answers_of, output_columns
+from noria.serving.answers import answers_of, fits, output_columns
 from noria.serving.binding import bind, digests_of_request
 from noria.serving.counts import RouteCounts
 from noria.serving.index import PredictionIndex
@@ -34,7 +34,7 @@ from noria.serving.requests import (
     shown,
 )
 from noria.serving.scorers import Rows, Values
-from noria.serving.scoring import Part, joined, kept, missing, score
+from noria.serving.scoring import Part, alike, joined, kept, missing, score
 from noria.streams.spool import Spool
 
 __all__ = ["Predictor"]
@@ -252,6 +252,14 @@ class Predictor:
                     f"{', '.join(map(shown, conflicting[:5]))}; send new ids for new input",
                 )
                 continue
+            outputs = job.target.outputs
+            if not all(each is None or fits(outputs, each) for each in job.known):
+                job.error = RequestError(
+                    HTTPStatus.CONFLICT,
+                    "some of the prediction ids were answered by a version that gave other outputs; send "
+                    "new ids to be answered by this one",
+                )
+                continue
             job.new = [row for row, each in enumerate(job.known) if each is None]
             if job.new and job.misfit is not None:
                 job.error = job.misfit
@@ -297,14 +305,19 @@ class Predictor:
         for model in models:
             try:
                 rows = [part.rows_of(model) for part in parts]
-                found, took_us = self._predict(model, joined(rows))
             except RequestError:
                 continue
-            at, release = 0, model.served.release
-            for part, each in zip(parts, rows, strict=True):
-                part.scored[release] = [values[at : at + each.count] for values in found]
-                part.took_us[release] = took_us // len(parts)
-                at += each.count
+            for places in alike(model, rows):
+                try:
+                    found, took_us = self._predict(model, joined([rows[each] for each in places]))
+                except RequestError:
+                    continue
+                at, release = 0, model.served.release
+                for each in places:
+                    end = at + rows[each].count
+                    parts[each].scored[release] = [values[at:end] for values in found]
+                    parts[each].took_us[release] = took_us // len(places)
+                    at = end
 
     def _predict(self, model: LoadedModel, rows: Rows) -> tuple[Sequence[Values], int]:
         """Score rows, and give how long that took, in microseconds."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from noria.errors import ConfigError, DeploymentError
 from noria.features.code_bundle import Bundle, differing_distributions, find_kept, import_kept, read_bundle
 from noria.registry.folders.trust import PickleTrust
+from noria.registry.whole_numbers import are_whole
 from noria.serving.given import as_columns
 from noria.serving.loaded_files import laid_out, read_file
 from noria.serving.records import Input, ServedModel
@@ -160,7 +161,7 @@ def _columns(rows: Rows, inputs: Sequence[Input]) -> dict[str, NDArray[Any]]:
 
 def _typed(values: NDArray[np.float64], datatype: str) -> NDArray[Any]:
     kind = {"I": np.int64, "U": np.int64, "B": np.bool_}.get(datatype[:1])
-    if kind is None or np.isnan(values).any() or (kind is np.int64 and (values != np.rint(values)).any()):
+    if kind is None or not are_whole(values, kind).all():
         return values.copy()
     return values.astype(kind)
 

@@ -1,7 +1,7 @@
 """What the releases of a target give for the new rows of a request."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from noria.errors import NoriaError, SourceError
 from noria.features.on_demand_values import Computed
+from noria.registry.whole_numbers import are_whole
 from noria.serving.binding import Bound
 from noria.serving.jobs import Job
 from noria.serving.looked_up import TextMatrix
@@ -18,7 +19,7 @@ from noria.serving.records import SCORE, Output
 from noria.serving.requests import BadRequestError, Column, RequestError
 from noria.serving.scorers import Rows, Values
 
-__all__ = ["Part", "joined", "kept", "missing", "score"]
+__all__ = ["Part", "alike", "joined", "kept", "missing", "score"]
 
 _LOG = logging.getLogger(__name__)
 _NO_NUMBER = np.array([np.nan], dtype="<f8").tobytes()
@@ -100,6 +101,31 @@ def joined(rows: Sequence[Rows]) -> Rows:
     """Put the rows of several requests behind each other."""
     strings = {name: [each for part in rows for each in part.strings[name]] for name in rows[0].strings}
     return Rows(np.concatenate([each.matrix for each in rows]), strings)
+
+
+def alike(model: LoadedModel, rows: Sequence[Rows]) -> Iterable[Sequence[int]]:
+    """Group requests by the types that a model would read each alone as, by their places.
+
+    Code of a user may read whole numbers and truths as such only where all of a column are: a stranger's
+    missing value must not make fractions of them.
+    """
+    if model.scorer.is_native:
+        return (range(len(rows)),)
+    columns: list[tuple[slice, str]] = []
+    at = 0
+    for each in model.served.inputs:
+        if each.kind == "string":
+            continue
+        if each.kind == "number" and each.datatype[:1] in ("I", "U", "B"):
+            columns.append((slice(at, at + each.width), "bool" if each.datatype == "BOOL" else "int64"))
+        at += each.width
+    if not columns:
+        return (range(len(rows)),)
+    groups: dict[tuple[bool, ...], list[int]] = {}
+    for place, each_rows in enumerate(rows):
+        types = tuple(bool(are_whole(each_rows.matrix[:, column], kind).all()) for column, kind in columns)
+        groups.setdefault(types, []).append(place)
+    return groups.values()
 
 
 def score(model: LoadedModel, rows: Rows) -> Sequence[Values]:

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from noria.errors import ConfigError, SourceError
 from noria.registry.folders.signatures import ColumnSpec, FolderSignature, TensorSpec
 from noria.registry.records import Input
+from noria.registry.whole_numbers import are_whole
 
 __all__ = ["ARRAY", "folder_inputs", "folder_rows"]
 
@@ -47,7 +48,7 @@ def folder_rows(
     Raises
     ------
     SourceError
-        If a value is missing, or no whole number, where the model reads whole numbers.
+        If a value is missing, or no whole number of its type, where the model reads whole numbers.
     """
     columns: dict[str, Any] = {}
     at = 0
@@ -113,21 +114,23 @@ def _column(given: Any, spec: ColumnSpec, name: str) -> pa.Array:
     if spec.type == "float":
         return pa.array(values.astype(np.float32))
     missing = np.isnan(values)
-    if (values[~missing] != np.rint(values[~missing])).any():
-        raise SourceError(f"input {name!r} has a value that is no whole number; the model reads {spec.type}")
+    wanted = _ARROW[spec.type]
+    if not are_whole(values[~missing], wanted.to_pandas_dtype()).all():
+        what = "neither true nor false" if spec.type == "boolean" else "no whole number, or too large"
+        raise SourceError(f"input {name!r} has a value that is {what}; the model reads {spec.type}")
     if missing.any() and spec.is_required:
         raise SourceError(f"input {name!r} lacks a value; the model reads {spec.type}")
     whole = np.where(missing, 0, values).astype(np.int64)
-    return pa.array(whole, mask=missing).cast(_ARROW[spec.type], safe=False)
+    return pa.array(whole, mask=missing).cast(wanted, safe=False)
 
 
 def _array(given: Any, spec: TensorSpec, name: str) -> npt.NDArray[Any]:
     if not isinstance(given, np.ndarray):
         given = np.array(given, dtype=object)
     kind = np.dtype(spec.dtype)
-    if kind.kind in "iub" and (given != np.rint(given)).any():  # NaN is none either
+    if kind.kind in "iub" and not are_whole(given, kind).all():
         raise SourceError(
-            f"input {name!r} lacks a value, or has one that is no whole number, as the model reads"
+            f"input {name!r} lacks a value, or has one that is no {kind.name}, as the model reads"
         )
     array = given if kind.kind in "UO" else given.astype(kind)
     return np.ascontiguousarray(array.reshape(len(array), *spec.shape[1:]))

@@ -94,7 +94,9 @@ def parse_invocations(
             return parse_csv(body, plan, name=name, max_rows=max_rows)
         case media_type if media_type == _PARQUET:
             return parse_parquet(body, plan, name=name, max_rows=max_rows)
-    raise _unsupported(f"this server takes the content types {', '.join(CONTENT_TYPES)}")
+    raise _unsupported(
+        f"this server takes the content types {', '.join(CONTENT_TYPES)}; name one in the header content-type"
+    )
 
 
 def is_table(content_type: str | None) -> bool:

@@ -114,7 +114,10 @@ def named_request(columns: dict[str, Column], *, rows: int, at: int | None = Non
     """
     ids = columns.pop(PREDICTION_ID, None)
     if ids is not None and not (ids.is_text and ids.width == 1 and all(ids.values)):
-        raise BadRequestError(f"'{PREDICTION_ID}' holds texts, one for each row and none of them empty")
+        raise BadRequestError(
+            f"'{PREDICTION_ID}' holds texts, one for each row and none of them empty; give it for all rows "
+            "or for none"
+        )
     return InferRequest(rows, columns, prediction_ids=None if ids is None else list(ids.values), at=at)
 
 

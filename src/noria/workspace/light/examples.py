@@ -17,11 +17,11 @@ from noria.registry.rows import output_column
 from noria.serving.compiled import NotCompiled, describe, made_up_rows
 from noria.workspace.models.model_files import ModelFile
 
-__all__ = ["fitting", "made_up", "read_example"]
+__all__ = ["ASK", "fitting", "made_up", "read_example"]
 
 _ROWS = 100
 _MADE_UP = (0.0, 1.0, 0.5)
-_ASK = "give a few rows that it reads by `--example rows.csv` (in Python `example=`)"
+ASK = "give a few rows that it reads by `--example rows.csv` (in Python `example=`)"
 
 
 def read_example(given: Any) -> pa.Table:
@@ -39,7 +39,7 @@ def read_example(given: Any) -> pa.Table:
     else:
         rows = _read(Path(given))
     if not rows.num_rows:
-        raise SourceError(f"the example {given if isinstance(given, str | Path) else ''} has no rows; {_ASK}")
+        raise SourceError(f"the example {given if isinstance(given, str | Path) else ''} has no rows; {ASK}")
     few: pa.Table = rows.slice(0, _ROWS).combine_chunks()
     return few
 
@@ -63,7 +63,7 @@ def _read(path: Path) -> pa.Table:
             f"the example {path} is no .csv, .parquet, .json or .jsonl; write the rows as one of these"
         )
     if not path.is_file():
-        raise SourceError(f"there is no example {path}; {_ASK}")
+        raise SourceError(f"there is no example {path}; {ASK}")
     try:
         return readers[path.suffix.lower()](path)
     except (OSError, ValueError, pa.ArrowException) as err:
@@ -153,7 +153,7 @@ def made_up(found: ModelFile, where: str) -> pa.Table:
         return _of_sklearn(found, where)
     if package in ("pathlib", "onnx"):
         return _of_onnx(found.model, where)
-    raise ConfigError(f"{where} does not say what columns it reads; {_ASK}")
+    raise ConfigError(f"{where} does not say what columns it reads; {ASK}")
 
 
 def _lightgbm(model: Any) -> Any | None:
@@ -230,7 +230,7 @@ def _of_sklearn(found: ModelFile, where: str) -> pa.Table:
     try:
         inputs, outputs = describe(found.model)
     except NotCompiled as err:
-        raise ConfigError(f"{where} does not say what columns it reads ({err}); {_ASK}") from err
+        raise ConfigError(f"{where} does not say what columns it reads ({err}); {ASK}") from err
     rows = made_up_rows(found.model, inputs, outputs)
     picked = list(range(len(_MADE_UP)))
     if rows is not None and rows.matrix.size:  # those of the least sizes look the most like somebody's
@@ -261,7 +261,7 @@ def _of_onnx(model: Any, where: str) -> pa.Table:
     try:
         inputs = tensor_inputs(session)
     except ConfigError as err:
-        raise ConfigError(f"{where} does not say what columns it reads: {err}; {_ASK}") from err
+        raise ConfigError(f"{where} does not say what columns it reads: {err}; {ASK}") from err
     for each in inputs:
         if each.kind == "string":
             columns[each.name] = pa.array(["a"] * len(_MADE_UP))

@@ -7,11 +7,12 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from noria.errors import ConfigError, Conflict, DiskFull, NotFound, StoreError
+from noria.errors import ConfigError, Conflict, DiskFull, LeaseHeld, NotFound, StoreError
 
 __all__ = [
     "ENVIRONMENT",
     "FOLDER",
+    "check_free",
     "checked_name",
     "list_services",
     "make_folder",
@@ -87,6 +88,28 @@ def make_folder(base: Path, name: str) -> Path:
             "`folder=`)"
         ) from err
     return folder
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a service that another process answers from, before anything there is changed.
+
+    Raises
+    ------
+    LeaseHeld
+        If there is one; it says under which name another model of the same file name could answer.
+    """
+    from noria.streams.spool import take_lock
+
+    deployments = folder / ".noria" / "deployments" / ENVIRONMENT
+    if not deployments.is_dir():
+        return
+    try:
+        lock = take_lock(deployments)
+    except LeaseHeld as err:
+        held = LeaseHeld(f"the service {folder.name!r} in {folder.parent}", err.holder)
+        held.add_note("Or let this model answer beside it, by another name: `--name` (in Python `name=`).")
+        raise held from None
+    os.close(lock)
 
 
 def remove_folder(folder: Path) -> None:

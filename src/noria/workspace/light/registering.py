@@ -17,7 +17,7 @@ from noria.registry.records import is_folder
 from noria.registry.sources import SourceRoots
 from noria.registry.version_catalogue import VersionCatalogue
 from noria.tracking.experiments import ExperimentBook
-from noria.workspace.light.examples import fitting, made_up, read_example
+from noria.workspace.light.examples import ASK, fitting, made_up, read_example
 from noria.workspace.light.folders import ENVIRONMENT
 from noria.workspace.light.sources import Source
 from noria.workspace.models.deploying import release_of
@@ -96,9 +96,13 @@ def keep_model(
         before = _rows_before(project, name, found) if rows is None else None
         chosen = fitting(found, rows) if rows is not None else before
         of_rows = of_rows or ("" if before is None else "before")
-        version = project.models.register(
-            found.model, name=name, example=made_up(found, source.label) if chosen is None else chosen
-        )
+        rows_read = made_up(found, source.label) if chosen is None else chosen
+        try:
+            version = project.models.register(found.model, name=name, example=rows_read)
+        except ConfigError as err:
+            if chosen is None:
+                err.add_note(f"The example was made up of what the model says of its columns; {ASK}.")
+            raise
     project.ledger.record_version(
         _KIND,
         source.path.name,

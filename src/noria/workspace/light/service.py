@@ -13,7 +13,7 @@ import msgspec
 
 from noria.config import RegistrySettings
 from noria.errors import ConfigError, DeploymentError, NoriaError, PortInUse
-from noria.workspace.light.folders import ENVIRONMENT, make_folder
+from noria.workspace.light.folders import ENVIRONMENT, check_free, make_folder
 from noria.workspace.light.sources import Source
 
 if TYPE_CHECKING:
@@ -222,6 +222,7 @@ class LightService:
 
     def start(self, *, host: str | None, port: int | None, workers: int | None) -> None:
         """Keep what the source holds, and answer by it. Raises as `noria.light`."""
+        check_free(self.folder)
         self._taken = self._seen = self._source.state()
         self._keep()
         self._place = self._project.deployment(ENVIRONMENT, self.name)

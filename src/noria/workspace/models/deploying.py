@@ -110,7 +110,8 @@ def promote_model(project: "Project", reference: str, *, reason: str) -> Move:
     pointer = ledger.find_pointer(environment, name)
     if pointer is None:
         known = {f"{each.name}@{each.environment}" for each in ledger.list_pointers()}
-        raise NotFound("deployment", reference, known)
+        advice = f"nothing is deployed yet; `noria deploy {name}@{environment}` does it"
+        raise NotFound("deployment", reference, known, advice=advice)
     standing = find_standing(ledger, environment=environment, deployment=name)
     releases = read_route(ledger.get_version_by_id(pointer.version)).releases
     stable = None if standing is None else standing.release.id

@@ -174,7 +174,8 @@ class ModelVerbs(Opened):
         pointer = project.ledger.find_pointer(environment, name)
         if pointer is None:
             known = {f"{each.name}@{each.environment}" for each in project.ledger.list_pointers()}
-            raise NotFound("deployment", f"{name}@{environment}", known)
+            advice = f"nothing is deployed yet; `noria deploy {name}@{environment}` does it"
+            raise NotFound("deployment", f"{name}@{environment}", known, advice=advice)
         supervisor = project.supervisor(environment, port=port)
         with supervisor:
             supervisor.start(place.route(project.ledger.get_version_by_id(pointer.version)))

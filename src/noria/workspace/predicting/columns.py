@@ -40,6 +40,8 @@ def wanted_types(
             continue
         if each.is_text:
             kind = pa.string()
+        elif pa.types.is_boolean(found.field(each.name).type):
+            kind = pa.bool_()  # written as true and false, as a server takes them
         else:
             kind = pa.float64() if each.width == 1 else pa.list_(pa.float64())
         fields[each.name] = kind
