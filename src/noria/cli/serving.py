@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 from cyclopts import Parameter
 
 from noria.cli.options import DEFAULT, Options
-from noria.errors import NoriaError, NotFound, StoreError
+from noria.errors import DeploymentError, NoriaError, NotFound, StoreError
 from noria.workspace.project import Project
 from noria.workspace.up.log_shipping import LogShipping
 from noria.workspace.up.records import Notice, NoticeKind
@@ -33,7 +34,7 @@ def serve(
     port: int | None = None,
     options: Options = DEFAULT,
 ) -> None:
-    """Answer requests over HTTP (Open Inference Protocol v2) by what is deployed, until Ctrl-C.
+    """Answer requests over HTTP by what is deployed, until Ctrl-C.
 
     A rollback or promotion by another command is followed. Predictions are logged; the log becomes rows of
     the table `predictions` every few seconds, and when the server stops.
@@ -79,8 +80,15 @@ def serve(
 def _place(project: Project, reference: str | None) -> tuple[str, str]:
     if reference is None:
         names = {each.name for each in project.ledger.list_pointers(environment="production")}
-        if len(names) != 1:
-            raise NotFound("deployment", "production", {f"{each}@production" for each in names})
+        if not names:
+            raise DeploymentError(
+                "nothing is deployed in production; `noria deploy NAME@production` lets a model answer there"
+            )
+        if len(names) > 1:
+            raise DeploymentError(
+                f"{len(names)} deployments are in production, {', '.join(sorted(names))}; name one, as "
+                f"{min(names)}@production, or let `noria up` serve them all"
+            )
         return "production", names.pop()
     return project.place(reference)
 
@@ -121,7 +129,7 @@ def _keep(
                 moved_to, route = _route(project, environment, name)
                 supervisor.swap(route)
                 number = moved_to
-                screen.line(f"{environment}/{name} was moved: {pointer.reason}")
+                screen.line(f"{environment}/{name} answers with {_told(route)} now: {pointer.reason}")
             told = ""
         except NoriaError as err:  # what answers goes on
             supervisor.check()
@@ -188,51 +196,50 @@ def _note_shipping() -> Callable[["Supervisor", str, NoriaError | None], None]:
 def _show_address(project: Project, supervisor: "Supervisor", route: "Route", *, as_json: bool) -> None:
     from noria.cli import screen
 
-    url = f"{supervisor.address}/v2/models/{route.deployment}/infer"
+    address = str(supervisor.address)
+    url = f"{address}/models/{quote(route.deployment, safe='')}/predict"
     request = _example(project, route)
     if as_json:
         screen.json(
-            {"address": str(supervisor.address), "url": url, "route": route.number, "example": request}
-        )
+            {
+                "address": address, "url": url, "docs": f"{address}/docs", "route": route.number,
+                "example": request,
+            }
+        )  # fmt: skip
     else:
         import msgspec
 
-        told = ", ".join(f"{each.model}:{each.version}" for each in route.models)
-        screen.line(f"{route.environment}/{route.deployment} answers at {supervisor.address} with {told}.")
+        screen.line(f"{route.environment}/{route.deployment} answers at {address} with {_told(route)}.")
         screen.heading("Try it, in another terminal")
         screen.verbatim(f"curl -s {url} -d {shlex.quote(msgspec.json.encode(request).decode())}")
+        screen.line(f"{address}/docs shows in a browser what it takes, and by which protocols.")
         screen.heading("Ctrl-C stops it.")
     screen.flush()
 
 
+def _told(route: "Route") -> str:
+    return ", ".join(f"{each.model}:{each.version}" for each in route.models)
+
+
 def _example(project: Project, route: "Route") -> dict[str, Any]:
-    """Give a request with the values of one that was answered, or with blanks where there was none."""
+    """Give the fields of a request that was answered, else of a row stored with the model."""
     from noria.deploy.shipping import PREDICTIONS
+    from noria.serving.samples import sample_row
 
     model = route.models[0]
-    wanted = [each.name for each in model.inputs if each.kind != "feature"]
+    wanted = [each.name for each in model.inputs if each.kind in ("number", "category", "string")]
     wanted += [name for view in model.views for name in view.entity]
-    names = list(dict.fromkeys(wanted))
-    inputs: dict[str, Any] = {}
+    wanted += [name for spec in model.on_demand for name in (*spec.numbers, *spec.texts)]
+    values = sample_row(model)
     if project.lake.exists(PREDICTIONS):
         found = project.query(
             f"select inputs from {PREDICTIONS} where environment = '{route.environment}' "
             f"and deployment = '{route.deployment}' order by \"at\" desc limit 1"
         ).to_pylist()
-        inputs = found[0]["inputs"] if found else {}
-    numbers = {each.name for each in model.inputs if each.kind == "number"}
-    request: dict[str, Any] = {
-        "inputs": [
-            {
-                "name": name, "shape": [1],
-                "datatype": "FP64" if name in numbers else "BYTES",
-                "data": [inputs.get(name)],
-            }
-            for name in names
-        ]
-    }  # fmt: skip
+        values |= (found[0]["inputs"] or {}) if found else {}
+    request: dict[str, Any] = {name: values.get(name) for name in dict.fromkeys(wanted)}
     if project.environment(route.environment).clock == "replay":
         from noria.clock import format_instant
 
-        request["parameters"] = {"at": format_instant(project.now(route.environment))}
+        request["at"] = format_instant(project.now(route.environment))
     return request

@@ -169,6 +169,31 @@ _SERVER_PATHS: Json = {
         "get": operation_of("ready", "Whether it can answer", answer_of(_READY))
         | {"responses": {"200": answer_of(_READY), "503": answer_of(_READY, "Not yet.")}}
     },
+    "/outcomes": {
+        "post": operation_of(
+            "record_outcome",
+            "What became of a prediction",
+            answer_of(object_of({each: {"type": "integer"} for each in ("recorded", "repeated", "unknown")})),
+            errors=("400", "409", "413", "503"),
+            requestBody={
+                "required": True,
+                "content": {
+                    _JSON: {
+                        "schema": object_of(
+                            {
+                                "prediction_id": {"type": "string", "minLength": 1},
+                                "outcome": {"type": ["number", "boolean", "string", "null"]},
+                                "known_at": {"type": "string", "format": "date-time"},
+                                "deployment": {"type": "string"},
+                            },
+                            optional=("known_at", "deployment"),
+                            additionalProperties=False,
+                        )
+                    }
+                },
+            },
+        )
+    },
     "/v2/repository/index": {
         "post": operation_of(
             "index",

@@ -1,5 +1,6 @@
 """The rows stored with a version: a model answers only after it gave for them what it gave then."""
 
+import math
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -12,7 +13,7 @@ from noria.errors import DeploymentError
 from noria.serving.records import SCORE, Output, Samples, ServedModel
 from noria.serving.scorers import Rows, Scorer, Values
 
-__all__ = ["measure", "verify_samples"]
+__all__ = ["measure", "sample_row", "verify_samples"]
 
 _RUNS = 7
 _AGAIN = "train and register it again with the library that is installed"
@@ -62,6 +63,25 @@ def measure(scorer: Scorer, rows: Rows) -> tuple[float, float]:
     if rows.count == 1:
         return first, first
     return first, max(0.0, (median(_timed(scorer, rows) for _ in range(_RUNS)) - first) / (rows.count - 1))
+
+
+def sample_row(served: ServedModel) -> dict[str, object]:
+    """Give the request columns of the first stored row, as far as they are told: entities are not."""
+    wide = [each for each in served.inputs if each.kind != "string"]
+    width = sum(each.width for each in wide)
+    row = np.frombuffer(served.samples.matrix, dtype="<f8")[:width].tolist()
+    found: dict[str, object] = {name: values[0] for name, values in served.samples.strings.items() if values}
+    at = 0
+    for column in wide:
+        values = [None if math.isnan(each) else each for each in row[at : at + column.width]]
+        at += column.width
+        if column.kind == "number":
+            found[column.name] = values if column.width > 1 else values[0]
+        elif column.kind == "category":
+            code = values[0]
+            known = code is not None and 0 <= code < len(column.categories)
+            found[column.name] = column.categories[int(code)] if known and code is not None else None
+    return found
 
 
 def _timed(scorer: Scorer, rows: Rows) -> float:

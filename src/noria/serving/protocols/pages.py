@@ -1,16 +1,13 @@
 """What a worker shows people: its OpenAPI document, and a page that needs nothing from elsewhere."""
 
-import math
 from http import HTTPStatus
-
-import numpy as np
 
 from noria.serving.answering import Answering
 from noria.serving.docs_page import docs_page
 from noria.serving.exchange import Reply, Request, json_reply
 from noria.serving.models import Target
 from noria.serving.openapi import DescribedModel, openapi_document
-from noria.serving.records import ServedModel
+from noria.serving.samples import sample_row
 
 __all__ = ["docs", "openapi", "welcome"]
 
@@ -64,24 +61,5 @@ def _model(target: Target) -> DescribedModel:
         versions=target.versions,
         columns=target.plan.columns,
         outputs=target.outputs,
-        example=_example(target.scoring[0].served),
+        example=sample_row(target.scoring[0].served),
     )
-
-
-def _example(served: ServedModel) -> dict[str, object]:
-    """Give the request columns of a stored sample row, as far as they are told."""
-    wide = [each for each in served.inputs if each.kind != "string"]
-    width = sum(each.width for each in wide)
-    row = np.frombuffer(served.samples.matrix, dtype="<f8")[:width].tolist()
-    found: dict[str, object] = {name: values[0] for name, values in served.samples.strings.items() if values}
-    at = 0
-    for column in wide:
-        values = [None if math.isnan(each) else each for each in row[at : at + column.width]]
-        at += column.width
-        if column.kind == "number":
-            found[column.name] = values if column.width > 1 else values[0]
-        elif column.kind == "category":
-            code = values[0]
-            known = code is not None and 0 <= code < len(column.categories)
-            found[column.name] = column.categories[int(code)] if known and code is not None else None
-    return found
