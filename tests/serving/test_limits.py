@@ -216,7 +216,7 @@ def test_a_client_that_does_not_take_its_answers_is_cut_off(supervisor: Supervis
         connection.settimeout(0.5)
         started = time.monotonic()
         try:
-            while time.monotonic() - started < 15.0:
+            while time.monotonic() - started < 60.0:  # the buffers of the system are large
                 try:
                     connection.sendall(request)
                 except TimeoutError:

@@ -106,12 +106,12 @@ class Connection(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_LARGE_HEAD)
-        self.transport.close()
+        self._hang_up()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
         self.transport.write(_NO_HTTP)
-        self.transport.close()
+        self._hang_up()
 
     def on_message_begin(self) -> None:
         """Read the first byte of a request."""
@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
         elif not self.stuck_at:
             self.stuck_at = now
         elif now - self.stuck_at > self.limits.read_timeout_s:
-            transport.abort()
+            self._hang_up(at_once=True)
             return
         idle_since = self._idle_since
         is_idle = not self.began_at and (self.cycle is None or self.cycle.response_complete)
@@ -220,7 +220,22 @@ class Connection(HttpToolsProtocol):
         if self.began_at and now - self.began_at > self.limits.read_timeout_s:
             if self._can_tell():
                 transport.write(_TOO_SLOW)
-            transport.close()
+            self._hang_up()
+
+    def hang_up(self) -> None:
+        """Cut the connection off."""
+        self._hang_up(at_once=True)
+
+    def _hang_up(self, *, at_once: bool = False) -> None:
+        """End the connection; answers that are still due are for nobody, and are not written any more."""
+        for cycle in (self.cycle, *(each for each, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        if at_once:
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def _can_tell(self) -> bool:
         """Whether an answer to the request that is being read may be sent now."""
@@ -311,7 +326,7 @@ class Server(uvicorn.Server):
                     connection.close_if_idle()
             await asyncio.sleep(0.01)
         for connection in _connections(self):
-            connection.transport.abort()
+            connection.hang_up()
         for task in list(self.server_state.tasks):
             task.cancel()
 

@@ -9,7 +9,6 @@ import msgspec
 
 from noria.deploy.history import list_moves
 from noria.deploy.releases import find_standing, read_release, read_route
-from noria.deploy.trials import find_trial
 from noria.errors import StoreError
 from noria.lake.blocked import BlockedDataset
 from noria.ledger.store import Ledger
@@ -21,7 +20,6 @@ from noria.workspace.features.records import CHECKED
 from noria.workspace.features.standing import OnlineState, online_states
 from noria.workspace.freshness import tell_freshness
 from noria.workspace.pipeline_states import PipelineState, pipeline_states
-from noria.workspace.trials.looks import last_look
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project
@@ -188,6 +186,9 @@ def _deployment(ledger: Ledger, environment: str, name: str) -> DeploymentState 
     moves = list_moves(ledger, environment=environment, deployment=name)
     trial, share, told = None, None, None
     if not moves[-1].pointer.stable:
+        from noria.deploy.trials import find_trial  # loads numpy, which a resting server does without
+        from noria.workspace.trials.looks import last_look
+
         found = find_trial(ledger, environment=environment, deployment=name)
         look = None if found is None else last_look(ledger, found)
         told = None if look is None else str(look.payload["reason"])
