@@ -76,11 +76,22 @@ class Connection(HttpToolsProtocol):
         self.stuck_at = 0.0
         self._has_asked = False  # a first byte came
         self._has_headers = False  # of the request that is being read
+        self._running: Any = None  # the answer that a task is at work on
         self._question: Question | None = None  # of the request that is being read, where it goes quickly
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0  # of headers that are not all there yet
         self._idle_since = 0.0  # after a quick answer
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+        self.flow.resume_reading()  # the rest of its body may be still to come
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go; uvicorn forgets the answer at work where another request came behind it."""
+        _leave(self._running)
+        super().connection_lost(exc)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection."""
@@ -203,14 +214,16 @@ class Connection(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Close the connection if its client is too slow."""
         transport = self.transport
-        if transport is None or transport.is_closing():
+        if transport is None:
             return
         if transport.get_write_buffer_size() == 0:
             self.stuck_at = 0.0
         elif not self.stuck_at:
             self.stuck_at = now
         elif now - self.stuck_at > self.limits.read_timeout_s:
-            self._hang_up(at_once=True)
+            self._hang_up(at_once=True)  # also one that was closed: it waits until all is taken
+            return
+        if transport.is_closing():
             return
         idle_since = self._idle_since
         is_idle = not self.began_at and (self.cycle is None or self.cycle.response_complete)
@@ -228,10 +241,8 @@ class Connection(HttpToolsProtocol):
 
     def _hang_up(self, *, at_once: bool = False) -> None:
         """End the connection; answers that are still due are for nobody, and are not written any more."""
-        for cycle in (self.cycle, *(each for each, _ in self.pipeline)):
-            if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+        for cycle in (self._running, self.cycle, *(each for each, _ in self.pipeline)):
+            _leave(cycle)
         if at_once:
             self.transport.abort()
         else:
@@ -256,6 +267,13 @@ class Connection(HttpToolsProtocol):
         is_reading = self.began_at and self._has_asked
         if not is_reading and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
+
+
+def _leave(cycle: Any) -> None:
+    """Let an answer that is due go nowhere."""
+    if cycle is not None and not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()
 
 
 class _Flow(FlowControl):

@@ -290,19 +290,35 @@ def rows_of_outputs(release: ReleaseScores) -> list[list[Any]]:
 
 def _put(txn: lmdb.Transaction, frame: PredictionFrame) -> None:
     """The first answer of an id is the answer: a later one is never put over it."""
-    stamp = frame.stamp
     for release in frame.releases:
-        if not any(release.answered):
-            continue
-        name = release.release.encode()
-        scores, answered = release.score_array().tolist(), release.answered
-        more = rows_of_outputs(release)
-        for row, prediction_id in enumerate(frame.ids):
-            if answered[row]:
-                value = _FIXED.pack(frame.digest(row), scores[row], release.version, stamp, len(name)) + name
-                if more:
-                    value += _OUTPUTS.encode(more[row])
-                txn.put(prediction_id.encode(), value, overwrite=False)
+        if any(release.answered):
+            items = _items(frame, release)
+            if len(items) == 1:
+                txn.put(*items[0], overwrite=False)
+            else:
+                with txn.cursor() as cursor:
+                    cursor.putmulti(items, overwrite=False)
+
+
+def _items(frame: PredictionFrame, release: ReleaseScores) -> list[tuple[bytes, bytes]]:
+    """Give what is entered for the rows that a release answered, by their ids."""
+    name, version, stamp, pack = release.release.encode(), release.version, frame.stamp, _FIXED.pack
+    size, digests, more = len(name), frame.digests, rows_of_outputs(release)
+    rows = zip(frame.ids, release.score_array().tolist(), release.answered, strict=True)
+    if not more:
+        return [
+            (each.encode(), pack(digests[16 * row : 16 * row + 16], score, version, stamp, size) + name)
+            for row, (each, score, answered) in enumerate(rows)
+            if answered
+        ]
+    return [
+        (
+            each.encode(),
+            pack(frame.digest(row), score, version, stamp, size) + name + _OUTPUTS.encode(more[row]),
+        )
+        for row, (each, score, answered) in enumerate(rows)
+        if answered
+    ]
 
 
 def _decode(value: memoryview) -> Answer:
