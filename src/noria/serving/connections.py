@@ -214,8 +214,6 @@ class Connection(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Close the connection if its client is too slow."""
         transport = self.transport
-        if transport is None:
-            return
         if transport.get_write_buffer_size() == 0:
             self.stuck_at = 0.0
         elif not self.stuck_at:
