@@ -378,4 +378,4 @@ def test_commands_deploy_and_promote(noria: Callable[..., Any], project: Project
     assert "late:2 answers all traffic of production/late" in done.stdout
     done = noria("deploy", "late:2", "--project", project.root)
     assert done.returncode == 2
-    assert "write NAME:3@ENVIRONMENT" in done.stderr
+    assert "or NAME:3@ENVIRONMENT" in done.stderr
