@@ -105,8 +105,9 @@ def restore_backup(
     stores = _Stores(to, settings)
     with closing(stores):
         if is_begun and stores.is_restored_by(note):
+            told = _told(place, manifest, to, settings, stores)
             _end(to)
-            return _told(place, manifest, to, settings, stores)
+            return told
         stores.refuse_rows()
         if not is_begun:
             stores.refuse_bytes()
@@ -125,9 +126,9 @@ def restore_backup(
         if text is not None:
             write_file(to / FILE_NAME, text.encode())
         stores.load(place, manifest, note)
-        _end(to)
         told = _told(place, manifest, to, settings, stores)
-        return msgspec.structs.replace(told, damaged=(*told.damaged, *(left or ())))
+    _end(to)  # last: killed before it, the same command again finds that all is there, and tells it
+    return msgspec.structs.replace(told, damaged=(*told.damaged, *(left or ())))
 
 
 def _find(folder: Path) -> tuple[Path, BackupManifest]:
