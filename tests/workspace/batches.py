@@ -22,7 +22,7 @@ NUMBERS = [f"x{each}" for each in range(4)]
 SETTINGS = """\
 [project]
 name = "batches"
-modules = ["models_in_python"]
+modules = ["models_of_batches"]
 [environments.production]
 """
 MODELS = '''\
@@ -59,7 +59,7 @@ def trained(root: Path) -> Path:
     """Make a project with a model of LightGBM and a pipeline of scikit-learn."""
     root.mkdir()
     (root / "noria.toml").write_text(SETTINGS)
-    (root / "models_in_python.py").write_text(MODELS)
+    (root / "models_of_batches.py").write_text(MODELS)
     numbers = rows_of(300).to_pandas()[NUMBERS]
     trees = lightgbm.LGBMClassifier(n_estimators=20, verbose=-1, n_jobs=1)
     trees.fit(numbers, numbers.x0 + numbers.x2 > 0)

@@ -48,9 +48,8 @@ def project(tmp_path: Path) -> Iterator[Project]:
 @pytest.fixture
 def given(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(project.root))
-    before = set(sys.modules)
     yield importlib.import_module("models_in_python")
-    for name in {"models_in_python", "words_of_models"} - before:
+    for name in ("models_in_python", "words_of_models"):
         sys.modules.pop(name, None)
 
 

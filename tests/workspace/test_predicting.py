@@ -238,7 +238,7 @@ def test_rows_by_which_a_model_fails_are_found(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(project.root))
-    models = importlib.import_module("models_in_python")
+    models = importlib.import_module("models_of_batches")
     example = {"x": [1.0, 2.0], "word": ["a", "b"]}
     project.models.register(models.Halved(), name="halved", example=pa.table(example))
     rows = pa.table(
