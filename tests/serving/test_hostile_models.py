@@ -107,6 +107,11 @@ def works(supervisor: Supervisor) -> bool:
     return status == 200 and [each["score"] for each in answer["rows"]] == [8.0]
 
 
+def crashes(supervisor: Supervisor) -> int:
+    """Tell how often a worker ended while the model scored, as the guard of a trial is told."""
+    return supervisor.counts("odd").of("odd:1").crashes
+
+
 def log_of(supervisor: Supervisor) -> str:
     return (supervisor.folder / "worker.log").read_text()
 
@@ -146,7 +151,7 @@ def test_a_model_that_is_slow_holds_up_nobody_but_its_own_callers(supervisor: Su
 
 def test_a_model_that_hangs_is_504_and_its_worker_is_started_anew(supervisor: Supervisor) -> None:
     (pid,) = supervisor.pids
-    started = time.monotonic()
+    started, before = time.monotonic(), crashes(supervisor)
     status, answer = ask(supervisor.address, HANGS)
     assert (status, "no answer within 0.6 s" in answer["error"]) == (504, True)
     assert time.monotonic() - started < 1.5
@@ -156,18 +161,24 @@ def test_a_model_that_hangs_is_504_and_its_worker_is_started_anew(supervisor: Su
     log = log_of(supervisor)
     assert "a model of odd does not come back; the worker is started anew" in log
     assert "in predict" in log  # the stack says where it stands
+    assert crashes(supervisor) == before + 1
 
 
 def test_a_model_that_ends_the_process_is_not_the_end_of_the_server(supervisor: Supervisor) -> None:
     (pid,) = supervisor.pids
+    before = supervisor.counts("odd").of("odd:1")
     with pytest.raises((http.client.HTTPException, OSError)):
         ask(supervisor.address, ENDS)
     until(lambda: supervisor.pids not in ((), (pid,)))
     until(lambda: answers(supervisor))
+    after = supervisor.counts("odd").of("odd:1")
+    assert (after.crashes, after.errors) == (before.crashes + 1, before.errors + 1)
+    assert after.requests > before.requests  # what the ended one had counted is not lost
 
 
 def test_a_worker_whose_loop_stands_still_is_started_anew(supervisor: Supervisor) -> None:
     (pid,) = supervisor.pids
+    before = crashes(supervisor)
     os.kill(pid, signal.SIGSTOP)
     try:
         until(lambda: supervisor.pids not in ((), (pid,)), within_s=30.0)
@@ -175,6 +186,7 @@ def test_a_worker_whose_loop_stands_still_is_started_anew(supervisor: Supervisor
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
     until(lambda: answers(supervisor))
+    assert crashes(supervisor) == before  # nothing was asked of the model
 
 
 def test_a_version_that_changed_on_the_disk_is_refused_as_a_worker_starts(

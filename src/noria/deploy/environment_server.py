@@ -38,7 +38,6 @@ __all__ = ["EnvironmentServer"]
 _LOOK_EVERY_S = 0.25
 _ASK_EVERY = 4  # looks: for the status of workers
 _METRICS = "metrics"
-_COUNTS: type[RouteCounts | None] = RouteCounts | None  # type: ignore[assignment]
 _CLOSED: type[Closed | None] = Closed | None  # type: ignore[assignment]
 
 
@@ -210,18 +209,9 @@ class EnvironmentServer:
         return [*((folder / name, segment) for name, segment in sorted(closed.items())), *left]
 
     async def counts(self, deployment: str) -> RouteCounts:
-        """Add up what the workers counted of the route that answers; those that do not run count nothing."""
-        counted: list[RouteCounts] = []
-
-        async def ask(worker: WorkerProcess) -> None:
-            try:
-                found = await worker.call("counts", deployment, kind=_COUNTS, timeout_s=self._ready_s)
-            except ChannelClosedError:
-                return
-            if found is not None:
-                counted.append(found)
-
-        await asyncio.gather(*(ask(each) for each in self._workers))
+        """Add up what the workers counted of the route that answers, those that ended by themselves too."""
+        found = await asyncio.gather(*(each.counts(deployment) for each in self._workers))
+        counted = [each for counts in found for each in counts]
         return RouteCounts.merged(max((each.route for each in counted), default=0), counted)
 
     async def restart(self) -> None:

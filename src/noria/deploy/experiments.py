@@ -149,7 +149,7 @@ def counted_moments(test: ABTest, counts: RouteCounts) -> dict[str, Moments]:
             }
         case "latency_ms":
             return {
-                release: Moments(each.requests, each.latency_us / 1e3, each.latency_us_squared / 1e6)
+                release: Moments(each.timed, each.latency_us / 1e3, each.latency_us_squared / 1e6)
                 for release, each in counts.releases.items()
             }
         case _:

@@ -1,4 +1,6 @@
-"""The guard of a trial: rolls back at once what fails, gives no scores, or is slow; it needs no outcomes.
+"""The guard of a trial: rolls back at once what fails, gives no scores, is slow, or ends workers.
+
+It needs no outcomes. A release that is tried in the shadow is rolled back for the last alone.
 
 `guard_verdict` is pure and compares counts of both releases since the trial's route began to answer.
 `watch_canary` is what a supervisor calls every second or so: the bounds hold however often that is. They take
@@ -23,8 +25,9 @@ from noria.evaluation.sequential import Moments, mean, proportion_difference, qu
 from noria.records import Event
 from noria.serving.counts import ReleaseCounts, RouteCounts, bucket_ends_us
 
-__all__ = ["Guarded", "guard_verdict", "watch_canary"]
+__all__ = ["CRASHES", "Guarded", "guard_verdict", "watch_canary"]
 
+CRASHES = 3  # by which a release on trial ended a worker, and production did not: it is rolled back
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 _DAY = timedelta(days=1)
 
@@ -149,19 +152,17 @@ def watch_canary(
             return None
         content, days = read_route(route), (now - pointer.at) / _DAY
         champion = counts.of(standing.release.ref)
-        trials = [
-            each.release
-            for each in content.entries
-            if each.mode == "answer" and each.release != standing.release.ref
-        ]
-        for ref in trials:
-            found = guard_verdict(
-                canary,
-                challenger=counts.of(ref),
-                champion=champion,
-                days=days,
-                challengers=len(trials),
-            )
+        modes = {each.release: each.mode for each in content.entries if each.release != standing.release.ref}
+        answering = sum(mode == "answer" for mode in modes.values())
+        for ref, mode in modes.items():
+            challenger = counts.of(ref)
+            found = _crash_verdict(challenger, champion, days=days)
+            if found is None and mode == "answer":
+                found = guard_verdict(
+                    canary, challenger=challenger, champion=champion, days=days, challengers=answering
+                )
+            if found is None:
+                continue
             if found.decision is CanaryDecision.ROLLBACK:
                 event = record_verdict(
                     ledger,
@@ -179,6 +180,27 @@ def watch_canary(
     reason = str(event.payload["reason"])
     move = rollback(deployment, trial=pointer, key=key, reason=reason, cause=event.id, at=now)
     return Guarded(event, move)
+
+
+def _crash_verdict(
+    challenger: ReleaseCounts, champion: ReleaseCounts, *, days: float
+) -> CanaryVerdict | None:
+    """Judge by the workers that ended while a release scored: others' requests are lost with them."""
+    more = challenger.crashes - champion.crashes
+    if more < CRASHES:
+        return None
+    return CanaryVerdict(
+        decision=CanaryDecision.ROLLBACK,
+        reason=f"guard after {days:.3g} days: {challenger.crashes} times a worker ended while it scored, "
+        f"{champion.crashes} times while production did; the limit is {CRASHES} more",
+        metric="crashes",
+        rows=challenger.requests,
+        days=days,
+        worse=float(more),
+        low=float(more),
+        high=float(more),
+        limit=float(CRASHES),
+    )
 
 
 def _checks(
@@ -203,7 +225,7 @@ def _checks(
                 f"it {told} in {mine} of {challenger.requests} requests, production in {theirs} of "
                 f"{champion.requests}",
             )
-    if canary.max_latency_ratio is not None:
+    if canary.max_latency_ratio is not None and challenger.timed and champion.timed:
         mine_us, theirs_us = (
             _latency(canary.latency, each, alpha=alpha / 2) for each in (challenger, champion)
         )
@@ -223,7 +245,7 @@ def _checks(
 def _latency(what: str, counts: ReleaseCounts, *, alpha: float) -> Interval:
     """Bound the time that a release takes, microseconds, at least 1."""
     if what == "mean":
-        found = mean(Moments(counts.requests, counts.latency_us, counts.latency_us_squared), alpha=alpha)
+        found = mean(Moments(counts.timed, counts.latency_us, counts.latency_us_squared), alpha=alpha)
         return Interval(max(found.mean, 1.0), max(found.low, 0.0), max(found.high, 1.0))
     q = _QUANTILES[what]
     low, high = quantile_buckets(counts.buckets, q, alpha=alpha)

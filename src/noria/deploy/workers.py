@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from noria.errors import DeploymentError
+from noria.serving.asking_files import asked_at_the_end, asking_name
 from noria.serving.control import ChannelClosedError, ControlChannel
+from noria.serving.counts import RouteCounts
 from noria.serving.records import WorkerStatus
 
 __all__ = ["WorkerProcess"]
@@ -27,6 +29,8 @@ _POLL_S = 0.01
 _RESTART_WINDOW_S = 60.0
 _BACK_OFF_S = (0.0, 0.1, 0.3, 1.0, 3.0)
 _GONE_S = 10.0  # for a process whose channel has ended to end itself
+
+_COUNTS: type[RouteCounts | None] = RouteCounts | None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -75,6 +79,8 @@ class WorkerProcess:
         self._wanted = asyncio.Event()
         self._is_leaving = False  # it was asked to end, and one that follows is wanted
         self._end_error: DeploymentError | None = None
+        self._told: dict[str, RouteCounts] = {}  # by deployment: what the process that lives has counted
+        self._ended_counts: dict[str, RouteCounts] = {}  # and what those did that ended by themselves
         self.failure: DeploymentError | None = None  # why it was given up
         self.status: WorkerStatus | None = None  # as last told; None while none answers
 
@@ -150,6 +156,17 @@ class WorkerProcess:
                     raise
                 await asyncio.sleep(_POLL_S)
 
+    async def counts(self, deployment: str) -> list[RouteCounts]:
+        """Give what its processes counted of a deployment, those that ended by themselves too."""
+        try:
+            found = await self.call("counts", deployment, kind=_COUNTS, timeout_s=self._ready_s)
+        except ChannelClosedError:
+            found = None
+        if found is not None:
+            self._told[deployment] = found
+        there = (self._told.get(deployment), self._ended_counts.get(deployment))
+        return [each for each in there if each is not None]
+
     async def look(self, *, within_s: float) -> None:
         """Ask for its status; end a process that does not tell it in time."""
         process = self._process
@@ -217,6 +234,7 @@ class WorkerProcess:
             code = await self._reap(at_once=failed is not None)
             if not self._wanted.is_set():
                 break
+            self._keep_counts()
             if self._is_leaving:
                 self._is_leaving = False
                 await self._turn()
@@ -234,6 +252,23 @@ class WorkerProcess:
             await self._turn()
             await asyncio.sleep(_BACK_OFF_S[min(len(self._ends), len(_BACK_OFF_S)) - 1])
         await self._turn()
+
+    def _keep_counts(self) -> None:
+        """Take what the ended process was known to have counted, and by whose request it ended, if by one."""
+        for name, told in self._told.items():
+            before = self._ended_counts.get(name)
+            self._ended_counts[name] = RouteCounts.merged(told.route, [told, *([before] if before else [])])
+        self._told = {}
+        for name in self._deployments():
+            asked = asked_at_the_end(self._folder / name / asking_name(self.number))
+            if asked is None or self._is_leaving:
+                continue
+            route, release = asked
+            counts = self._ended_counts.get(name)
+            if counts is None or counts.route != route:
+                counts = self._ended_counts[name] = RouteCounts(route=route)
+            counts.of(release).count_crash()
+            _LOG.warning("worker %d ended while %s scored a request to %s", self.number, release, name)
 
     def _ended(self, code: int | None) -> DeploymentError:
         return DeploymentError(f"the worker ended with code {code}; its log says:\n{self.log_tail()}")

@@ -183,6 +183,8 @@ def bind(request: InferRequest, plan: RequestPlan, *, name: str) -> Bound:
     BadRequestError
         If a column is missing, unknown, of another kind or width.
     """
+    if request.misfit:
+        raise BadRequestError(request.misfit)
     columns: Mapping[str, Column] = request.columns
     if not plan.fits(columns):
         columns = _completed(request, plan, name)
@@ -207,7 +209,7 @@ def digests_of_request(request: InferRequest) -> list[bytes] | None:
     ]
     plan = RequestPlan(columns)
     try:
-        return plan.digests(bind(request, plan, name=""))
+        return plan.digests(bind(msgspec.structs.replace(request, misfit=""), plan, name=""))
     except BadRequestError:
         return None
 

@@ -27,6 +27,8 @@ class ReleaseCounts(msgspec.Struct, kw_only=True):
         Requests in which it raised, or did not end in time.
     incomplete
         Requests in which it gave no score (NaN) for some row.
+    crashes
+        Requests by which a worker ended; they are among `requests` and `errors`.
     rows, missing
         Rows that it was asked for, and rows for which it gave no score.
     latency_us, latency_us_squared
@@ -37,6 +39,7 @@ class ReleaseCounts(msgspec.Struct, kw_only=True):
 
     requests: int = 0
     errors: int = 0
+    crashes: int = 0
     incomplete: int = 0
     rows: int = 0
     missing: int = 0
@@ -75,10 +78,22 @@ class ReleaseCounts(msgspec.Struct, kw_only=True):
         else:
             self.buckets[-1] += 1
 
+    @property
+    def timed(self) -> int:
+        """Of how many requests it is known how long they took."""
+        return self.requests - self.crashes
+
+    def count_crash(self) -> None:
+        """Count a request by which a worker ended; nobody knows how long it took."""
+        self.requests += 1
+        self.errors += 1
+        self.crashes += 1
+
     def add(self, other: "ReleaseCounts") -> None:
         """Take another worker's counts in."""
         self.requests += other.requests
         self.errors += other.errors
+        self.crashes += other.crashes
         self.incomplete += other.incomplete
         self.rows += other.rows
         self.missing += other.missing

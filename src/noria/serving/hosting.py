@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from noria.serving.asking import Asking
+from noria.serving.asking_files import asking_name
 from noria.serving.batching import Batcher
 from noria.serving.index import PredictionIndex
 from noria.serving.models import LoadedRoute
@@ -81,6 +83,7 @@ class Hosted:
                 PredictionIndex(folder / INDEX, spool=spool_name(worker), synchronous=log.synchronous)
             )
             self.caught_up = self.index.catch_up(folder / spool_name(worker))
+            asking = opened.enter_context(Asking(folder / asking_name(worker)))
             self.predictor = Predictor(
                 environment=environment,
                 deployment=deployment,
@@ -89,6 +92,7 @@ class Hosted:
                 index=self.index,
                 features=features,
                 log=log,
+                asking=asking,
             )
             self.batcher = Batcher(self.predictor, limits)
             self._opened = opened.pop_all()

@@ -7,6 +7,7 @@ and that the stored sample rows get the stored scores, bit for bit.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from noria.serving.encoding import Codes, Encoding
 from noria.serving.looked_up import LookedUp, looked_up_columns
 from noria.serving.on_demand import OnDemandFeatures, load_on_demand
 from noria.serving.records import Input, ModelState, Output, Route, ServedModel
+from noria.serving.requests import RequestError, shown
 from noria.serving.samples import measure, verify_samples
 from noria.serving.scorers import SERVED_FORMATS, Scorer, open_scorer
 
@@ -147,6 +149,29 @@ class LoadedRoute:
     targets: Mapping[str, Target]  # by model name, and by the deployment's name for the whole route
     pinned: Mapping[tuple[str, int], Target]  # by model name and version
     is_resting: bool = False
+
+    def find(self, name: str, version: str | None) -> Target:
+        """Give what a model's name, or name and version, means. Raises `RequestError` (404) for neither."""
+        target = self.targets.get(name)
+        if target is None:
+            there = ", ".join(self.targets)
+            raise RequestError(
+                HTTPStatus.NOT_FOUND, f"there is no model {shown(name)} here; there is {there}"
+            )
+        if version is None:
+            return target
+        pinned = self.pinned.get((name, int(version))) if _is_number(version) else None
+        if pinned is None:
+            there = ", ".join(str(number) for each, number in self.pinned if each == name) or "none"
+            raise RequestError(
+                HTTPStatus.NOT_FOUND,
+                f"the route has no version {shown(version)} of {shown(name)}; it has {there}",
+            )
+        return pinned
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def load_route(route: Route, *, folder: Path, known: LoadedRoute | None = None) -> LoadedRoute:

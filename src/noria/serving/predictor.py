@@ -15,6 +15,7 @@ import numpy as np
 
 from noria.errors import DiskFull, NoriaError
 from noria.serving.answers import answers_of, fits, output_columns
+from noria.serving.asking import Asking
 from noria.serving.binding import bind, digests_of_request
 from noria.serving.counts import RouteCounts
 from noria.serving.index import PredictionIndex
@@ -34,7 +35,7 @@ from noria.serving.requests import (
     shown,
 )
 from noria.serving.scorers import Rows, Values
-from noria.serving.scoring import Part, alike, joined, kept, missing, score
+from noria.serving.scoring import Part, alike, joined, kept, missing
 from noria.streams.spool import Spool
 
 __all__ = ["Predictor"]
@@ -59,6 +60,8 @@ class Predictor:
         The online features, None where no model may need any.
     log
         What is kept of each prediction.
+    asking
+        What asks the models.
 
     Attributes
     ----------
@@ -78,11 +81,12 @@ class Predictor:
         index: PredictionIndex,
         features: OnlineFeatures | None,
         log: LogRules = _ALL,
+        asking: Asking | None = None,
     ) -> None:
         self.log = LogWriter(spool, log)
         self.counts = RouteCounts(route=0)
         self._environment, self._deployment, self._clock = environment, deployment, clock
-        self._index, self._lookups = index, Lookups(features)
+        self._index, self._lookups, self._asking = index, Lookups(features), asking or Asking()
         self._stamp = secrets.randbits(31) << 32
         self.loaded: LoadedRoute | None = None
 
@@ -91,6 +95,7 @@ class Predictor:
         if self.loaded is None or self.loaded.route.number != loaded.route.number:
             self.counts = RouteCounts(route=loaded.route.number)
         self._lookups.forget()
+        self._asking.hold(loaded)
         self.loaded = loaded
 
     @property
@@ -124,22 +129,7 @@ class Predictor:
             raise RequestError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "no route is loaded yet; try again soon", retry_after_s=1
             )
-        target = self.loaded.targets.get(name)
-        if target is None:
-            there = ", ".join(self.loaded.targets)
-            raise RequestError(
-                HTTPStatus.NOT_FOUND, f"there is no model {shown(name)} here; there is {there}"
-            )
-        if version is None:
-            return target
-        pinned = self.loaded.pinned.get((name, int(version))) if _is_number(version) else None
-        if pinned is None:
-            there = ", ".join(str(number) for each, number in self.loaded.pinned if each == name) or "none"
-            raise RequestError(
-                HTTPStatus.NOT_FOUND,
-                f"the route has no version {shown(version)} of {shown(name)}; it has {there}",
-            )
-        return pinned
+        return self.loaded.find(name, version)
 
     def predict(self, request: InferRequest, *, target: Target, arrived_ns: int) -> Prediction:
         """Answer one request; what the server does for many by `answer`. Raises what it is refused by."""
@@ -246,7 +236,7 @@ class Predictor:
             if conflicting := [
                 job.ids[row] for row, each in enumerate(job.known) if each and each.digest != digests[row]
             ]:
-                job.error = RequestError(
+                job.error = (job.request.misfit and job.misfit) or RequestError(
                     HTTPStatus.CONFLICT,
                     f"{len(conflicting)} prediction ids were answered before for other input: "
                     f"{', '.join(map(shown, conflicting[:5]))}; send new ids for new input",
@@ -310,7 +300,7 @@ class Predictor:
             for places in alike(model, rows):
                 try:
                     started = time.perf_counter_ns()
-                    found = score(model, joined([rows[each] for each in places]))
+                    found = self._asking.score(model, joined([rows[each] for each in places]))
                 except RequestError:  # counted where each goes alone
                     continue
                 took_us = (time.perf_counter_ns() - started) // 1_000
@@ -325,7 +315,7 @@ class Predictor:
         """Score rows, and give how long that took, in microseconds."""
         started = time.perf_counter_ns()
         try:
-            found = score(model, rows)
+            found = self._asking.score(model, rows)
         except RequestError:
             took_us = (time.perf_counter_ns() - started) // 1_000
             self.counts.of(model.served.release).observe(rows.count, took_us, failed=True)
@@ -493,7 +483,3 @@ class Predictor:
         if self._clock == "wall":
             return time.time_ns() // 1_000
         return self._lookups.position()
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 10

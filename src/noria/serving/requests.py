@@ -109,6 +109,9 @@ class InferRequest(msgspec.Struct, frozen=True, gc=False):
         The trace that the request belongs to.
     headers
         Of the request, those that routes may be chosen by, lower case.
+    misfit
+        Why it does not fit the target, where it may be a retry of what an earlier version answered: it is
+        answered if that is so, else refused for this.
     """
 
     rows: int
@@ -121,6 +124,7 @@ class InferRequest(msgspec.Struct, frozen=True, gc=False):
     caller: str | None = None
     trace: str | None = None
     headers: Mapping[str, str] = {}
+    misfit: str = ""
 
 
 class OutputColumn(msgspec.Struct, frozen=True, gc=False):

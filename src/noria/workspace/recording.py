@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from noria.clock import as_utc, parse_instant, to_micros
+from noria.deploy.releases import read_release
 from noria.deploy.shipping import PREDICTIONS
 from noria.errors import ConfigError, SourceError
 from noria.lake.incoming import Incoming
@@ -106,7 +107,10 @@ def record_outcomes(project: "Project", outcomes: Iterable[Outcome], *, deployme
     repeated = unknown = 0
     places: dict[tuple[str, str], None] = {}
     for start in range(0, len(given), _AT_ONCE):
-        for place, (mine, known) in _whose(project, given[start : start + _AT_ONCE], deployment).items():
+        whose = _whose(project, given[start : start + _AT_ONCE], deployment)
+        for place, (mine, _) in whose.items():
+            _check_labels(project, place, mine)
+        for place, (mine, known) in whose.items():
             places[place] = None
             repeated += _record(project, place, mine)
             unknown += len(mine) - known
@@ -127,6 +131,20 @@ def _record(project: "Project", place: tuple[str, str], outcomes: list[Outcome])
         closed = [(book.path, book.rotate())]
     ship_outcomes(closed, project.lake, place=f"{environment}/{name}", index=folder / OUTCOME_INDEX)
     return repeated
+
+
+def _check_labels(project: "Project", place: tuple[str, str], outcomes: Iterable[Outcome]) -> None:
+    """Refuse a text for a model of which no release has ever given one: it could not be compared."""
+    environment, name = place
+    text = next((each for each in outcomes if isinstance(each.value, str)), None)
+    releases = project.ledger.list_versions(kind="release", name=name) if text is not None else []
+    if text is None or not releases:
+        return
+    if not any(output.datatype == "BYTES" for each in releases for output in read_release(each).outputs):
+        raise ConfigError(
+            f"the outcome of {text.prediction_id} is the text {text.value!r}; {name}@{environment} gives "
+            "numbers: give a number, or none where none will come"
+        )
 
 
 def _whose(

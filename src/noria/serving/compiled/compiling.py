@@ -16,6 +16,7 @@ from noria.serving.compiled.plan import (
     Elementwise,
     EncodedColumn,
     Expand,
+    Finite,
     Impute,
     Matrix,
     OneHot,
@@ -74,6 +75,7 @@ def compile_estimator(
     original = _original(estimator, inputs, outputs, "")
     scorer = PlanScorer(plan)
     tried = [_made_up_rows(plan, has_missing=each) for each in (False, True)]
+    tried += _rows_to_refuse(tried[0])
     for each in [*tried, *([] if rows is None else [rows])]:
         if reason := _difference(scorer, original, each):
             return reason
@@ -137,6 +139,16 @@ def _made_up_rows(plan: Plan, *, has_missing: bool) -> Rows:
     return Rows(matrix, strings)
 
 
+def _rows_to_refuse(rows: Rows) -> Iterator[Rows]:
+    """Give single rows of a missing or an infinite number each, which an estimator may refuse."""
+    columns = rows.matrix.shape[1]
+    for column in range(0, columns, -(-columns // _PROBES) or 1):
+        for wrong in (np.nan, np.inf):
+            matrix = rows.matrix[:1].copy()
+            matrix[0, column] = wrong
+            yield Rows(matrix, {name: values[:1] for name, values in rows.strings.items()})
+
+
 def _encoded_columns(step: Step) -> Iterator[EncodedColumn]:
     match step:
         case OneHot() | Ordinal():
@@ -144,7 +156,7 @@ def _encoded_columns(step: Step) -> Iterator[EncodedColumn]:
         case Concat():
             for each in step.sources:
                 yield from _encoded_columns(each)
-        case Select() | Impute() | Elementwise() | Expand() | Project():
+        case Select() | Finite() | Impute() | Elementwise() | Expand() | Project():
             yield from _encoded_columns(step.source)
         case Matrix():
             return

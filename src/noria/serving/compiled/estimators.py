@@ -7,7 +7,7 @@ import numpy as np
 
 from noria.serving.compiled.frames import Frame
 from noria.serving.compiled.many_rows import tables_of
-from noria.serving.compiled.plan import Head, Linear, Link, Trees, packed
+from noria.serving.compiled.plan import Head, Linear, Link, Refused, Trees, packed
 from noria.serving.compiled.refusals import NotCompiled
 from noria.serving.compiled.transformers import is_of_sklearn, transformed
 from noria.serving.compiled.tree_text import Tree, as_text, constant_tree, thresholds_at_zero
@@ -17,7 +17,6 @@ __all__ = ["Read", "classes_of", "read_estimator"]
 _MOST_NODES = 4_000_000  # of an ensemble: its text would have more than about 200 MB
 _LEAST_CODE = 256  # scikit-learn's categories are below
 
-Refused = Literal["none", "infinite", "missing"]
 Cut = Literal["above", "from", "greatest"]
 
 

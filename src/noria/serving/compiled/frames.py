@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noria.serving.compiled.plan import Concat, Matrix, Select, Step
+from noria.serving.compiled.plan import (
+    Concat,
+    Elementwise,
+    Finite,
+    Impute,
+    Matrix,
+    OneHot,
+    Ordinal,
+    Refused,
+    Select,
+    Step,
+)
 from noria.serving.compiled.refusals import NotCompiled
 from noria.serving.records import Input
 
@@ -69,8 +80,13 @@ class Frame:
         columns = tuple(self.columns[each] for each in places)
         return Frame(columns, self.root_width, self.is_sparse, self.is_single)
 
-    def numbers(self, reader: str) -> Step:
+    def numbers(self, reader: str, *, refuses: Refused = "none") -> Step:
         """Give the step that makes these columns' matrix.
+
+        Parameters
+        ----------
+        refuses
+            Which numbers the reader takes none of; rows that hold such are refused.
 
         Raises
         ------
@@ -83,7 +99,15 @@ class Frame:
                 raise NotCompiled(f"{reader} reads {what} {each.name!r}")
         if self.is_single:
             raise NotCompiled(f"{reader} reads float32")
-        return self._step()
+        step = self._step()
+        if _SEVERITY[refuses] <= _SEVERITY[_lacks(step)]:
+            return step
+        return Finite(source=step, names=tuple(each.name for each in self.columns), refuses=refuses)
+
+    def checked(self, reader: str, *, refuses: Refused) -> "Frame":
+        """Give the same columns, of which a reader that changes nothing refuses some numbers."""
+        step = self.numbers(reader, refuses=refuses)
+        return of_step(step, [each.name for each in self.columns], self, is_sparse=self.is_sparse)
 
     def _step(self) -> Step:
         groups: list[tuple[Made | None, list[int]]] = []
@@ -110,6 +134,30 @@ class Frame:
     def any_numbers(self) -> Step:
         """The step of the columns, whatever width their numbers have."""
         return self._step()
+
+
+_SEVERITY: dict[Refused, int] = {"none": 0, "infinite": 1, "missing": 2}
+
+
+def _lacks(step: Step) -> Refused:  # noqa: PLR0911 - a kind of step each
+    """Give which numbers are surely not in a step's matrix, but for sums and products that overflow."""
+    match step:
+        case Finite():
+            return max(step.refuses, _lacks(step.source), key=lambda each: _SEVERITY[each])
+        case OneHot():
+            return "missing"
+        case Ordinal():
+            return "infinite"
+        case Impute():
+            return "none" if _lacks(step.source) == "none" else "missing"
+        case Select():
+            return _lacks(step.source)
+        case Concat():
+            return min(map(_lacks, step.sources), key=lambda each: _SEVERITY[each])
+        case Elementwise() if all(each.operand is not None for each in step.operations):
+            return _lacks(step.source)
+        case _:
+            return "none"
 
 
 def root_frame(inputs: Sequence[Input], order: Sequence[str] | None) -> Frame:

@@ -45,7 +45,6 @@ class OriginalScorer:
         self.columns: int | None = sum(each.width for each in inputs if each.kind != "string")
         fitted = getattr(estimator, "feature_names_in_", None)
         names = [each.name for each in inputs]
-        names = [each.name for each in inputs]
         self._names: dict[str, str] | None = None  # of the table, by the input that gives each
         if fitted is not None:
             wanted = [str(each) for each in fitted]

@@ -20,6 +20,7 @@ __all__ = [
     "EncodedColumn",
     "Expand",
     "FeatureTable",
+    "Finite",
     "Head",
     "Impute",
     "Linear",
@@ -29,6 +30,7 @@ __all__ = [
     "Ordinal",
     "Plan",
     "Project",
+    "Refused",
     "Select",
     "Step",
     "Tables",
@@ -59,6 +61,9 @@ UFUNCS = (
     "square",
     "tanh",
 )  # of numpy, by which a FunctionTransformer may change numbers one by one
+
+
+Refused = Literal["none", "infinite", "missing"]  # "missing": infinite ones too
 
 
 class Array(msgspec.Struct, frozen=True, array_like=True):
@@ -98,6 +103,14 @@ class Concat(msgspec.Struct, frozen=True, tag="concat"):
     """The columns of several steps, side by side."""
 
     sources: tuple["Step", ...]
+
+
+class Finite(msgspec.Struct, frozen=True, tag="finite", kw_only=True):
+    """The columns of a step; rows that hold what the transformer takes none of are refused."""
+
+    source: "Step"
+    names: tuple[str, ...]  # of the columns
+    refuses: Refused
 
 
 class Impute(msgspec.Struct, frozen=True, tag="impute", kw_only=True):
@@ -170,7 +183,7 @@ class Ordinal(msgspec.Struct, frozen=True, tag="ordinal"):
     columns: tuple[EncodedColumn, ...]
 
 
-Step = Matrix | Select | Concat | Impute | Elementwise | Expand | Project | OneHot | Ordinal
+Step = Matrix | Select | Concat | Finite | Impute | Elementwise | Expand | Project | OneHot | Ordinal
 
 Link = Literal["identity", "exp", "sigmoid", "sigmoid_twice", "softmax", "one_vs_rest", "mean"]
 
@@ -253,7 +266,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     step: Step
     head: Head
     outputs: tuple[Output, ...]
-    refuses: Literal["none", "infinite", "missing"]
+    refuses: Refused
     classes: tuple[str | int | float | bool, ...] = ()
     cut: Literal["above", "from", "greatest"] = "greatest"
     format: int = 1

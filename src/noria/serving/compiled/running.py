@@ -14,6 +14,7 @@ from noria.serving.compiled.plan import (
     Elementwise,
     EncodedColumn,
     Expand,
+    Finite,
     Impute,
     Matrix,
     OneHot,
@@ -24,7 +25,7 @@ from noria.serving.compiled.plan import (
     Step,
     unpacked,
 )
-from noria.serving.compiled.refusals import RowsRefused
+from noria.serving.compiled.refusals import RowsRefused, refused_numbers, refused_rows
 
 __all__ = ["Strings", "runner"]
 
@@ -45,6 +46,8 @@ def runner(step: Step) -> Run:  # noqa: PLR0911 - a kind of step each
             return lambda matrix, strings: source(matrix, strings).take(columns, axis=1)
         case Concat():
             return _run_concat([runner(each) for each in step.sources])
+        case Finite():
+            return _run_finite(step)
         case Impute():
             return _run_impute(step)
         case Elementwise():
@@ -71,6 +74,18 @@ def _run_matrix(step: Matrix) -> Run:
 def _run_concat(sources: list[Run]) -> Run:
     def run(matrix: Floats, strings: Strings) -> Floats:
         return np.concatenate([each(matrix, strings) for each in sources], axis=1)
+
+    return run
+
+
+def _run_finite(step: Finite) -> Run:
+    source, refused = runner(step.source), refused_numbers(step.refuses)
+
+    def run(matrix: Floats, strings: Strings) -> Floats:
+        found = source(matrix, strings)
+        if not np.isfinite(found).all() and (wrong := refused(found)).any():
+            raise refused_rows(step.names, wrong, step.refuses)
+        return found
 
     return run
 
@@ -159,10 +174,7 @@ def _run_project(step: Project) -> Run:
     scale = None if step.scale is None else unpacked(step.scale)
 
     def run(matrix: Floats, strings: Strings) -> Floats:
-        given = source(matrix, strings)
-        if not np.isfinite(given).all():
-            raise RowsRefused("a number is missing or infinite, and the model projects only numbers")
-        found: Floats = given @ components
+        found: Floats = source(matrix, strings) @ components
         found -= offset
         if scale is not None:
             found /= scale

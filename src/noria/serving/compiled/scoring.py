@@ -11,7 +11,7 @@ from noria.errors import DeploymentError
 from noria.serving.booster import Booster
 from noria.serving.compiled.many_rows import LEAST_ROWS, ManyRows
 from noria.serving.compiled.plan import Linear, Link, Plan, Trees, unpacked
-from noria.serving.compiled.refusals import RowsRefused
+from noria.serving.compiled.refusals import RowsRefused, refused_numbers, refused_rows
 from noria.serving.compiled.running import Floats, Strings, runner
 from noria.serving.compiled.tree_text import TINY
 from noria.serving.records import Output
@@ -58,7 +58,7 @@ class PlanScorer:
         self.plan = plan
         self._names = plan.names
         self._encode = runner(plan.step)
-        self._refuses = plan.refuses
+        self._refuses, self._refused = plan.refuses, refused_numbers(plan.refuses)
         self._sums = _linear(plan.head) if isinstance(plan.head, Linear) else _trees(plan.head)
         self._link = plan.head.link
         self._classes = plan.classes
@@ -79,8 +79,8 @@ class PlanScorer:
             If a value is none that scikit-learn takes.
         """
         matrix = self._encode(rows.matrix, rows.strings)
-        if self._refuses != "none":
-            self._check(matrix, rows.matrix)
+        if self._refuses != "none" and not np.isfinite(matrix).all() and self._refused(matrix).any():
+            raise refused_rows(self._names, self._refused(rows.matrix), self._refuses)
         sums = self._sums(matrix)
         if self._is_label:
             return self._classified(sums)
@@ -100,19 +100,6 @@ class PlanScorer:
         if probability.ndim == 1:
             probability = np.stack([1 - probability, probability], axis=1)
         return (labels, probability)
-
-    def _check(self, matrix: Floats, given: Floats) -> None:
-        """Refuse what scikit-learn refuses: infinite numbers, and missing ones where it takes none."""
-        if np.isfinite(matrix).all():
-            return
-        refused = np.isinf(matrix) if self._refuses == "infinite" else ~np.isfinite(matrix)
-        if not refused.any():
-            return
-        wrong = np.isinf(given) if self._refuses == "infinite" else ~np.isfinite(given)
-        names = dict.fromkeys(self._names[each] for each in np.flatnonzero(wrong.any(axis=0)).tolist())
-        where = f"the column {', '.join(map(repr, names))}" if names else "a column that the model makes"
-        what = "an infinite number" if self._refuses == "infinite" else "a missing or infinite number"
-        raise RowsRefused(f"{where} holds {what}, and the model takes none")
 
 
 Sums = Callable[[Floats], Floats]

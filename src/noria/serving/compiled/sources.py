@@ -8,6 +8,7 @@ from noria.serving.compiled.plan import (
     Elementwise,
     EncodedColumn,
     Expand,
+    Finite,
     Impute,
     Matrix,
     OneHot,
@@ -48,7 +49,7 @@ def sources_of(step: Step, names: Sequence[str]) -> list[Names]:  # noqa: PLR091
             source = sources_of(step.source, names)
             kept = source if step.kept is None else [source[each] for each in step.kept]
             return [*kept, *(source[each] for each in step.indicated)]
-        case Elementwise():
+        case Elementwise() | Finite():
             return sources_of(step.source, names)
         case Expand():
             source = sources_of(step.source, names)

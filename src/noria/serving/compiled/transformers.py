@@ -19,6 +19,7 @@ from noria.serving.compiled.plan import (
     Operation,
     Ordinal,
     Project,
+    Refused,
     packed,
 )
 from noria.serving.compiled.refusals import NotCompiled
@@ -127,7 +128,7 @@ def _of_simple_imputer(imputer: Any, frame: Frame) -> Frame:
     fill = statistics[kept].astype(np.float64)
     told = [] if imputer.indicator_ is None else np.asarray(imputer.indicator_.features_).tolist()
     step = Impute(
-        source=frame.numbers("SimpleImputer"),
+        source=frame.numbers("SimpleImputer", refuses="infinite"),
         kept=None if len(kept) == len(frame.columns) else tuple(kept),
         fill=packed(fill),
         indicated=tuple(told),
@@ -137,10 +138,11 @@ def _of_simple_imputer(imputer: Any, frame: Frame) -> Frame:
 
 
 def _elementwise(frame: Frame, name: str, operations: Sequence[tuple[str, Any]]) -> Frame:
+    refuses: Refused = "none" if name == "FunctionTransformer" else "infinite"
     if not operations:
-        return frame
+        return frame.checked(name, refuses=refuses)
     step = Elementwise(
-        frame.numbers(name),
+        frame.numbers(name, refuses=refuses),
         tuple(Operation(each, None if by is None else packed(by)) for each, by in operations),
     )
     return of_step(step, _names(frame), frame, is_sparse=frame.is_sparse)
@@ -321,7 +323,11 @@ def _of_polynomial(transformer: Any, frame: Frame) -> Frame:
             blocks.append((start, end, column))
             reached += end - start
         index = [*starts, reached]
-    step = Expand(source=frame.numbers("PolynomialFeatures"), has_ones=bool(ones), blocks=tuple(blocks))
+    step = Expand(
+        source=frame.numbers("PolynomialFeatures", refuses="missing"),
+        has_ones=bool(ones),
+        blocks=tuple(blocks),
+    )
     chosen = combinations if transformer.interaction_only else combinations_with_replacement
     wanted = ones + sum(sum(1 for _ in chosen(range(width), degree)) for degree in range(1, most + 1))
     if reached != wanted or reached != transformer.n_output_features_:
@@ -338,7 +344,7 @@ def _of_pca(pca: Any, frame: Frame) -> Frame:
         scale[scale < np.finfo(scale.dtype).eps] = np.finfo(scale.dtype).eps
     is_transposed = bool(pca.components_.flags.c_contiguous)
     step = Project(
-        source=frame.numbers("PCA"),
+        source=frame.numbers("PCA", refuses="missing"),
         components=packed(pca.components_ if is_transposed else pca.components_.T),
         is_transposed=is_transposed,
         offset=packed(np.reshape(pca.mean_, (1, -1)) @ pca.components_.T),
@@ -349,7 +355,12 @@ def _of_pca(pca: Any, frame: Frame) -> Frame:
 
 
 def _of_selector(selector: Any, frame: Frame) -> Frame:
-    return frame.take(np.flatnonzero(selector._get_support_mask()).tolist())
+    places = np.flatnonzero(selector._get_support_mask()).tolist()
+    if selector.__sklearn_tags__().input_tags.allow_nan:
+        return frame.take(places)
+    name = type(selector).__name__
+    taken = frame if frame.is_single else frame.checked(name, refuses="missing")
+    return taken.take(places)
 
 
 _READERS: dict[str, Callable[[Any, Frame], Frame]] = {

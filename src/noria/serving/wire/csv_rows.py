@@ -4,10 +4,11 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 from noria.serving.binding import RequestColumn, RequestPlan
 from noria.serving.requests import PREDICTION_ID, BadRequestError, Column, InferRequest, shown
-from noria.serving.wire.named_values import check_rows, named_request
+from noria.serving.wire.named_values import check_rows, named_request, recalled
 
 __all__ = ["parse_csv"]
 
@@ -57,12 +58,24 @@ def parse_csv(body: bytes, plan: RequestPlan, *, name: str, max_rows: int) -> In
     for column, values in zip(header, zip(*rows, strict=True), strict=True):
         wanted = plan.by_name.get(column)
         if column != PREDICTION_ID and wanted is None:
-            raise BadRequestError(f"there is no input {shown(column)}; {plan.expected(name)}")
+            misfit = BadRequestError(f"there is no input {shown(column)}; {plan.expected(name)}")
+            return recalled(_guessed(header, rows), rows=len(rows), misfit=misfit)
         if wanted is None or wanted.is_text:
             columns[column] = Column("BYTES", [each or None for each in values])
         else:
             columns[column] = Column("FP64", _numbers(wanted, values))
     return named_request(columns, rows=len(rows))
+
+
+def _guessed(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Sequence[str | float | None]]:
+    """Give the values of columns of which nobody says what they hold: numbers where all are, else texts."""
+    found: dict[str, Sequence[str | float | None]] = {}
+    for name, values in zip(header, zip(*rows, strict=True), strict=True):
+        found[name] = [each or None for each in values]
+        if name != PREDICTION_ID:
+            with suppress(BadRequestError):
+                found[name] = _numbers(RequestColumn(name, is_text=False), values)
+    return found
 
 
 def _numbers(column: RequestColumn, values: Sequence[str]) -> list[float | None]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import msgspec
+
 from noria.serving.binding import RequestPlan
 from noria.serving.requests import (
     PREDICTION_ID,
@@ -15,7 +17,17 @@ from noria.serving.requests import (
     too_many_rows,
 )
 
-__all__ = ["check_rows", "column_of", "named_request", "of_columns", "of_records", "of_rows", "values_by_row"]
+__all__ = [
+    "check_rows",
+    "column_of",
+    "named_request",
+    "of_columns",
+    "of_records",
+    "of_rows",
+    "recalled",
+    "recalled_records",
+    "values_by_row",
+]
 
 _NONE = type(None)
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
@@ -46,8 +58,11 @@ def of_columns(
     if len(lengths) > 1:
         raise BadRequestError("the columns are not of the same length")
     rows = check_rows(lengths.pop() if lengths else 0, max_rows)
-    for each in columns:
-        _check_known(each, plan, name)
+    try:
+        for each in columns:
+            _check_known(each, plan, name)
+    except BadRequestError as err:
+        return recalled(columns, rows=rows, misfit=err)
     return named_request(
         {each: column_of(each, values, width=_width(each, plan)) for each, values in columns.items()},
         rows=rows,
@@ -66,11 +81,14 @@ def of_records(
     """
     check_rows(len(records), max_rows)
     names: dict[str, None] = {}
-    for record in records:
-        for each in record:
-            if each not in names:
-                _check_known(each, plan, name)
-                names[each] = None
+    try:
+        for record in records:
+            for each in record:
+                if each not in names:
+                    _check_known(each, plan, name)
+                    names[each] = None
+    except BadRequestError as err:
+        return recalled_records(records, misfit=err)
     columns = {each: [record.get(each) for record in records] for each in names}
     if not columns:
         raise BadRequestError(f"the rows have no fields; {plan.expected(name)}")
@@ -119,6 +137,42 @@ def named_request(columns: dict[str, Column], *, rows: int, at: int | None = Non
             "or for none"
         )
     return InferRequest(rows, columns, prediction_ids=None if ids is None else list(ids.values), at=at)
+
+
+def recalled(
+    columns: Mapping[str, Sequence[Any]], *, rows: int, misfit: BadRequestError, at: int | None = None
+) -> InferRequest:
+    """Give a request that may be a retry of what an earlier version answered, whose columns were others.
+
+    Parameters
+    ----------
+    misfit
+        Why it does not fit the target.
+
+    Raises
+    ------
+    BadRequestError
+        `misfit` where no prediction ids came with it, by which an answer could be found.
+    """
+    if PREDICTION_ID not in columns:
+        raise misfit
+    widths = {
+        name: max((len(each) for each in values if type(each) is list), default=1)
+        for name, values in columns.items()
+    }
+    read = {name: column_of(name, values, width=widths[name] or 1) for name, values in columns.items()}
+    return msgspec.structs.replace(named_request(read, rows=rows, at=at), misfit=str(misfit))
+
+
+def recalled_records(
+    records: Sequence[Mapping[str, Any]], *, misfit: BadRequestError, at: int | None = None
+) -> InferRequest:
+    """Give a request as `recalled` does, of rows that all have the same names."""
+    names = records[0].keys()
+    if any(each.keys() != names for each in records):
+        raise misfit
+    columns = {each: [record[each] for record in records] for each in names}
+    return recalled(columns, rows=len(records), misfit=misfit, at=at)
 
 
 def column_of(name: str, values: Sequence[Any], *, width: int = 1) -> Column:

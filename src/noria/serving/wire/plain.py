@@ -16,7 +16,13 @@ from noria.serving.requests import (
     shown,
 )
 from noria.serving.wire.json_bodies import decode_body
-from noria.serving.wire.named_values import check_rows, column_of, named_request, values_by_row
+from noria.serving.wire.named_values import (
+    check_rows,
+    column_of,
+    named_request,
+    recalled_records,
+    values_by_row,
+)
 from noria.serving.wire.oip import MAX_ROWS, read_instant
 
 __all__ = ["ROWS", "encode_answer", "kind_of", "parse_request"]
@@ -69,8 +75,13 @@ def parse_request(
             raise BadRequestError(f"beside `rows` there is only `at`; found {shown(other)}")
         assert isinstance(rows, list)
         check_rows(len(rows), max_rows)
-    for number, row in enumerate(rows, 1):
-        _check_row(row, plan, name=name, where="" if is_single else f"row {number}: ")
+    try:
+        for number, row in enumerate(rows, 1):
+            _check_row(row, plan, name=name, where="" if is_single else f"row {number}: ")
+    except BadRequestError as err:
+        if PREDICTION_ID in plan.by_name or not all(isinstance(each, dict) for each in rows):
+            raise
+        return recalled_records(rows, misfit=err, at=read_instant(at)), is_single
     columns = {
         each.name: column_of(each.name, [row.get(each.name) for row in rows], width=each.width)
         for each in plan.columns

@@ -1,0 +1,37 @@
+"""What a server costs that keeps no log, no index and no counts: Python imports this as one starts.
+
+Only `bench.serving_load` has this folder on a server's path.
+"""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Do what is measured by its being left out."""
+
+
+def _not_logged(_: object, __: object) -> list[Any]:
+    return []
+
+
+def _not_framed(_: object, __: object, scores: list[Any], **___: object) -> SimpleNamespace:
+    return SimpleNamespace(releases=scores)  # what an answer is made of
+
+
+if "noria.serving" in sys.orig_argv:
+    from noria.serving.counts import ReleaseCounts
+    from noria.serving.metrics import DeploymentMetrics
+    from noria.serving.predictor import Predictor
+
+    for owner, name, instead in (
+        (Predictor, "_log", _not_logged),
+        (Predictor, "_frame", _not_framed),
+        (ReleaseCounts, "observe", _nothing),
+        (DeploymentMetrics, "count_request", _nothing),
+        (DeploymentMetrics, "count_rows", _nothing),
+    ):
+        if not hasattr(owner, name):
+            raise AttributeError(f"{owner.__name__} has no {name} any more: this bench measures nothing")
+        setattr(owner, name, instead)
