@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -18,6 +19,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     ElasticNet,
@@ -33,7 +35,13 @@ from sklearn.linear_model import (
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from sklearn.svm import LinearSVC, LinearSVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.serving.test_compiled_matrix import NUMBERS, frame, strings
@@ -206,6 +214,41 @@ def test_a_value_that_scikit_learn_refuses_is_refused_without_being_told() -> No
     with pytest.raises(RowsRefused, match="too large for the float32"):
         scorer.predict(Rows(np.array([[1e39, 1.0]])))
     assert np.isfinite(np.asarray(scorer.predict(Rows(np.array([[3.4028235e38, np.nan]])))[0])).all()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        SimpleImputer(),
+        SimpleImputer(add_indicator=True),
+        StandardScaler(),
+        StandardScaler(with_mean=False, with_std=False),
+        MinMaxScaler(clip=True),
+        PolynomialFeatures(2),
+        SelectKBest(f_classif, k=2),
+        VarianceThreshold(),
+        make_pipeline(SimpleImputer(), PolynomialFeatures(2), StandardScaler()),
+        make_pipeline(FunctionTransformer(np.log1p), StandardScaler()),
+    ],
+    ids=str,
+)
+def test_numbers_that_a_transformer_refuses_are_refused_before_trees_that_take_all(before: Any) -> None:
+    table = np.abs(TABLE[[*NUMBERS[:3]]].fillna(1).to_numpy(float))
+    model = make_pipeline(clone(before), HistGradientBoostingClassifier(max_iter=5)).fit(table, TARGET > 2)
+    scorer = open_sklearn(model, *describe(model))
+    assert (scorer.path, scorer.fallback) == ("compiled", None)
+    for column in range(3):
+        for wrong in (np.nan, np.inf, -np.inf, -1.0):
+            row = np.array([[1.5, 2.0, 3.0]])
+            row[0, column] = wrong
+            try:
+                with np.errstate(all="ignore"):
+                    wanted = model.predict_proba(row)[:, 1]
+            except ValueError:
+                with pytest.raises(RowsRefused, match="holds an infinite number|holds a missing"):
+                    scorer.predict(Rows(row))
+            else:
+                np.testing.assert_allclose(np.asarray(scorer.predict(Rows(row))[0]), wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize(
