@@ -53,6 +53,7 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+_COUNTERS = [f"{each:03x}" for each in range(4_096)]
 _VARIANTS = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}  # of RFC 9562: binary 10xx
 
 
@@ -67,12 +68,22 @@ def new_id() -> str:
 
 
 def new_ids(count: int) -> list[str]:
-    """Make several ids of the kind of `new_id`, all of this instant, for less than that many calls cost."""
+    """Make several ids of the kind of `new_id`, all of this instant, for less than that many calls cost.
+
+    Up to 4,096 of them are sorted: they count in the twelve bits after the instant, from a random number on.
+    """
     head = f"{time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF:012x}7"
-    drawn = os.urandom(10 * count).hex()
+    if not 1 < count <= len(_COUNTERS):
+        drawn = os.urandom(10 * count).hex()
+        return [
+            f"{head}{drawn[at : at + 3]}{_VARIANTS[drawn[at + 3]]}{drawn[at + 4 : at + 19]}"
+            for at in range(0, 20 * count, 20)
+        ]
+    drawn = os.urandom(2 + 8 * count).hex()
+    start = int(drawn[-4:], 16) % (len(_COUNTERS) - count + 1)
     return [
-        f"{head}{drawn[at : at + 3]}{_VARIANTS[drawn[at + 3]]}{drawn[at + 4 : at + 19]}"
-        for at in range(0, 20 * count, 20)
+        f"{head}{counter}{_VARIANTS[drawn[at]]}{drawn[at + 1 : at + 16]}"
+        for counter, at in zip(_COUNTERS[start : start + count], range(0, 16 * count, 16), strict=True)
     ]
 
 

@@ -245,7 +245,7 @@ def test_numbers_that_a_transformer_refuses_are_refused_before_trees_that_take_a
                 with np.errstate(all="ignore"):
                     wanted = model.predict_proba(row)[:, 1]
             except ValueError:
-                with pytest.raises(RowsRefused, match="holds an infinite number|holds a missing"):
+                with pytest.raises(RowsRefused, match=r"holds (an infinite|a missing or infinite) number"):
                     scorer.predict(Rows(row))
             else:
                 np.testing.assert_allclose(np.asarray(scorer.predict(Rows(row))[0]), wanted, atol=1e-12)

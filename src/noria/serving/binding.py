@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ __all__ = ["Bound", "RequestColumn", "RequestPlan", "bind", "digests_of_request"
 Floats = NDArray[np.float64]
 _ROW = msgspec.msgpack.Encoder()
 _DIGEST_BYTES = 16
+_AT_ONCE = 100_000  # numbers
 _NO_COLUMN = Column("FP64", [])
 
 
@@ -273,6 +275,13 @@ def _numbers(columns: Mapping[str, Column], plan: RequestPlan, rows: int, name: 
 
 
 def _floats(values: list[Any] | NDArray[Any]) -> Floats:
+    if type(values) is list and len(values) <= _AT_ONCE:  # a third of what numpy takes
+        packed = bytearray(8 * len(values))
+        try:
+            struct.pack_into(f"={len(values)}d", packed, 0, *values)
+            return np.frombuffer(packed, dtype=np.float64)
+        except (struct.error, OverflowError):  # a value is missing, or too large
+            pass
     found = np.asarray(values, dtype=np.float64)
     if isinstance(values, np.ndarray):  # bits of a NaN that came as bytes must not tell two rows apart
         missing = np.isnan(found)

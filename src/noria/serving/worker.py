@@ -90,7 +90,12 @@ class Worker:
         self._hosting = Hosting()
         self._keys = Keys(KeyFile(folder / config.keys), own=config.own_key) if config.keys else None
         self._seats: dict[str, Seat] = {}
-        self._metrics = Metrics(environment=config.environment, worker=number, shared=shared_metrics)
+        self._metrics = Metrics(
+            environment=config.environment,
+            worker=number,
+            shared=shared_metrics,
+            soon=asyncio.get_running_loop().call_soon,
+        )
         self._begun = asyncio.Event()
         self._listening = asyncio.Event()
         self._state: Literal["starting", "ready", "stopping"] = "starting"
@@ -397,6 +402,7 @@ class Worker:
         except TimeoutError:
             _LOG.error("a model does not come back; ended without it")
             os._exit(1)  # what is logged is logged
+        self._metrics.enter()
         self._hosting.close()
 
 

@@ -1,0 +1,45 @@
+"""What is counted while a loop turns, and entered as it has turned: the same as entering each."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noria.serving.metrics import Metrics
+
+STATUSES = [HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE]
+COUNTED = st.tuples(
+    st.sampled_from(["late", "other", ""]),
+    st.sampled_from(STATUSES),
+    st.sampled_from([0.0, 0.0005, 0.00051, 0.9, 1.0, 7.0]),
+    st.dictionaries(st.sampled_from(["a:1", "a:2"]), st.integers(0, 5)),
+    st.booleans(),  # whether the loop turns then
+)
+
+
+def told(metrics: Metrics) -> set[str]:
+    """Give what is exposed, but when each counter was made."""
+    return {line for line in metrics.expose().decode().splitlines() if "_created" not in line}
+
+
+@given(st.lists(COUNTED, max_size=30))
+def test_counting_by_turns_tells_what_counting_each_tells(
+    counted: list[tuple[str, HTTPStatus, float, dict[str, int], bool]],
+) -> None:
+    waiting: list[Callable[[], None]] = []
+    by_turns = Metrics(environment="production", soon=waiting.append)
+    one_by_one = Metrics(environment="production")
+    for deployment, status, seconds, rows, turns in counted:
+        for metrics in (by_turns, one_by_one):
+            counting = metrics.of(deployment)
+            counting.count_request(status, seconds=seconds, model=deployment)
+            counting.count_rows(scored=rows, answered=rows, repeated=len(rows))
+        if turns:
+            for each in waiting:
+                each()
+            waiting.clear()
+    assert len(waiting) <= 1  # one call for all that a turn counted
+    assert told(by_turns) == told(one_by_one)
+    times = [line for line in told(by_turns) if line.startswith("noria_request_seconds_count")]
+    assert sum(float(line.split()[-1]) for line in times) == len(counted)
