@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import uvicorn
 
-from noria.serving.booster import Booster
+from noria.serving.formats.booster import Booster
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

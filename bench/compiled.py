@@ -18,8 +18,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bench.measuring import Line, take_turns
-from noria.serving.booster import Booster
 from noria.serving.compiled import compile_to_bytes, describe, load_compiled
+from noria.serving.formats.booster import Booster
 from noria.serving.rows import Rows
 
 _ROWS = 4_000

@@ -22,7 +22,7 @@ def _not_framed(_: object, __: object, scores: list[Any], **___: object) -> Simp
 
 if "noria.serving" in sys.orig_argv:
     from noria.serving.counts import ReleaseCounts
-    from noria.serving.metrics import DeploymentMetrics
+    from noria.serving.http.metrics import DeploymentMetrics
     from noria.serving.predictor import Predictor
 
     for owner, name, instead in (

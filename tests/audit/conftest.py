@@ -37,7 +37,7 @@ from noria.monitoring.outcomes import OUTCOMES, OutcomeLog
 from noria.monitoring.window import WindowData
 from noria.records import Event
 from noria.registry.store import Registry
-from noria.serving.log import PredictionFrame, ReleaseScores
+from noria.serving.logs.log import PredictionFrame, ReleaseScores
 from noria.serving.records import assignment_point, pick, split
 from noria.storage.local import LocalStorage
 from noria.training import Label, Spine, Training, TrainingRun, TrainingSet, category, train

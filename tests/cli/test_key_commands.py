@@ -9,7 +9,7 @@ import pytest
 
 import noria
 from noria.config import EnvironmentSettings, read_settings
-from noria.serving.keys import KeyFile, Keys
+from noria.serving.http.keys import KeyFile, Keys
 from noria.serving.records import Limits
 from noria.workspace.endpoints import make_supervisor
 

@@ -16,7 +16,7 @@ import pytest
 from noria.deploy.collecting import collect_predictions
 from noria.deploy.supervisor import Address, Supervisor
 from noria.lake.store import Lake
-from noria.serving.log import decode_frame
+from noria.serving.logs.log import decode_frame
 from noria.serving.records import Limits, Route, WorkerConfig
 from noria.streams.spool import read_spool
 

@@ -20,8 +20,8 @@ from noria.registry.formats import dump_estimator
 from noria.registry.matrix import encode
 from noria.registry.records import Input, Signature
 from noria.registry.store import Registry
+from noria.serving.formats.scorers import Rows, open_scorer
 from noria.serving.records import Samples, ServedModel
-from noria.serving.scorers import Rows, open_scorer
 from noria.workspace.endpoints import stored_samples
 
 booster, matrix, profile = versions.booster, versions.matrix, versions.profile  # fixtures

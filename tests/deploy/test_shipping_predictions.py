@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from noria.clock import from_micros
 from noria.deploy.shipping import PREDICTIONS, prediction_table, ship_predictions
 from noria.lake.store import Lake
-from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame, encode_frame
+from noria.serving.logs.log import PredictionFrame, ReleaseScores, decode_frame, encode_frame
 from noria.streams.spool import Spool, read_spool
 
 APP = "predictions/production/late"

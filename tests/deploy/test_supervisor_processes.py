@@ -10,7 +10,7 @@ import pytest
 
 from noria.deploy.supervisor import Supervisor
 from noria.errors import DeploymentError, NoriaError
-from noria.serving.log import decode_frame
+from noria.serving.logs.log import decode_frame
 from noria.serving.records import Route, RouteEntry, ServedModel, WorkerConfig
 from noria.streams.spool import drop_segments, read_spool
 

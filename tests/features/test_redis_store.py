@@ -17,7 +17,7 @@ from noria.errors import ConfigError, NotFound, StoreError
 from noria.features import FeatureView, agg
 from noria.features.online import open_online_store
 from noria.features.standing import Standing
-from noria.serving.online import OnlineFeatures
+from noria.serving.features.online import OnlineFeatures
 
 redis = pytest.importorskip("redis", reason="redis-py is not installed: the extra `redis` brings it")
 

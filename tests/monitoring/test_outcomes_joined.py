@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from noria.clock import from_micros
 from noria.lake.store import Lake
 from noria.monitoring.outcomes import OUTCOMES, OutcomeLog, latest_outcomes, ship_outcomes
-from noria.serving.outcomes import OUTCOME_INDEX, Outcome, OutcomeBook, outcome_spool
+from noria.serving.logs.outcomes import OUTCOME_INDEX, Outcome, OutcomeBook, outcome_spool
 
 PLACE = "production/late"
 Value = float | str | None

@@ -19,8 +19,8 @@ from noria.profiles.records import Profile
 from noria.registry.formats import dump_estimator, load_estimator, load_scorer
 from noria.registry.matrix import encode
 from noria.registry.store import Registry
+from noria.serving.formats.scorers import Rows, Scorer, open_scorer
 from noria.serving.records import Input, Samples, ServedModel
-from noria.serving.scorers import Rows, Scorer, open_scorer
 
 WIDTH = len(SIGNATURE.inputs)
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -200,7 +200,7 @@ def test_a_worker_that_scores_them_loads_no_engine(tmp_path: Path, classifier: A
         (tmp_path / kind).write_bytes(data)
         files.append((kind, str(tmp_path / kind)))
     code = (
-        "import sys, numpy, pathlib\nfrom noria.serving.scorers import Rows, open_scorer\n"
+        "import sys, numpy, pathlib\nfrom noria.serving.formats.scorers import Rows, open_scorer\n"
         "from noria.serving.records import Input, Samples, ServedModel\n"
         f"inputs = tuple(Input(name=str(each), kind='number') for each in range({WIDTH}))\n"
         f"for kind, path in {files!r}:\n"

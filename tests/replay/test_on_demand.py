@@ -29,7 +29,7 @@ from noria.features.on_demand import OnDemandSpec
 from noria.features.on_demand_tables import add_on_demand as add_on_demand_columns
 from noria.records import sha256_hex
 from noria.serving.client import InferError
-from noria.serving.log import decode_frame
+from noria.serving.logs.log import decode_frame
 from noria.serving.records import ROUTE_FILE, Route, RouteEntry, Samples, read_record
 from noria.streams.spool import read_spool
 from noria.workspace.features.on_demand import differing_on_demand

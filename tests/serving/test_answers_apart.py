@@ -12,14 +12,14 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import noria
-from noria.serving.index import PredictionIndex
+from noria.serving.formats.scorers import Rows
 from noria.serving.jobs import Job
-from noria.serving.log import decode_frame
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.log import decode_frame
 from noria.serving.models import LoadedRoute, load_route
 from noria.serving.predictor import Predictor
 from noria.serving.records import SCORE, Output
 from noria.serving.requests import Column, InferRequest, RequestError
-from noria.serving.scorers import Rows
 from noria.serving.scoring import alike, joined
 from noria.streams.spool import Spool, read_spool
 from noria.workspace.project import Project

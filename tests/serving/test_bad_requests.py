@@ -9,7 +9,7 @@ from tests.serving.conftest import NOW
 
 from noria.clock import to_micros
 from noria.deploy.supervisor import Supervisor
-from noria.serving.log import decode_frame
+from noria.serving.logs.log import decode_frame
 from noria.streams.spool import read_spool
 
 SECRET = "secret-17"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xgboost
 
-from noria.serving.booster import Booster
+from noria.serving.formats.booster import Booster
+from noria.serving.formats.scorers import open_scorer
+from noria.serving.formats.xgboost_booster import XgboostBooster
 from noria.serving.records import Input, Output, Samples, ServedModel
 from noria.serving.rows import Rows, Scorer
-from noria.serving.scorers import open_scorer
-from noria.serving.xgboost_booster import XgboostBooster
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 5))

@@ -33,10 +33,10 @@ from noria.registry.skops_archives import dump_archive
 from noria.serving.compiled import compile_to_bytes, describe
 from noria.serving.explaining.explainers import linked, open_explainer
 from noria.serving.explaining.records import Attributed
+from noria.serving.formats.scorers import open_scorer
 from noria.serving.models import LoadedModel
 from noria.serving.records import SCORE, Input, Output, Samples, ServedModel
 from noria.serving.rows import Rows
-from noria.serving.scorers import open_scorer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(400, 4))

@@ -17,11 +17,11 @@ from tests.serving.conftest import Trained, route
 from tests.serving.served import CARRIERS, Asked, mixed, numeric, strings
 
 from noria.registry.skops_archives import dump_archive
-from noria.serving.app import App
-from noria.serving.hosting import Hosted, Hosting
-from noria.serving.log import decode_frame, encode_frame, redacted
-from noria.serving.metrics import Metrics
+from noria.serving.http.app import App
+from noria.serving.http.metrics import Metrics
+from noria.serving.logs.log import decode_frame, encode_frame, redacted
 from noria.serving.models import load_route
+from noria.serving.process.hosting import Hosted, Hosting
 from noria.serving.protocols import pages
 from noria.serving.records import (
     SCORE,

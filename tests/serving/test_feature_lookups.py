@@ -20,11 +20,11 @@ from noria.deploy.shipping import prediction_table
 from noria.features import FeatureView, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.standing import Standing
-from noria.serving.hosting import Hosted
-from noria.serving.log import PredictionFrame, decode_frame
-from noria.serving.looked_up import logged_name
+from noria.serving.features.looked_up import logged_name
+from noria.serving.features.online import OnlineFeatures
+from noria.serving.logs.log import PredictionFrame, decode_frame
 from noria.serving.models import load_route
-from noria.serving.online import OnlineFeatures
+from noria.serving.process.hosting import Hosted
 from noria.serving.records import Input, ServedModel
 from noria.serving.requests import Column, InferRequest, Prediction, RequestError
 from noria.streams.spool import read_spool

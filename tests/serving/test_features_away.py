@@ -18,7 +18,7 @@ from tests.serving.conftest import NOW, VIEW, Trained, landed, route, train
 from noria.clock import format_instant
 from noria.deploy.shipping import prediction_table
 from noria.deploy.supervisor import Address, Supervisor
-from noria.serving.log import decode_frame
+from noria.serving.logs.log import decode_frame
 from noria.serving.records import Input, Limits, Route, RouteEntry, WorkerConfig
 from noria.streams.spool import read_spool
 

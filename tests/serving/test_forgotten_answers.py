@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noria.serving.index import PredictionIndex
-from noria.serving.log import PredictionFrame, ReleaseScores
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.log import PredictionFrame, ReleaseScores
 
 
 def frame(*ids: str) -> PredictionFrame:

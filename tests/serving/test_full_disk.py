@@ -9,7 +9,7 @@ from tests.serving.conftest import NOW, Trained, route
 from noria.deploy.supervisor import Supervisor
 from noria.errors import DeploymentError
 from noria.serving.client import InferError
-from noria.serving.log import decode_frame
+from noria.serving.logs.log import decode_frame
 from noria.streams.spool import read_spool
 
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -13,8 +13,8 @@ from tests.serving.conftest import NOW, Trained, rotated, route
 from noria.deploy.supervisor import Supervisor
 from noria.errors import Conflict, NoriaError
 from noria.serving.client import ServingClient
-from noria.serving.index import PredictionIndex
-from noria.serving.log import decode_frame
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.log import decode_frame
 from noria.serving.records import WorkerConfig
 from noria.streams.spool import drop_segments, read_spool
 

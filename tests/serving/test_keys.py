@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.errors import ConfigError, NotFound
-from noria.serving.keys import Key, KeyFile, Keys, key_digest, new_key
+from noria.serving.http.keys import Key, KeyFile, Keys, key_digest, new_key
 from noria.serving.requests import RequestError
 
 HeaderList = list[tuple[bytes, bytes]]

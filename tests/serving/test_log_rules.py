@@ -20,10 +20,10 @@ from noria.deploy.collecting import collect_predictions
 from noria.deploy.supervisor import Supervisor
 from noria.lake.store import Lake
 from noria.serving.client import InferError
-from noria.serving.hosting import Hosted
 from noria.serving.jobs import Job
-from noria.serving.log import PredictionFrame, decode_frame
+from noria.serving.logs.log import PredictionFrame, decode_frame
 from noria.serving.models import load_route
+from noria.serving.process.hosting import Hosted
 from noria.serving.records import Input, LogRules, WorkerConfig
 from noria.serving.requests import Column, InferRequest, RequestError
 from noria.streams.spool import read_spool

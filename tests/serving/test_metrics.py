@@ -6,7 +6,7 @@ from http import HTTPStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.serving.metrics import Metrics
+from noria.serving.http.metrics import Metrics
 
 STATUSES = [HTTPStatus.OK, HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE]
 COUNTED = st.tuples(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from noria.errors import DeploymentError
-from noria.serving.given import as_columns, describe
+from noria.serving.formats.given import as_columns, describe
 from noria.serving.records import SCORE, Output
 
 LABEL = Output(name="label", datatype="BYTES")

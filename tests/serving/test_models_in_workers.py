@@ -22,9 +22,9 @@ from noria.deploy.environments import Move
 from noria.errors import ConfigError, SourceError
 from noria.registry.folders.served import folder_inputs, folder_rows
 from noria.registry.folders.signatures import ColumnSpec, FolderSignature, TensorSpec
-from noria.serving.python_models import rows_as
+from noria.serving.formats.python_models import rows_as
+from noria.serving.formats.scorers import Rows
 from noria.serving.records import ROUTE_FILE, Input, write_record
-from noria.serving.scorers import Rows
 from noria.workspace.project import Project
 
 FRAME = pd.DataFrame({"a": [0.5, 1.5, 2.5], "b": [1, 2, 3]})
@@ -33,7 +33,7 @@ import json, pathlib, sys
 import numpy as np
 from noria.serving.models import load_route
 from noria.serving.records import Route, read_record
-from noria.serving.scorers import Rows
+from noria.serving.formats.scorers import Rows
 route = read_record(pathlib.Path(sys.argv[1]), Route)
 (model,) = load_route(route, folder=pathlib.Path()).models.values()
 (values,) = model.scorer.predict(Rows(np.array(json.loads(sys.argv[2]))))

@@ -11,9 +11,9 @@ from tests.registry.test_more_formats import WIDTH, network
 from noria.errors import ConfigError, DeploymentError, SourceError
 from noria.registry.formats import load_scorer
 from noria.registry.onnx_format import load_onnx
-from noria.serving.onnx_models import OnnxModel, describe_outputs, open_onnx, tensor_inputs
+from noria.serving.formats.onnx_models import OnnxModel, describe_outputs, open_onnx, tensor_inputs
+from noria.serving.formats.scorers import Rows
 from noria.serving.records import SCORE, Input, Output, Samples, ServedModel
-from noria.serving.scorers import Rows
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 

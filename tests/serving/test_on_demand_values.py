@@ -15,7 +15,7 @@ from noria.features.fields import category
 from noria.features.on_demand import on_demand
 from noria.features.on_demand_tables import add_on_demand
 from noria.lake.declarations import Dataset
-from noria.serving.on_demand import OnDemandFeatures
+from noria.serving.features.on_demand import OnDemandFeatures
 
 SOURCE = Dataset("trips", key="id", event_at="at", known_at="at")
 VIEW = FeatureView("courier", source=SOURCE, entity="courier", features={"late": agg.mean("late", "7d")})

@@ -14,8 +14,8 @@ from tests.servers.browser import Visiting, chromium, visiting
 from tests.serving.test_wire_oip import answer
 
 from noria.serving.binding import RequestColumn, RequestPlan
-from noria.serving.docs_page import docs_page
-from noria.serving.openapi import DescribedModel, example_row, openapi_document
+from noria.serving.http.docs_page import docs_page
+from noria.serving.http.openapi import DescribedModel, example_row, openapi_document
 from noria.serving.records import SCORE, Output
 from noria.serving.requests import OutputColumn, RequestError
 from noria.serving.wire import kserve, mlflow, oip, plain

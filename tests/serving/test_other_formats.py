@@ -12,9 +12,9 @@ from tests.registry.test_more_formats import WIDTH, network
 from tests.serving.conftest import Trained, route
 
 from noria.registry.formats import dump_estimator, load_scorer
+from noria.serving.formats.scorers import Rows
 from noria.serving.models import RouteRefusedError, load_route
 from noria.serving.records import Input, Samples, ServedModel
-from noria.serving.scorers import Rows
 
 INPUTS = tuple(Input(name=f"x{each}", kind="number") for each in range(WIDTH))
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.errors import Conflict, LeaseHeld, StoreError
-from noria.serving.outcomes import (
+from noria.serving.logs.outcomes import (
     OUTCOME_INDEX,
     Outcome,
     OutcomeBook,
@@ -117,7 +117,7 @@ def test_a_process_that_is_killed_has_kept_what_it_said(tmp_path: Path) -> None:
     code = (
         "import sys, itertools\n"
         "from pathlib import Path\n"
-        "from noria.serving.outcomes import Outcome, OutcomeBook\n"
+        "from noria.serving.logs.outcomes import Outcome, OutcomeBook\n"
         "book = OutcomeBook(Path(sys.argv[1]), spool='outcomes')\n"
         "for number in itertools.count():\n"
         "    book.record([Outcome(prediction_id=f'p{number}', value=1.0)], now=number)\n"

@@ -15,7 +15,7 @@ from noria.clock import to_micros
 from noria.deploy.supervisor import Supervisor
 from noria.lake.store import Lake
 from noria.monitoring.outcomes import OUTCOMES, collect_outcomes
-from noria.serving.outcomes import decode_outcomes
+from noria.serving.logs.outcomes import decode_outcomes
 from noria.serving.records import Route, WorkerConfig
 from noria.streams.spool import read_spool
 

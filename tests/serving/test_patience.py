@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from noria.errors import NotFound, StoreDamaged, StoreError
-from noria.serving import patience
-from noria.serving.patience import Patience
+from noria.serving.features import patience
+from noria.serving.features.patience import Patience
 
 
 @pytest.fixture

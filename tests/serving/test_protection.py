@@ -17,8 +17,8 @@ from tests.serving.served import mixed, numeric, supervised
 
 from noria.deploy.supervisor import Supervisor
 from noria.errors import ConfigError
-from noria.serving.keys import KeyFile
-from noria.serving.log import decode_frame
+from noria.serving.http.keys import KeyFile
+from noria.serving.logs.log import decode_frame
 from noria.serving.records import STATUS_FILE, Limits, WorkerConfig
 from noria.streams.spool import read_spool
 

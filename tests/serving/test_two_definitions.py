@@ -14,7 +14,7 @@ from noria.features import FeatureView, agg
 from noria.features.backends.lmdb import LmdbOnlineStore
 from noria.features.backends.lmdb_reading import LmdbFeatureReader
 from noria.serving.client import InferError
-from noria.serving.looked_up import logged_name, looked_up_columns
+from noria.serving.features.looked_up import logged_name, looked_up_columns
 from noria.serving.records import WorkerConfig
 
 CHANGED = FeatureView(

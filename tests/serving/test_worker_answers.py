@@ -14,7 +14,7 @@ from noria.clock import format_instant, to_micros
 from noria.deploy.supervisor import Supervisor
 from noria.features.backends.lmdb_reading import LmdbFeatureReader
 from noria.serving.client import InferError, ServingClient
-from noria.serving.log import PredictionFrame, decode_frame
+from noria.serving.logs.log import PredictionFrame, decode_frame
 from noria.serving.records import assignment_point
 from noria.streams.spool import read_spool
 

@@ -55,8 +55,8 @@ def wait_until(what: Callable[[], bool], *, seconds: float = 10.0) -> None:
 
 def test_a_worker_imports_no_engine(first: Trained) -> None:
     code = (
-        "import sys, noria.serving.worker\n"
-        "from noria.serving.booster import Booster\n"
+        "import sys, noria.serving.process.worker\n"
+        "from noria.serving.formats.booster import Booster\n"
         f"Booster(open({str(first.path)!r}, 'rb').read())\n"
         f"print([each for each in {HEAVY!r} if each in sys.modules])"
     )

@@ -27,8 +27,8 @@ from noria.errors import ConfigError, Conflict, DeploymentError, GateRefused, No
 from noria.features.code_bundle import find_kept, read_bundle
 from noria.features.code_bundling import bundle_modules
 from noria.records import digest_of
+from noria.serving.formats.scorers import Rows
 from noria.serving.models import LoadedModel, load_route
-from noria.serving.scorers import Rows
 from noria.workspace.project import Project
 
 RNG = np.random.default_rng(0)

@@ -19,7 +19,7 @@ from noria.errors import ConfigError, LeaseHeld, StoreError
 from noria.features.declarations import ViewSpec
 from noria.features.following import Brought, HeldUp
 from noria.records import sha256_hex
-from noria.serving.online import OnlineFeatures
+from noria.serving.features.online import OnlineFeatures
 from noria.workspace.doctor import Health, examine
 from noria.workspace.features import follower as feature_follower
 from noria.workspace.features import following as feature_following

@@ -443,7 +443,7 @@ def _counting(monkeypatch: pytest.MonkeyPatch, *, stop_at: int | None) -> list[s
     from noria.lake.files import LocalFiles
     from noria.ledger.store import Ledger
     from noria.pipelines.store import PipelineStore
-    from noria.serving.index import PredictionIndex
+    from noria.serving.logs.index import PredictionIndex
     from noria.storage.local import LocalStorage
     from noria.streams.backends.log import LogStream
 

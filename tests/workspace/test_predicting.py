@@ -26,7 +26,7 @@ from tests.workspace.batches import NUMBERS, rows_of, trained, words_of
 import noria
 from noria.deploy.supervisor import Supervisor
 from noria.errors import ConfigError, Conflict, NotFound, SourceError
-from noria.serving.online import OnlineFeatures
+from noria.serving.features.online import OnlineFeatures
 from noria.workspace.predicting import inputs
 from noria.workspace.project import Project
 

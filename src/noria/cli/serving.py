@@ -224,7 +224,7 @@ def _told(route: "Route") -> str:
 def _example(project: Project, route: "Route") -> dict[str, Any]:
     """Give the fields of a request that was answered, else of a row stored with the model."""
     from noria.deploy.shipping import PREDICTIONS
-    from noria.serving.samples import sample_row
+    from noria.serving.formats.samples import sample_row
 
     model = route.models[0]
     wanted = [each.name for each in model.inputs if each.kind in ("number", "category", "string")]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from noria.deploy.shipping import Table, ship_predictions
 from noria.deploy.supervisor import Supervisor
-from noria.serving.hosting import INDEX
-from noria.serving.index import PredictionIndex
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.process.hosting import INDEX
 
 __all__ = ["collect_predictions"]
 

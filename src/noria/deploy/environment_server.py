@@ -15,10 +15,10 @@ import msgspec
 from noria.deploy.idle_logs import rotate_idle, rotate_idle_outcomes
 from noria.deploy.workers import WorkerProcess
 from noria.errors import ConfigError, DeploymentError, LeaseHeld, NoriaError
-from noria.serving.control import ChannelClosedError, Closed
 from noria.serving.counts import RouteCounts
-from noria.serving.keys import KeyFile
-from noria.serving.listening import is_loopback, listen
+from noria.serving.http.keys import KeyFile
+from noria.serving.http.listening import is_loopback, listen
+from noria.serving.process.control import ChannelClosedError, Closed
 from noria.serving.records import (
     ROUTE_FILE,
     SERVER_FILE,

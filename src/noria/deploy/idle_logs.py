@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from noria.errors import LeaseHeld
-from noria.serving.hosting import INDEX, spool_name
-from noria.serving.index import PredictionIndex
-from noria.serving.outcomes import OutcomeBook, outcome_spool
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.outcomes import OutcomeBook, outcome_spool
+from noria.serving.process.hosting import INDEX, spool_name
 from noria.streams.spool import Spool
 
 __all__ = ["rotate_idle", "rotate_idle_outcomes"]

@@ -9,9 +9,9 @@ from noria.records import EventId, Version
 from noria.registry import records as kept
 from noria.registry.rows import encode_rows
 from noria.registry.store import FILES, Registry
-from noria.serving.python_models import DESCRIPTION
+from noria.serving.formats.python_models import DESCRIPTION
+from noria.serving.formats.scorers import SERVED_FORMATS, Rows
 from noria.serving.records import SCORE, Input, Output
-from noria.serving.scorers import SERVED_FORMATS, Rows
 from noria.training.declarations import Training
 
 __all__ = ["release_model", "served_inputs", "served_outputs", "signature_of"]

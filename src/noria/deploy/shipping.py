@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame
+from noria.serving.logs.log import PredictionFrame, ReleaseScores, decode_frame
 from noria.streams.spool import drop_segments, read_spool, spool_identity
 
 __all__ = ["PREDICTIONS", "Shipped", "prediction_table", "ship_predictions"]

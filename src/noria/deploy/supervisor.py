@@ -20,7 +20,7 @@ from noria.deploy.workers import WorkerProcess
 from noria.errors import DeploymentError, LeaseHeld, NoriaError
 from noria.serving.client import ServingClient
 from noria.serving.counts import RouteCounts
-from noria.serving.keys import key_digest, new_key
+from noria.serving.http.keys import key_digest, new_key
 from noria.serving.records import Route, ServerStatus, WorkerConfig
 
 __all__ = ["Address", "Supervisor"]

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from noria.errors import DeploymentError
 from noria.serving.asking_files import asked_at_the_end, asking_name
-from noria.serving.control import ChannelClosedError, ControlChannel
 from noria.serving.counts import RouteCounts
+from noria.serving.process.control import ChannelClosedError, ControlChannel
 from noria.serving.records import WorkerStatus
 
 __all__ = ["WorkerProcess"]

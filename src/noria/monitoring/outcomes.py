@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from noria.serving.outcomes import (
+from noria.serving.logs.outcomes import (
     OUTCOME_INDEX,
     Outcome,
     OutcomeFrame,

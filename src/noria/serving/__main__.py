@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     if shared is not None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)  # before its library is loaded, which reads it
     number, listener, channel = map(int, arguments[1:4])
-    from noria.serving.worker import run
+    from noria.serving.process.worker import run
 
     return run(
         folder,

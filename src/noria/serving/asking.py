@@ -10,8 +10,8 @@ from typing import Self
 import msgspec
 
 from noria.serving.asking_files import FIRST, NOBODY, SIZE, Slots
+from noria.serving.formats.scorers import Rows, Values
 from noria.serving.models import LoadedModel, LoadedRoute
-from noria.serving.scorers import Rows, Values
 from noria.serving.scoring import score
 
 __all__ = ["Asking"]

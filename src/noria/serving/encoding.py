@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.serving.binding import Bound, RequestPlan
-from noria.serving.looked_up import Places, TextMatrix
+from noria.serving.features.looked_up import Places, TextMatrix
+from noria.serving.formats.scorers import Rows
 from noria.serving.records import Input
-from noria.serving.scorers import Rows
 
 __all__ = ["Codes", "Encoding"]
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from noria.records import new_ids
 from noria.serving.binding import Bound
-from noria.serving.index import MAX_ID_BYTES, Answer
-from noria.serving.log import PredictionFrame
+from noria.serving.logs.index import MAX_ID_BYTES, Answer
+from noria.serving.logs.log import PredictionFrame
 from noria.serving.models import LoadedRoute, Target
 from noria.serving.requests import BadRequestError, InferRequest, Prediction, shown
 
 if TYPE_CHECKING:
-    from noria.serving.lookups import Found
+    from noria.serving.features.lookups import Found
 
 __all__ = ["Job", "resolve_ids"]
 

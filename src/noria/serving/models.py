@@ -17,12 +17,12 @@ from noria.records import sha256_hex
 from noria.serving.assignment import Assignment
 from noria.serving.binding import RequestColumn, RequestPlan
 from noria.serving.encoding import Codes, Encoding
-from noria.serving.looked_up import LookedUp, looked_up_columns
-from noria.serving.on_demand import OnDemandFeatures, load_on_demand
+from noria.serving.features.looked_up import LookedUp, looked_up_columns
+from noria.serving.features.on_demand import OnDemandFeatures, load_on_demand
+from noria.serving.formats.samples import measure, verify_samples
+from noria.serving.formats.scorers import SERVED_FORMATS, Scorer, open_scorer
 from noria.serving.records import Input, ModelState, Output, Route, ServedModel
 from noria.serving.requests import RequestError, shown
-from noria.serving.samples import measure, verify_samples
-from noria.serving.scorers import SERVED_FORMATS, Scorer, open_scorer
 
 __all__ = ["LoadedModel", "LoadedRoute", "RouteRefusedError", "Target", "load_route", "read_verified"]
 

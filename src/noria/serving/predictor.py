@@ -14,17 +14,18 @@ from typing import Literal
 import numpy as np
 
 from noria.errors import DiskFull, NoriaError
-from noria.serving.answers import answers_of, fits, output_columns
 from noria.serving.asking import Asking
 from noria.serving.binding import bind, digests_of_request
 from noria.serving.counts import RouteCounts
-from noria.serving.index import PredictionIndex
+from noria.serving.features.lookups import Asked, Lookups
+from noria.serving.features.online import OnlineFeatures
+from noria.serving.formats.scorers import Rows, Values
 from noria.serving.jobs import Job, resolve_ids
-from noria.serving.log import PredictionFrame, ReleaseScores
-from noria.serving.log_writing import LogWriter
-from noria.serving.lookups import Asked, Lookups
+from noria.serving.logs.answers import answers_of, fits, output_columns
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.log import PredictionFrame, ReleaseScores
+from noria.serving.logs.log_writing import LogWriter
 from noria.serving.models import LoadedModel, LoadedRoute, Target
-from noria.serving.online import OnlineFeatures
 from noria.serving.records import SCORE, LogRules
 from noria.serving.requests import (
     BadRequestError,
@@ -34,7 +35,6 @@ from noria.serving.requests import (
     RequestError,
     shown,
 )
-from noria.serving.scorers import Rows, Values
 from noria.serving.scoring import Part, alike, joined, kept, missing
 from noria.streams.spool import Spool
 

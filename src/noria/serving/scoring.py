@@ -12,12 +12,12 @@ from noria.errors import NoriaError, SourceError
 from noria.features.on_demand_values import Computed
 from noria.registry.whole_numbers import are_whole
 from noria.serving.binding import Bound
+from noria.serving.features.looked_up import TextMatrix
+from noria.serving.formats.scorers import Rows, Values
 from noria.serving.jobs import Job
-from noria.serving.looked_up import TextMatrix
 from noria.serving.models import LoadedModel
 from noria.serving.records import SCORE, Output
 from noria.serving.requests import BadRequestError, Column, RequestError
-from noria.serving.scorers import Rows, Values
 
 __all__ = ["Part", "alike", "joined", "kept", "missing", "score"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from noria.errors import ConfigError
-from noria.serving.keys import Key, KeyFile, MadeKey
+from noria.serving.http.keys import Key, KeyFile, MadeKey
 from noria.workspace.opened import Opened
 
 __all__ = ["KeyDesk"]
@@ -40,7 +40,7 @@ class KeyDesk:
         return list(self._file.read())
 
     def add(self, name: str, *, deployments: Sequence[str] = (), lasts: timedelta | None = None) -> MadeKey:
-        """Make a key of a caller, which is shown this once; see `noria.serving.keys.KeyFile.add`."""
+        """Make a key of a caller, which is shown this once; see `noria.serving.http.keys.KeyFile.add`."""
         made = self._file.add(name, deployments=deployments, lasts=lasts)
         ends = None if made.ends_at is None else made.ends_at.isoformat()
         self._record("key.added", name, key=made.id, ends_at=ends, deployments=list(deployments))

@@ -19,9 +19,9 @@ from noria.lake.incoming import Incoming
 from noria.lake.reading import Reading
 from noria.lake.sources.opening import open_source
 from noria.monitoring.outcomes import ship_outcomes
-from noria.serving.hosting import INDEX
-from noria.serving.index import PredictionIndex
-from noria.serving.outcomes import OUTCOME_INDEX, Outcome, OutcomeBook, outcome_spool
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.outcomes import OUTCOME_INDEX, Outcome, OutcomeBook, outcome_spool
+from noria.serving.process.hosting import INDEX
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import DeploymentError
-from noria.serving.booster import Booster
 from noria.serving.compiled.many_rows import LEAST_ROWS, ManyRows
 from noria.serving.compiled.plan import Linear, Link, Plan, Trees, unpacked
 from noria.serving.compiled.refusals import RowsRefused, refused_numbers, refused_rows
 from noria.serving.compiled.running import Floats, Strings, runner
 from noria.serving.compiled.tree_text import TINY
+from noria.serving.formats.booster import Booster
 from noria.serving.records import Output
 from noria.serving.rows import Rows, Values
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.serving.booster import Booster
 from noria.serving.compiled.plan import Linear, Link, Plan, Trees, unpacked
 from noria.serving.compiled.running import runner
 from noria.serving.compiled.scoring import PlanScorer, fitter
@@ -13,6 +12,7 @@ from noria.serving.compiled.sources import sources_of
 from noria.serving.explaining.native import in_time
 from noria.serving.explaining.records import Attributed, Method, Unit
 from noria.serving.explaining.sampled import numbers_of, sample_rows
+from noria.serving.formats.booster import Booster
 from noria.serving.records import ServedModel
 from noria.serving.rows import Rows, Scorer
 

@@ -14,10 +14,10 @@ from noria.serving.explaining.compiled import PlanExplainer, is_separable
 from noria.serving.explaining.native import LightgbmExplainer, XgboostExplainer
 from noria.serving.explaining.records import Attributed, Explainer
 from noria.serving.explaining.sampled import SampledExplainer, sample_rows
+from noria.serving.formats.scorers import open_scorer
 from noria.serving.models import LoadedModel, read_verified
 from noria.serving.records import ServedModel
 from noria.serving.rows import Rows, Scorer
-from noria.serving.scorers import open_scorer
 
 __all__ = ["linked", "open_explainer"]
 

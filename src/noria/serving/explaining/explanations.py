@@ -16,8 +16,8 @@ from noria.serving.explaining.explainers import open_explainer
 from noria.serving.explaining.logged import find_frame, require_same, require_whole, row_of_frame
 from noria.serving.explaining.records import Adds, Attributed, Explained, Explainer, OfNumber
 from noria.serving.explaining.sampled import seed_of
-from noria.serving.hosting import Hosted
 from noria.serving.models import LoadedModel
+from noria.serving.process.hosting import Hosted
 from noria.serving.records import Input, Limits
 from noria.serving.requests import InferRequest, RequestError, shown
 from noria.serving.rows import Rows

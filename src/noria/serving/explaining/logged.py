@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import DeploymentError, NoriaError
-from noria.serving.hosting import spool_name
-from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame
+from noria.serving.logs.log import PredictionFrame, ReleaseScores, decode_frame
 from noria.serving.models import LoadedModel
+from noria.serving.process.hosting import spool_name
 from noria.serving.records import Input, ServedModel
 from noria.serving.rows import Rows, Scorer
 from noria.serving.scoring import kept

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.explain.sampling import OutOfTime
-from noria.serving.booster import Booster
 from noria.serving.explaining.records import Attributed, Unit
+from noria.serving.formats.booster import Booster
+from noria.serving.formats.scorers import native_scorer
+from noria.serving.formats.xgboost_booster import XgboostBooster
 from noria.serving.records import ServedModel
 from noria.serving.rows import Rows, Scorer
-from noria.serving.scorers import native_scorer
-from noria.serving.xgboost_booster import XgboostBooster
 
 __all__ = ["LightgbmExplainer", "XgboostExplainer", "in_time", "over_inputs"]
 

@@ -5,12 +5,12 @@ from http import HTTPStatus
 
 import msgspec
 
-from noria.serving.answering import Answering, headers_of
-from noria.serving.exchange import Reply, Request
 from noria.serving.explaining.explanations import Explanations
 from noria.serving.explaining.records import Explained
-from noria.serving.hosting import Hosted
+from noria.serving.http.answering import Answering, headers_of
+from noria.serving.http.exchange import Reply, Request
 from noria.serving.models import Target
+from noria.serving.process.hosting import Hosted
 from noria.serving.requests import InferRequest, RequestError
 from noria.serving.wire import kserve
 from noria.serving.wire.explanations import encode_explained, encode_kserve, parse_explain, read_top

@@ -2,8 +2,8 @@
 
 from http import HTTPStatus
 
-from noria.serving.answering import Answering, Question, Wire
-from noria.serving.exchange import Head, Reply, Request
+from noria.serving.http.answering import Answering, Question, Wire
+from noria.serving.http.exchange import Head, Reply, Request
 from noria.serving.models import Target
 from noria.serving.records import Limits
 from noria.serving.requests import InferRequest, Prediction, RequestError

@@ -4,8 +4,8 @@ from http import HTTPStatus
 from importlib.metadata import version as installed_version
 
 from noria.errors import NoriaError
-from noria.serving.answering import Answering, Question, Wire
-from noria.serving.exchange import Head, Reply, Request, json_reply, refusal
+from noria.serving.http.answering import Answering, Question, Wire
+from noria.serving.http.exchange import Head, Reply, Request, json_reply, refusal
 from noria.serving.models import Target
 from noria.serving.records import DeploymentState, Limits
 from noria.serving.requests import InferRequest, Prediction, RequestError, shown

@@ -5,10 +5,10 @@ import logging
 from http import HTTPStatus
 
 from noria.errors import Conflict, DiskFull, NoriaError
-from noria.serving.answering import Answering
-from noria.serving.exchange import Reply, Request
-from noria.serving.hosting import Hosted
-from noria.serving.outcomes import Outcome
+from noria.serving.http.answering import Answering
+from noria.serving.http.exchange import Reply, Request
+from noria.serving.logs.outcomes import Outcome
+from noria.serving.process.hosting import Hosted
 from noria.serving.requests import BadRequestError, RequestError
 from noria.serving.wire.outcomes import encode_recorded, parse_outcomes
 

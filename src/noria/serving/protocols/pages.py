@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 
-from noria.serving.answering import Answering
-from noria.serving.docs_page import docs_page
-from noria.serving.exchange import Reply, Request, json_reply
+from noria.serving.formats.samples import sample_row
+from noria.serving.http.answering import Answering
+from noria.serving.http.docs_page import docs_page
+from noria.serving.http.exchange import Reply, Request, json_reply
+from noria.serving.http.openapi import DescribedModel, openapi_document
 from noria.serving.models import Target
-from noria.serving.openapi import DescribedModel, openapi_document
-from noria.serving.samples import sample_row
 
 __all__ = ["docs", "openapi", "welcome"]
 

@@ -1,7 +1,7 @@
 """The routes for people: named fields in, named values out."""
 
-from noria.serving.answering import Answering, Question, Wire
-from noria.serving.exchange import Head, Reply, Request, refusal
+from noria.serving.http.answering import Answering, Question, Wire
+from noria.serving.http.exchange import Head, Reply, Request, refusal
 from noria.serving.models import Target
 from noria.serving.records import Limits
 from noria.serving.requests import InferRequest, Prediction, RequestError

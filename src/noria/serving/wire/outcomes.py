@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import orjson
 
-from noria.serving.index import MAX_ID_BYTES
-from noria.serving.outcomes import Outcome
+from noria.serving.logs.index import MAX_ID_BYTES
+from noria.serving.logs.outcomes import Outcome
 from noria.serving.requests import BadRequestError, shown
 from noria.serving.wire.json_bodies import decode_body
 from noria.serving.wire.named_values import check_rows

@@ -19,9 +19,9 @@ from noria.lake.finding import Carrying, text_of
 from noria.ledger.redacted import expected_digest, record_redacted
 from noria.monitoring.outcomes import OUTCOMES, collect_outcomes
 from noria.records import VersionRef
-from noria.serving.hosting import INDEX
-from noria.serving.index import PredictionIndex
-from noria.serving.outcomes import OUTCOME_INDEX, OutcomeIndex
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.outcomes import OUTCOME_INDEX, OutcomeIndex
+from noria.serving.process.hosting import INDEX
 from noria.serving.records import ROUTE_FILE, Route, read_record, write_record
 from noria.streams.spool import read_spool
 from noria.workspace.endpoints import release_samples

@@ -254,7 +254,7 @@ def _of_sklearn(found: ModelFile, where: str) -> pa.Table:
 
 def _of_onnx(model: Any, where: str) -> pa.Table:
     from noria.registry.onnx_format import load_onnx
-    from noria.serving.onnx_models import tensor_inputs
+    from noria.serving.formats.onnx_models import tensor_inputs
 
     session = load_onnx(model.read_bytes() if isinstance(model, Path) else model.SerializeToString())
     columns: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from noria.deploy.shadowing import start_shadow
 from noria.errors import ConfigError, Conflict, GateRefused, NotFound
 from noria.records import Event, Version, new_id
 from noria.registry.records import is_folder
-from noria.serving.log_writing import logged_names
+from noria.serving.logs.log_writing import logged_names
 from noria.serving.models import load_route
 from noria.serving.records import Route, RouteEntry, ServedModel
 from noria.workspace.models.folder_releases import release_folder

@@ -16,10 +16,10 @@ from noria.registry.folders.served import folder_inputs
 from noria.registry.folders.signatures import FolderSignature
 from noria.registry.rows import encode_rows, output_column
 from noria.registry.store import sample_bytes
-from noria.serving.given import as_columns, describe
-from noria.serving.mlflow_models import folder_prediction
+from noria.serving.formats.given import as_columns, describe
+from noria.serving.formats.mlflow_models import folder_prediction
+from noria.serving.formats.scorers import Rows
 from noria.serving.records import Output
-from noria.serving.scorers import Rows
 from noria.workspace.models.loading import ModelLoading
 from noria.workspace.models.registering import example_rows
 

@@ -17,8 +17,8 @@ from noria.registry.folders.prediction import predictor_of
 from noria.registry.folders.trust import PickleTrust
 from noria.registry.records import Input, ModelFormat, Signature
 from noria.registry.rows import encode_rows, input_of
-from noria.serving.given import as_columns, describe
-from noria.serving.python_models import (
+from noria.serving.formats.given import as_columns, describe
+from noria.serving.formats.python_models import (
     ARTIFACTS,
     PROGRAM,
     STATE,
@@ -26,9 +26,9 @@ from noria.serving.python_models import (
     RowsAs,
     rows_as,
 )
+from noria.serving.formats.scorers import Rows
 from noria.serving.records import SCORE, Output
 from noria.serving.records import Input as ServedInput
-from noria.serving.scorers import Rows
 
 __all__ = ["GivenModel", "read_model"]
 
@@ -189,7 +189,7 @@ def _sklearn(model: Any, example: pa.Table) -> GivenModel:
 
 def _onnx(data: bytes, example: pa.Table) -> GivenModel:
     from noria.registry.onnx_format import load_onnx, onnx_scorer
-    from noria.serving.onnx_models import OnnxModel, describe_outputs, tensor_inputs
+    from noria.serving.formats.onnx_models import OnnxModel, describe_outputs, tensor_inputs
 
     session = load_onnx(data)
     read = tensor_inputs(session, like=example.column_names)
@@ -319,7 +319,7 @@ def _state(attributes: dict[str, Any], kind: type, name: str, trust: PickleTrust
 
 def _own(what: str, call: Callable[[], Any]) -> Any:
     """Give what a model gives on its example; the example is its owner's, so the error may tell of it."""
-    from noria.serving.user_code import called
+    from noria.serving.formats.user_code import called
 
     return called(
         call, lambda err: ConfigError(f"{what} fails on the example: {type(err).__name__}: {str(err)[:300]}")

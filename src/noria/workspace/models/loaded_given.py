@@ -13,9 +13,9 @@ from noria.registry.folders.trust import PickleTrust
 from noria.registry.formats import load_estimator
 from noria.registry.rows import encode_rows
 from noria.registry.store import FILES
-from noria.serving.python_models import DESCRIPTION
+from noria.serving.formats.python_models import DESCRIPTION
+from noria.serving.formats.scorers import Rows, open_scorer
 from noria.serving.records import Samples, ServedFile, ServedModel
-from noria.serving.scorers import Rows, open_scorer
 
 if TYPE_CHECKING:
     from noria.workspace.project import Project

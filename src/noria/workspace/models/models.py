@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from noria.deploy.environments import Move
     from noria.explain.records import Explanation
     from noria.registry.version_catalogue import VersionCatalogue
-    from noria.serving.python_models import RowsAs
+    from noria.serving.formats.python_models import RowsAs
     from noria.workspace.models.cards import ModelCard
     from noria.workspace.models.comparison import ModelComparison
     from noria.workspace.models.explaining import Attributions

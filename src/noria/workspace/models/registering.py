@@ -18,10 +18,10 @@ from noria.registry.folders.contents import checked_member
 from noria.registry.folders.frames import as_rows
 from noria.registry.folders.trust import PickleTrust
 from noria.registry.rows import encode_rows, output_column
-from noria.serving.python_models import DESCRIPTION, RowsAs
+from noria.serving.formats.python_models import DESCRIPTION, RowsAs
+from noria.serving.formats.samples import verify_samples
+from noria.serving.formats.scorers import open_scorer
 from noria.serving.records import SCORE, Output, Samples, ServedFile, ServedModel
-from noria.serving.samples import verify_samples
-from noria.serving.scorers import open_scorer
 from noria.workspace.endpoints import samples_as_served
 from noria.workspace.models.given_models import GivenModel, read_model
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noria.errors import SourceError
 from noria.serving.binding import Bound, RequestColumn, RequestPlan
-from noria.serving.index import MAX_ID_BYTES
+from noria.serving.logs.index import MAX_ID_BYTES
 
 __all__ = ["Reasons", "bound_of", "check_columns", "columns_read", "ids_of", "instants_of", "wanted_types"]
 

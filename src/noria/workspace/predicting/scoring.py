@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from noria.errors import DeploymentError, NoriaError, SourceError
 from noria.features.on_demand_values import Computed
 from noria.serving.binding import Bound
-from noria.serving.log import PredictionFrame, ReleaseScores, redacted
-from noria.serving.looked_up import TextMatrix, matrices_of
+from noria.serving.features.looked_up import TextMatrix, matrices_of
+from noria.serving.features.online import OnlineFeatures
+from noria.serving.logs.log import PredictionFrame, ReleaseScores, redacted
 from noria.serving.models import LoadedModel, Target, load_route
-from noria.serving.online import OnlineFeatures
 from noria.serving.records import Output
 from noria.serving.rows import Rows, Values
 from noria.serving.scoring import kept

@@ -10,11 +10,11 @@ from noria.registry.folders.loading import load_folder
 from noria.registry.folders.served import folder_inputs, folder_rows
 from noria.registry.folders.signatures import FolderSignature
 from noria.registry.folders.trust import PickleTrust
-from noria.serving.given import as_columns
-from noria.serving.loaded_files import contents_of
+from noria.serving.formats.given import as_columns
+from noria.serving.formats.loaded_files import contents_of
+from noria.serving.formats.scorers import Rows, Scorer
+from noria.serving.formats.user_code import called
 from noria.serving.records import ServedModel
-from noria.serving.scorers import Rows, Scorer
-from noria.serving.user_code import called
 
 __all__ = ["folder_prediction", "open_mlflow"]
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import orjson
 
 from noria.serving.binding import RequestColumn
-from noria.serving.openapi import DescribedModel, example_row
+from noria.serving.http.openapi import DescribedModel, example_row
 from noria.serving.wire.plain import kind_of
 
 __all__ = ["docs_page"]

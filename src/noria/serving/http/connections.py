@@ -17,8 +17,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from noria.serving.answering import Question
-from noria.serving.exchange import Head, Reply, encoded
+from noria.serving.http.answering import Question
+from noria.serving.http.exchange import Head, Reply, encoded
 from noria.serving.records import Limits
 
 __all__ = ["Connection", "Quick", "Server", "connection_class", "guard"]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from noria.errors import ConfigError, DeploymentError, SourceError
 from noria.registry.whole_numbers import are_whole
+from noria.serving.formats.scorers import Rows, Scorer
 from noria.serving.records import SCORE, Input, Output, ServedModel
-from noria.serving.scorers import Rows, Scorer
 
 __all__ = ["OnnxModel", "describe_outputs", "open_onnx", "tensor_inputs"]
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import ConfigError, DeploymentError
-from noria.serving.booster import Booster
+from noria.serving.formats.booster import Booster
+from noria.serving.formats.xgboost_booster import XgboostBooster
 from noria.serving.records import SCORE, Output, ServedModel
 from noria.serving.rows import Rows, Scorer, Values
-from noria.serving.xgboost_booster import XgboostBooster
 
 __all__ = ["SERVED_FORMATS", "Rows", "Scorer", "Values", "native_scorer", "open_scorer"]
 
@@ -111,7 +111,7 @@ def open_scorer(served: ServedModel, data: bytes, *, folder: Path) -> Scorer:
 
             return load_compiled(data)
         case "onnx":
-            from noria.serving.onnx_models import open_onnx
+            from noria.serving.formats.onnx_models import open_onnx
 
             return open_onnx(served, data)
         case "mlflow" | "python":
@@ -124,9 +124,9 @@ def open_scorer(served: ServedModel, data: bytes, *, folder: Path) -> Scorer:
 
 def _open_files(served: ServedModel, folder: Path) -> Scorer:
     if served.format == "python":
-        from noria.serving.python_models import open_python
+        from noria.serving.formats.python_models import open_python
 
         return open_python(served, folder)
-    from noria.serving.mlflow_models import open_mlflow
+    from noria.serving.formats.mlflow_models import open_mlflow
 
     return open_mlflow(served, folder)

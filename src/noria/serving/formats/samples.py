@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.errors import DeploymentError
+from noria.serving.formats.scorers import Rows, Scorer, Values
 from noria.serving.records import SCORE, Output, Samples, ServedModel
-from noria.serving.scorers import Rows, Scorer, Values
 
 __all__ = ["measure", "sample_row", "verify_samples"]
 

@@ -16,9 +16,9 @@ import numpy as np
 from noria.errors import NoriaError, NotFound, StoreDamaged
 from noria.features.declarations import FeatureType, ViewSpec
 from noria.serving.binding import Bound
-from noria.serving.looked_up import Matrix, TextMatrix, logged_name, matrices_of
+from noria.serving.features.looked_up import Matrix, TextMatrix, logged_name, matrices_of
+from noria.serving.features.online import OnlineFeatures
 from noria.serving.models import Target
-from noria.serving.online import OnlineFeatures
 from noria.serving.requests import RequestError
 
 __all__ = ["Asked", "Found", "Lookups"]
@@ -36,7 +36,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):  # made for each request: a 
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """Features of rows, as `noria.serving.looked_up` has them.
+    """Features of rows, as `noria.serving.features.looked_up` has them.
 
     Attributes
     ----------

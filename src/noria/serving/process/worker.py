@@ -19,16 +19,18 @@ import uvicorn
 import uvloop
 
 from noria.errors import DeploymentError, LeaseHeld, NoriaError
-from noria.serving.app import App
-from noria.serving.connections import Server, connection_class, guard
-from noria.serving.control import Closed, answer_calls
 from noria.serving.counts import RouteCounts
-from noria.serving.hosting import Hosted, Hosting, spool_name
-from noria.serving.keys import KeyFile, Keys
-from noria.serving.metrics import Metrics, Standing
+from noria.serving.features.online import OnlineFeatures
+from noria.serving.http.app import App
+from noria.serving.http.connections import Server, connection_class, guard
+from noria.serving.http.keys import KeyFile, Keys
+from noria.serving.http.metrics import Metrics, Standing
+from noria.serving.logs.outcomes import outcome_spool
 from noria.serving.models import load_route
-from noria.serving.online import OnlineFeatures
-from noria.serving.outcomes import outcome_spool
+from noria.serving.process.control import Closed, answer_calls
+from noria.serving.process.hosting import Hosted, Hosting, spool_name
+from noria.serving.process.resting import give_back, own_bytes, prepare, rested, settle
+from noria.serving.process.seats import Seat, is_native
 from noria.serving.records import (
     ROUTE_FILE,
     SERVER_FILE,
@@ -38,8 +40,6 @@ from noria.serving.records import (
     WorkerStatus,
     read_record,
 )
-from noria.serving.resting import give_back, own_bytes, prepare, rested, settle
-from noria.serving.seats import Seat, is_native
 
 __all__ = ["Worker", "run"]
 

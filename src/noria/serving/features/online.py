@@ -1,6 +1,6 @@
 """The online store as a worker sees it: opened when first needed, so that it may come after the worker.
 
-A store that is asked over a connection may hang: `noria.serving.patience` says how long it is waited for.
+A store that is asked over a connection may hang: `noria.serving.features.patience` says how long to wait.
 """
 
 import logging
@@ -17,7 +17,7 @@ from noria.errors import NoriaError
 from noria.features.declarations import ViewSpec
 from noria.features.reading import FeatureReader, is_remote, open_feature_reader
 from noria.features.view_plan import FeatureValues
-from noria.serving.patience import Patience
+from noria.serving.features.patience import Patience
 
 __all__ = ["OnlineFeatures"]
 

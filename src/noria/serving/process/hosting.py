@@ -10,10 +10,10 @@ from typing import Literal, Self
 from noria.serving.asking import Asking
 from noria.serving.asking_files import asking_name
 from noria.serving.batching import Batcher
-from noria.serving.index import PredictionIndex
+from noria.serving.features.online import OnlineFeatures
+from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.outcomes import OutcomeBook, outcome_spool
 from noria.serving.models import LoadedRoute
-from noria.serving.online import OnlineFeatures
-from noria.serving.outcomes import OutcomeBook, outcome_spool
 from noria.serving.predictor import Predictor
 from noria.serving.records import Limits, LogRules
 from noria.streams.spool import Spool, spool_bytes

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from noria.serving.index import Answer, rows_of_outputs
 from noria.serving.jobs import Job
-from noria.serving.log import ReleaseScores
+from noria.serving.logs.index import Answer, rows_of_outputs
+from noria.serving.logs.log import ReleaseScores
 from noria.serving.records import SCORE, Output
 from noria.serving.requests import OutputColumn
 

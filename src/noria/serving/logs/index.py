@@ -18,8 +18,8 @@ import numpy as np
 
 from noria.errors import DiskFull, StoreError
 from noria.features.scrubbing import scrub
-from noria.serving.index_files import close_index, open_index
-from noria.serving.log import PredictionFrame, ReleaseScores, decode_frame
+from noria.serving.logs.index_files import close_index, open_index
+from noria.serving.logs.log import PredictionFrame, ReleaseScores, decode_frame
 from noria.streams.spool import read_spool
 
 __all__ = ["MAX_ID_BYTES", "Answer", "PredictionIndex", "rows_of_outputs"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from http import HTTPStatus
 
-from noria.serving.log import PredictionFrame, encode_frame, redacted
+from noria.serving.logs.log import PredictionFrame, encode_frame, redacted
 from noria.serving.records import LogRules, ServedModel
 from noria.serving.requests import RequestError
 from noria.streams.spool import Spool

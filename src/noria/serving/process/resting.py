@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from noria.errors import ConfigError, DeploymentError
+from noria.serving.formats.scorers import Rows, Scorer
 from noria.serving.models import LoadedModel, LoadedRoute, bind_route
 from noria.serving.records import Output
-from noria.serving.scorers import Rows, Scorer
 
 __all__ = ["give_back", "own_bytes", "prepare", "rested", "settle"]
 

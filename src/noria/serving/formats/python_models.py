@@ -18,11 +18,11 @@ from noria.errors import ConfigError, DeploymentError
 from noria.features.code_bundle import Bundle, differing_distributions, find_kept, import_kept, read_bundle
 from noria.registry.folders.trust import PickleTrust
 from noria.registry.whole_numbers import are_whole
-from noria.serving.given import as_columns
-from noria.serving.loaded_files import laid_out, read_file
+from noria.serving.formats.given import as_columns
+from noria.serving.formats.loaded_files import laid_out, read_file
+from noria.serving.formats.scorers import Rows, Scorer
+from noria.serving.formats.user_code import called, place_of
 from noria.serving.records import Input, ServedModel
-from noria.serving.scorers import Rows, Scorer
-from noria.serving.user_code import called, place_of
 
 __all__ = [
     "ARTIFACTS",

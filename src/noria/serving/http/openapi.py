@@ -6,7 +6,7 @@ from importlib.metadata import version
 from urllib.parse import quote
 
 from noria.serving.binding import RequestColumn
-from noria.serving.openapi_parts import Json, answer_of, array_of, object_of, operation_of, text_of
+from noria.serving.http.openapi_parts import Json, answer_of, array_of, object_of, operation_of, text_of
 from noria.serving.records import Output
 from noria.serving.requests import PREDICTION_ID, TOLD
 from noria.serving.wire.oip import MAX_ROWS

@@ -10,16 +10,16 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from noria.serving.exchange import Gone, Head, Reply, Request
-from noria.serving.faults import fault_of
-from noria.serving.hosting import Hosted, Hosting
+from noria.serving.http.exchange import Gone, Head, Reply, Request
+from noria.serving.http.faults import fault_of
+from noria.serving.http.keys import Keys
+from noria.serving.http.metrics import Metrics
+from noria.serving.http.tracing import read_trace
 from noria.serving.jobs import Job
-from noria.serving.keys import Keys
-from noria.serving.metrics import Metrics
 from noria.serving.models import Target
+from noria.serving.process.hosting import Hosted, Hosting
 from noria.serving.records import DeploymentState, Limits, ModelState, WorkerStatus
 from noria.serving.requests import TOLD, BadRequestError, InferRequest, Prediction, RequestError, shown
-from noria.serving.tracing import read_trace
 
 if TYPE_CHECKING:
     from noria.serving.explaining.explanations import Explanations

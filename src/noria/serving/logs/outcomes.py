@@ -17,7 +17,7 @@ import msgspec
 
 from noria.errors import Conflict, DiskFull, StoreError
 from noria.features.scrubbing import scrub
-from noria.serving.index_files import close_index, open_index
+from noria.serving.logs.index_files import close_index, open_index
 from noria.streams.spool import Spool, read_spool
 
 __all__ = [

@@ -9,12 +9,12 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from noria.serving.answering import Answering, Control, Question
-from noria.serving.exchange import Gone, Head, Receive, Reply, Request, Send, refusal, send_reply
-from noria.serving.faults import fault_of
-from noria.serving.hosting import Hosting
-from noria.serving.keys import Keys
-from noria.serving.metrics import CONTENT_TYPE, Metrics
+from noria.serving.http.answering import Answering, Control, Question
+from noria.serving.http.exchange import Gone, Head, Receive, Reply, Request, Send, refusal, send_reply
+from noria.serving.http.faults import fault_of
+from noria.serving.http.keys import Keys
+from noria.serving.http.metrics import CONTENT_TYPE, Metrics
+from noria.serving.process.hosting import Hosting
 from noria.serving.protocols import kserve, mlflow, oip, outcomes, pages, plain
 from noria.serving.records import Limits
 from noria.serving.requests import RequestError, shown

@@ -1,0 +1,1 @@
+"""A worker process: its deployments, its supervisor's words, and its memory."""
