@@ -147,6 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/models/late/explain":
+            self._send(200, orjson.dumps({"explained": orjson.loads(body)}), {})
+            return
         is_late = self.path == "/models/late/predict"
         model, prediction = (LATE, SCORED) if is_late else (KIND, KINDS)
         try:
@@ -182,15 +185,17 @@ def test_the_page_works_in_a_browser_and_asks_nobody_else(address: str, visiting
     with visiting(f"{address}/docs") as visit:
         page = visit.page
         late, kind = page.locator("form").all()
-        late.get_by_role("button").click()
+        late.get_by_role("button", name="Predict").click()
         late.locator("output pre").wait_for()
         assert orjson.loads(late.locator("output").inner_text())["score"] == 0.5
         assert visit.complaints == []
+        late.get_by_role("button", name="Explain").click()
+        late.locator("output pre", has_text="explained").wait_for()
         late.locator("input[name=distance]").fill("far")
-        late.get_by_role("button").click()
+        late.get_by_role("button", name="Predict").click()
         late.locator("output pre.bad").wait_for()
         assert "'distance' takes a number or null" in late.locator("output").inner_text()
-        kind.get_by_role("button").click()
+        kind.get_by_role("button", name="Predict").click()
         kind.locator("output pre").wait_for()
         assert orjson.loads(kind.locator("output").inner_text())["label"] == "no"
         assert page.locator("tr", has_text="may be left out").count() == 1

@@ -181,10 +181,11 @@ def show_log(
         screen.line("Nothing was asked yet.")
         return
     screen.table(
-        ["at", "model", "inputs", "gave", "us"],
+        ["at", "prediction", "model", "inputs", "gave", "us"],
         [
-            (screen.instant(each["at"]), f"{each['model']}:{each['version']}", _fields(each.get("inputs")),
-             _fields(each.get("outputs")) or screen.number(each["score"], 6), each["latency_us"])
+            (screen.instant(each["at"]), each["prediction_id"], f"{each['model']}:{each['version']}",
+             _fields(each.get("inputs")), _fields(each.get("outputs")) or screen.number(each["score"], 6),
+             each["latency_us"])
             for each in found
         ],
         right=["us"],

@@ -18,7 +18,8 @@ for (const form of document.forms) {
       if (field.value !== "" || !field.dataset.optional) row[field.name] = read(field);
     }
     try {
-      const answer = await fetch(form.action, {
+      const button = event.submitter;
+      const answer = await fetch(button && button.hasAttribute("formaction") ? button.formAction : form.action, {
         method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify(row)});
       const text = await answer.text();
       let said = text;

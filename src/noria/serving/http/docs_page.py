@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -77,7 +77,8 @@ def _headers() -> Mapping[str, str]:
 
 
 def _model(model: DescribedModel, number: int, address: str) -> str:
-    path = f"models/{quote(model.name, safe='')}/predict"
+    base = f"models/{quote(model.name, safe='')}"
+    path = f"{base}/predict"
     row = example_row(model)
     command = (
         f"curl {shlex.quote(f'{address}/{path}')} -H 'content-type: application/json' \\\n"
@@ -88,9 +89,12 @@ def _model(model: DescribedModel, number: int, address: str) -> str:
         f"<td>{escape(each.datatype)}</td><td>{'may be left out' if each.optional else ''}</td></tr>"
         for each in model.columns
     )
+    has_labels = any(each.labels for each in model.outputs)
+    titles = f"<th>output</th><th>datatype</th>{'<th>labels</th>' if has_labels else ''}"
     outputs = "".join(
         f"<tr><td><code>{escape(each.name)}</code></td><td>{escape(each.datatype)}"
-        f"{f' × {each.width}' if each.width else ''}</td><td>{escape(', '.join(each.labels))}</td></tr>"
+        f"{f' × {each.width}' if each.width else ''}</td>"
+        f"{f'<td>{escape(_joined(each.labels))}</td>' if has_labels else ''}</tr>"
         for each in model.outputs
     )
     versions = ", ".join(map(str, model.versions))
@@ -101,19 +105,25 @@ def _model(model: DescribedModel, number: int, address: str) -> str:
 <div class="wide"><table><thead><tr><th>column</th><th>of</th><th>datatype</th><th></th></tr></thead>
 <tbody>{columns}</tbody></table></div>
 <h3>Gives</h3>
-<div class="wide"><table><thead><tr><th>output</th><th>datatype</th><th>labels</th></tr></thead>
+<div class="wide"><table><thead><tr>{titles}</tr></thead>
 <tbody>{outputs}</tbody></table></div>
 <h3>By curl</h3>
 <pre id="c{number}" tabindex="0">{escape(command)}</pre>
 <button type="button" class="copy" data-of="c{number}" hidden>Copy</button>
 <h3>Try it</h3>
 <form action="{escape(path)}" method="post">
-<p class="quiet">What is sent is answered and logged like any other request. An empty field is missing.</p>
+<p class="quiet">What is sent is answered and logged like any other request; an explanation is not
+logged. An empty field is missing.</p>
 <div class="fields">{"".join(_field(each, row[each.name]) for each in model.columns)}</div>
 <button type="submit">Predict</button>
+<button type="submit" formaction="{escape(base)}/explain">Explain</button>
 <output aria-live="polite"></output>
 </form>
 </section>"""
+
+
+def _joined(labels: Iterable[str]) -> str:
+    return ", ".join(labels)
 
 
 def _field(column: RequestColumn, value: object) -> str:
