@@ -10,7 +10,17 @@ from typing import Any
 from urllib.parse import quote
 
 from noria.serving.http.answering import Answering, Control, Question
-from noria.serving.http.exchange import Gone, Head, Receive, Reply, Request, Send, refusal, send_reply
+from noria.serving.http.exchange import (
+    Bodies,
+    Gone,
+    Head,
+    Receive,
+    Reply,
+    Request,
+    Send,
+    refusal,
+    send_reply,
+)
 from noria.serving.http.faults import fault_of
 from noria.serving.http.keys import Keys
 from noria.serving.http.metrics import CONTENT_TYPE, Metrics
@@ -23,6 +33,7 @@ from noria.serving.wire.kserve import ALIVE
 __all__ = ["App"]
 
 _LOG = logging.getLogger(__name__)
+_BODIES = 16  # as many of the largest size may be on their way at once
 
 _OPEN = frozenset(
     {
@@ -57,6 +68,11 @@ class App:
         Who may ask; None: anybody.
     without_key
         What is shown to anybody all the same: `metrics`, `docs`.
+
+    Attributes
+    ----------
+    bodies
+        What requests take that are being sent.
     """
 
     def __init__(
@@ -72,6 +88,7 @@ class App:
         self._keys, self._open = keys, _OPEN | {path for name in without_key for path in _SHOWN[name]}
         self._answering = Answering(hosting, control=control, metrics=metrics, limits=limits, keys=keys)
         self._metrics, self._max_body_bytes = metrics, limits.max_body_bytes
+        self.bodies = Bodies(_BODIES * limits.max_body_bytes)
         self._asked: dict[bytes, Question] = {}  # what the paths of predictions ask
         self._revision = -1
         self._below: Mapping[str, Routes] = {
@@ -85,7 +102,7 @@ class App:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive, max_body_bytes=self._max_body_bytes)
+        request = Request(scope, receive, max_body_bytes=self._max_body_bytes, bodies=self.bodies)
         try:
             reply = await self._answer(request)
         except RequestError as err:
@@ -119,6 +136,10 @@ class App:
                 f"the body is larger than {self._max_body_bytes} bytes; send the rows in several requests",
             ),
         )
+
+    def no_room(self, question: Question) -> Reply:
+        """Refuse a body for which there is no room beside others."""
+        return self._answering.refuse(question, Bodies.refusal())
 
     async def _answer(self, request: Request) -> Reply:
         first, *rest = request.path.strip("/").split("/")

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from noria.serving.http.answering import Question
-from noria.serving.http.exchange import Head, Reply, encoded
+from noria.serving.http.exchange import Bodies, Head, Reply, encoded
 from noria.serving.records import Limits
 
 __all__ = ["Connection", "Quick", "Server", "connection_class", "guard"]
@@ -40,6 +40,15 @@ class Quick(Protocol):
 
     def too_large(self, question: Question) -> Reply:
         """Refuse a body that is too large."""
+        ...
+
+    def no_room(self, question: Question) -> Reply:
+        """Refuse a body for which there is no room beside others."""
+        ...
+
+    @property
+    def bodies(self) -> Bodies:
+        """Where bodies are counted until they are there."""
         ...
 
 
@@ -79,7 +88,8 @@ class Connection(HttpToolsProtocol):
         self._running: Any = None  # the answer that a task is at work on
         self._question: Question | None = None  # of the request that is being read, where it goes quickly
         self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body_bytes = self._held = 0
+        self._has_room = True
         self._head_bytes = 0  # of headers that are not all there yet
         self._idle_since = 0.0  # after a quick answer
 
@@ -90,6 +100,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go; uvicorn forgets the answer at work where another request came behind it."""
+        self._let_go()
         _leave(self._running)
         super().connection_lost(exc)
 
@@ -136,7 +147,7 @@ class Connection(HttpToolsProtocol):
         if self._goes_quickly():
             self._question = self.quick.question(self.url)
             if self._question is not None:
-                self._body, self._body_bytes = [], 0
+                self._body, self._body_bytes, self._has_room = [], 0, True
                 self.cycle = _Turn()  # type: ignore[assignment]
                 return
         super().on_headers_complete()
@@ -166,10 +177,24 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
             return
         self._body_bytes += len(body)
-        if self._body_bytes <= self.limits.max_body_bytes:
+        if self._body_bytes > Bodies.FREE and self._has_room:
+            counted = None
+            if self._body_bytes <= self.limits.max_body_bytes:
+                counted = self.quick.bodies.take(self._body_bytes, self._held)
+            if counted is None:
+                self._has_room = False
+                self._body = []
+                self._let_go()
+            else:
+                self._held = counted
+        if self._has_room:
             self._body.append(body)
-        else:
-            self._body = []
+
+    def _let_go(self) -> None:
+        """Count the body no longer: it is there, or nobody wants it."""
+        if self._held:
+            self.quick.bodies.give(self._held)
+            self._held = 0
 
     def on_message_complete(self) -> None:
         """Read the last byte of a request."""
@@ -178,12 +203,16 @@ class Connection(HttpToolsProtocol):
         if question is None:
             super().on_message_complete()
             return
+        self._let_go()
         turn = self.cycle
         head = Head(
             "POST", self.url.decode("latin-1"), self.headers, scheme=self.scheme or "http", client=self.client
         )
         if self._body_bytes > self.limits.max_body_bytes:
             self._reply(turn, head, self.quick.too_large(question))
+            return
+        if not self._has_room:
+            self._reply(turn, head, self.quick.no_room(question))
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self.quick.begin(question, head, body, lambda reply: self._reply(turn, head, reply))

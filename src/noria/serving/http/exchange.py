@@ -14,6 +14,7 @@ from noria.serving.requests import BadRequestError, RequestError
 
 __all__ = [
     "JSON",
+    "Bodies",
     "Gone",
     "Head",
     "Receive",
@@ -37,6 +38,50 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 class Gone(Exception):
     """The client left before its request was read."""
+
+
+class Bodies:
+    """What bodies take that are not whole yet, over all connections of a worker.
+
+    The first 64 KiB of each are not counted: so a small request is read however many large ones come slowly.
+
+    Parameters
+    ----------
+    limit
+        Bytes of all of them.
+    """
+
+    FREE = 65_536
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self.held = limit, 0
+
+    def take(self, size: int, held: int) -> int | None:
+        """Count a body that is `size` bytes so far, `held` of them counted; None if there is no room.
+
+        Returns
+        -------
+        int
+            How much of it is counted now: what `give` is to be called with.
+        """
+        counted = max(size - self.FREE, 0)
+        if counted > held and self.held + counted - held > self._limit:
+            return None
+        self.held += counted - held
+        return counted
+
+    def give(self, held: int) -> None:
+        """Count a body no longer."""
+        self.held -= held
+
+    @staticmethod
+    def refusal() -> RequestError:
+        """Give the error for a body for which there is no room."""
+        return RequestError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "too many large requests are being sent at once; send fewer at a time, or of fewer rows each",
+            retry_after_s=1,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +164,15 @@ class Request(Head):
         As ASGI hands them.
     max_body_bytes
         A larger body, packed or not, is refused.
+    bodies
+        Where it is counted until it is there.
     """
 
-    __slots__ = ("_max_body_bytes", "_receive")
+    __slots__ = ("_bodies", "_max_body_bytes", "_receive")
 
-    def __init__(self, scope: dict[str, Any], receive: Receive, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, scope: dict[str, Any], receive: Receive, *, max_body_bytes: int, bodies: Bodies
+    ) -> None:
         super().__init__(
             scope["method"],
             scope["path"],
@@ -132,7 +181,7 @@ class Request(Head):
             scheme=scope.get("scheme", "http"),
             client=scope.get("client"),
         )
-        self._receive, self._max_body_bytes = receive, max_body_bytes
+        self._receive, self._max_body_bytes, self._bodies = receive, max_body_bytes, bodies
 
     async def body(self) -> bytes:
         """Read the body, unpacked.
@@ -140,7 +189,8 @@ class Request(Head):
         Raises
         ------
         RequestError
-            413 if it is too large, 400 if it is not packed as it says, 415 if it is packed in an unknown way.
+            413 if it is too large, 503 if there is no room for it beside others, 400 if it is not packed as
+            it says, 415 if it is packed in an unknown way.
         Gone
             If the client left.
         """
@@ -158,20 +208,31 @@ class Request(Head):
 
     async def _read_on(self, message: dict[str, Any]) -> bytes:
         chunks: list[bytes] = []
-        size = 0
-        while True:
-            if message["type"] == "http.disconnect":
-                raise Gone
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            chunks.append(chunk)
-            if size > self._max_body_bytes:
-                chunks = []
-            if not message.get("more_body", False) or size > _DRAIN_TIMES * self._max_body_bytes:
-                break
-            message = await self._receive()
+        size = held = 0
+        has_room = True
+        try:
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if has_room and size <= self._max_body_bytes:
+                    counted = self._bodies.take(size, held)
+                    has_room, held = counted is not None, counted or held
+                    chunks.append(chunk)
+                if not has_room or size > self._max_body_bytes:
+                    chunks = []
+                    self._bodies.give(held)
+                    held = 0
+                if not message.get("more_body", False) or size > _DRAIN_TIMES * self._max_body_bytes:
+                    break
+                message = await self._receive()
+        finally:
+            self._bodies.give(held)
         if size > self._max_body_bytes:
             raise self._too_large()
+        if not has_room:
+            raise Bodies.refusal()
         return b"".join(chunks)
 
     def _unpacked(self, data: bytes, encoding: str) -> bytes:

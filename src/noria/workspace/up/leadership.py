@@ -16,6 +16,7 @@ __all__ = ["Leadership"]
 
 _NAME = "up"
 _TRY_EVERY_S = 1.0
+_TROUBLED_S = 0.5
 
 
 class Leadership:
@@ -84,6 +85,8 @@ class Leadership:
 
     def _pause_s(self) -> float:
         """How long to wait: a leader renews, others look whether the lease is free."""
+        if self.trouble is not None:  # what moved meanwhile is to be followed as soon as it is back
+            return min(_TROUBLED_S, self._ttl_s / 3)
         return self._ttl_s / 3 if _now_s() < self._until else min(_TRY_EVERY_S, self._ttl_s / 3)
 
     def _try(self) -> None:
