@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -163,3 +164,10 @@ def test_rows_of_other_names_each_are_refused_at_once(
         for wire in (plain, kserve, records):
             refused = wire(client, rows)
             assert refused.status == 400 and "'column 0'" in refused.text
+        lists: list[Row] = [{"prediction_id": "list", "v": [0] * 20_000}]
+        lists += [{"prediction_id": f"none-{each}", "v": None} for each in range(3000)]
+        for wire in (plain, kserve, records):
+            began = time.monotonic()
+            refused = wire(client, lists)
+            assert refused.status == 400 and "'v'" in refused.text
+            assert time.monotonic() - began < 5.0  # 60 million cells would take longer, and end the worker

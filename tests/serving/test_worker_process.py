@@ -17,6 +17,7 @@ from tests.serving.conftest import INPUTS, NOW, Trained, process_is_gone, route,
 from noria.deploy.supervisor import Supervisor
 from noria.errors import DeploymentError, LeaseHeld, PortInUse
 from noria.serving.client import InferError
+from noria.serving.counts import RouteCounts
 from noria.serving.records import (
     ROUTE_FILE,
     STATUS_FILE,
@@ -251,6 +252,27 @@ def test_a_shadow_scores_and_never_answers(supervise: Supervise, first: Trained,
         wait_until(lambda: "late_arrival:2" in supervisor.counts("late").releases)
         rows = {line for line in metrics(client) if line.startswith("noria_scored_rows_total")}
     assert any('release="late_arrival:2"' in line and line.endswith(" 20.0") for line in rows)
+
+
+def test_counts_of_a_route_that_answers_again_begin_anew(
+    supervise: Supervise, first: Trained, second: Trained
+) -> None:
+    """A trial of the same releases is the same route: what an ended worker counted in the former is over."""
+    supervisor = supervise()
+    alone = route(1, first.served(1))
+    tried = route(3, first.served(1), second.served(2), weights=[1, 1], modes=["answer", "shadow"])
+    supervisor.start(tried)
+    with supervisor.client() as client:
+        client.infer("late", {"carrier": ["AA"], "distance": [1]}, at=NOW)
+    wait_until(lambda: "late_arrival:2" in supervisor.counts("late").releases)
+    (pid,) = supervisor.pids
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: supervisor.pids not in ((), (pid,)) and deployed(supervisor).route == 3)
+    assert supervisor.counts("late").of("late_arrival:1").requests == 1  # what it had told stays
+    supervisor.swap(alone)
+    assert supervisor.counts("late").route == 1
+    supervisor.swap(tried)
+    assert supervisor.counts("late") == RouteCounts(route=3)
 
 
 def metrics(client: object) -> list[str]:

@@ -38,6 +38,7 @@ __all__ = ["EnvironmentServer"]
 _LOOK_EVERY_S = 0.25
 _ASK_EVERY = 4  # looks: for the status of workers
 _METRICS = "metrics"
+_NO_ROUTE = 0
 _CLOSED: type[Closed | None] = Closed | None  # type: ignore[assignment]
 
 
@@ -179,6 +180,8 @@ class EnvironmentServer:
             self._seen.pop(deployment, None)
             (self._folder / deployment / ROUTE_FILE).unlink(missing_ok=True)
             await self._tell_all("drop", deployment)
+            for each in self._workers:
+                each.forget_counts(deployment, but=_NO_ROUTE)
         self._publish()
 
     async def rotate(self, deployment: str) -> list[tuple[Path, int]]:
@@ -211,8 +214,10 @@ class EnvironmentServer:
     async def counts(self, deployment: str) -> RouteCounts:
         """Add up what the workers counted of the route that answers, those that ended by themselves too."""
         found = await asyncio.gather(*(each.counts(deployment) for each in self._workers))
-        counted = [each for counts in found for each in counts]
-        return RouteCounts.merged(max((each.route for each in counted), default=0), counted)
+        counted = [each for each, _ in found if each is not None]
+        ended = [each for _, each in found if each is not None]
+        route = max((each.route for each in counted or ended), default=0)
+        return RouteCounts.merged(route, [*counted, *ended])
 
     async def restart(self) -> None:
         """Start one worker after another anew: no request is lost."""
@@ -311,6 +316,7 @@ class EnvironmentServer:
         async def reload(worker: WorkerProcess) -> None:
             state = await worker.insist("reload", name, kind=DeploymentState)
             states.append(state)
+            worker.forget_counts(name, but=state.route)
             if (known := worker.status) is not None:
                 worker.status = msgspec.structs.replace(known, deployments=known.deployments | {name: state})
 

@@ -156,16 +156,22 @@ class WorkerProcess:
                     raise
                 await asyncio.sleep(_POLL_S)
 
-    async def counts(self, deployment: str) -> list[RouteCounts]:
-        """Give what its processes counted of a deployment, those that ended by themselves too."""
+    async def counts(self, deployment: str) -> tuple[RouteCounts | None, RouteCounts | None]:
+        """Give what its process has counted of a deployment, and what those had that ended by themselves."""
         try:
             found = await self.call("counts", deployment, kind=_COUNTS, timeout_s=self._ready_s)
         except ChannelClosedError:
             found = None
-        if found is not None:
-            self._told[deployment] = found
-        there = (self._told.get(deployment), self._ended_counts.get(deployment))
-        return [each for each in there if each is not None]
+        else:
+            if found is not None:
+                self._told[deployment] = found
+        return found or self._told.get(deployment), self._ended_counts.get(deployment)
+
+    def forget_counts(self, deployment: str, *, but: int) -> None:
+        """Forget what ended processes counted of other routes than one: it may come to answer again."""
+        for kept in (self._told, self._ended_counts):
+            if (found := kept.get(deployment)) is not None and found.route != but:
+                del kept[deployment]
 
     async def look(self, *, within_s: float) -> None:
         """Ask for its status; end a process that does not tell it in time."""
@@ -234,11 +240,13 @@ class WorkerProcess:
             code = await self._reap(at_once=failed is not None)
             if not self._wanted.is_set():
                 break
-            self._keep_counts()
             if self._is_leaving:
                 self._is_leaving = False
+                self._bank()
                 await self._turn()
                 continue
+            self._bank()
+            self._count_crashes()
             self._end_error = failed or self._ended(code)
             now = time.monotonic()
             self._ends = [each for each in self._ends if now - each < _RESTART_WINDOW_S] + [now]
@@ -253,22 +261,29 @@ class WorkerProcess:
             await asyncio.sleep(_BACK_OFF_S[min(len(self._ends), len(_BACK_OFF_S)) - 1])
         await self._turn()
 
-    def _keep_counts(self) -> None:
-        """Take what the ended process was known to have counted, and by whose request it ended, if by one."""
+    def _bank(self) -> None:
+        """Keep what the ended process was known to have counted."""
         for name, told in self._told.items():
             before = self._ended_counts.get(name)
             self._ended_counts[name] = RouteCounts.merged(told.route, [told, *([before] if before else [])])
         self._told = {}
-        for name in self._deployments():
-            asked = asked_at_the_end(self._folder / name / asking_name(self.number))
-            if asked is None or self._is_leaving:
-                continue
-            route, release = asked
+
+    def _count_crashes(self) -> None:
+        """Count whom the process asked when it ended."""
+        for name, route, release in self._asked_at_the_end():
             counts = self._ended_counts.get(name)
             if counts is None or counts.route != route:
                 counts = self._ended_counts[name] = RouteCounts(route=route)
             counts.of(release).count_crash()
             _LOG.warning("worker %d ended while %s scored a request to %s", self.number, release, name)
+
+    def _asked_at_the_end(self) -> list[tuple[str, int, str]]:
+        """Give deployment, route and release of whom its last process asked when it ended, once."""
+        return [
+            (name, *each)
+            for name in self._deployments()
+            for each in asked_at_the_end(self._folder / name / asking_name(self.number))
+        ]
 
     def _ended(self, code: int | None) -> DeploymentError:
         return DeploymentError(f"the worker ended with code {code}; its log says:\n{self.log_tail()}")
@@ -280,6 +295,8 @@ class WorkerProcess:
 
     async def _launch(self) -> None:
         """Start a process and wait until it answers."""
+        self._asked_at_the_end()  # of one that was stopped: that is nobody's fault
+        self._is_leaving = False
         mine, its = socket.socketpair()
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))

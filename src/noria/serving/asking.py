@@ -1,4 +1,4 @@
-"""Which release a worker asks right now, in a file that outlives it: whose fault it was that it ended."""
+"""Which releases a worker asks right now, in a file that outlives it: whose fault it was that it ended."""
 
 import logging
 import mmap
@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
-from noria.serving.asking_files import FIRST, NOBODY, SIZE, Slots
-from noria.serving.formats.scorers import Rows, Values
+from noria.serving.asking_files import ANSWERING, NOBODY, SHADOWING, SIZE, encode_slots
 from noria.serving.models import LoadedModel, LoadedRoute
-from noria.serving.scoring import score
+from noria.serving.rows import Rows, Values
+from noria.serving.scoring import Part, score
 
 __all__ = ["Asking"]
 
@@ -20,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Asking:
-    """Asks the releases of one deployment, one at a time.
+    """Asks the releases of one deployment: at most one that answers and one in the shadow at a time.
 
     Parameters
     ----------
@@ -29,38 +27,57 @@ class Asking:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self._slots: dict[str, int] = {}
+        self._asked: list[tuple[int, str]] = []  # slots stay what they are while a route is replaced
+        self._slots: dict[str, bytes] = {}
         self._kept: mmap.mmap | bytearray = bytearray(SIZE)
         if path is None:
             return
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(file, 0)
-            os.posix_fallocate(file, 0, SIZE)  # else a disk that is full later would end this process
-            self._kept = mmap.mmap(file, SIZE)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.ftruncate(file, 0)
+                os.posix_fallocate(file, 0, SIZE)  # else a disk that is full later would end this process
+                self._kept = mmap.mmap(file, SIZE)
+            finally:
+                os.close(file)
         except OSError as err:  # no room: it answers all the same
             _LOG.warning("whose fault an end of this worker is will not be known: %s", err)
-        finally:
-            os.close(file)
 
     def hold(self, loaded: LoadedRoute) -> None:
         """Take the releases of a route for those that are asked from now on."""
-        releases = list(loaded.models)
-        told = msgspec.msgpack.encode(Slots(loaded.route.number, releases))
-        if len(told) > SIZE - FIRST or len(releases) > 255:
-            releases, told = [], b""
-        self._slots = {release: slot for slot, release in enumerate(releases, 1)}
-        self._kept[0] = NOBODY
-        self._kept[1:FIRST] = len(told).to_bytes(2, "little")
-        self._kept[FIRST : FIRST + len(told)] = told
+        mine = [(loaded.route.number, release) for release in loaded.models]
+        asked = [*self._asked, *(each for each in mine if each not in self._asked)]
+        told = encode_slots(asked)
+        if told is None:  # after very many routes
+            asked = mine
+            told = encode_slots(asked)
+        if told is None:
+            self._asked, self._slots = [], {}
+            return
+        place, data = told
+        self._kept[place] = data
+        self._asked = asked
+        self._slots = {each[1]: (asked.index(each) + 1).to_bytes(2, "little") for each in mine}
 
-    def score(self, model: LoadedModel, rows: Rows) -> Sequence[Values]:
+    def rows(self, part: Part, model: LoadedModel, *, shadow: bool = False) -> Rows:
+        """Give the rows as a release reads them: a function that came with it may be asked for that."""
+        if model.on_demand is None:
+            return part.rows_of(model)
+        lane = SHADOWING if shadow else ANSWERING
+        self._kept[lane] = self._slots.get(model.served.release, NOBODY)
+        try:
+            return part.rows_of(model)
+        finally:
+            self._kept[lane] = NOBODY
+
+    def score(self, model: LoadedModel, rows: Rows, *, shadow: bool = False) -> Sequence[Values]:
         """Give what a release gives for rows; raises as `noria.serving.scoring.score`."""
-        self._kept[0] = self._slots.get(model.served.release, NOBODY)
+        lane = SHADOWING if shadow else ANSWERING
+        self._kept[lane] = self._slots.get(model.served.release, NOBODY)
         try:
             return score(model, rows)
         finally:
-            self._kept[0] = NOBODY
+            self._kept[lane] = NOBODY
 
     def close(self) -> None:
         """Let go of the file."""

@@ -5,7 +5,6 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -163,7 +162,6 @@ class _Digested:
             ) from err
 
 
-@lru_cache(maxsize=256)
 def _prefix(numbers: tuple[tuple[str, int], ...], texts: tuple[str, ...]) -> bytes:
     return _ROW.encode((numbers, texts))
 

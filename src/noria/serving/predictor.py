@@ -294,7 +294,7 @@ class Predictor:
         """Score the rows of several requests by one call for each model; where it fails, each goes alone."""
         for model in models:
             try:
-                rows = [part.rows_of(model) for part in parts]
+                rows = [self._asking.rows(part, model) for part in parts]
             except RequestError:
                 continue
             for places in alike(model, rows):
@@ -311,11 +311,11 @@ class Predictor:
                     parts[each].took_us[release] = took_us // len(places)
                     at = end
 
-    def _predict(self, model: LoadedModel, rows: Rows) -> tuple[Sequence[Values], int]:
+    def _predict(self, model: LoadedModel, rows: Rows, *, shadow: bool) -> tuple[Sequence[Values], int]:
         """Score rows, and give how long that took, in microseconds."""
         started = time.perf_counter_ns()
         try:
-            found = self._asking.score(model, rows)
+            found = self._asking.score(model, rows, shadow=shadow)
         except RequestError:
             took_us = (time.perf_counter_ns() - started) // 1_000
             self.counts.of(model.served.release).observe(rows.count, took_us, failed=True)
@@ -333,7 +333,8 @@ class Predictor:
             mask = [each == release for each in part.chosen] if answered else [False] * part.bound.rows
             if found is None:
                 try:
-                    found, part.took_us[release] = self._predict(model, part.rows_of(model))
+                    rows = self._asking.rows(part, model, shadow=not answered)
+                    found, part.took_us[release] = self._predict(model, rows, shadow=not answered)
                 except RequestError:
                     if not answered or True in mask:
                         raise

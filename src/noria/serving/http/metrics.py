@@ -296,27 +296,28 @@ class DeploymentMetrics:
     def enter(self) -> None:
         """Enter requests and rows that were counted since the last time."""
         self._is_waiting = False
+        scored, self._rows_scored = self._rows_scored, {}
+        answered, self._rows_answered = self._rows_answered, {}
         if self._answers or self._refusals:
-            for model, count in self._answers.items():
+            answers, self._answers = self._answers, {}
+            refusals, self._refusals = self._refusals, {}
+            times, self._times = self._times, _NO_TIMES.copy()
+            time, self._time = self._time, 0.0
+            self._seconds.observe_all(times, time)
+            for model, count in answers.items():
                 (self._told_answers.get(model) or self._answers_of(model)).inc(count)
-            for (model, status), count in self._refusals.items():
+            for (model, status), count in refusals.items():
                 self._metrics.requests.labels(*self._place, model, str(status.value)).inc(count)
-            self._seconds.observe_all(self._times, self._time)
-            self._answers.clear()
-            self._refusals.clear()
-            self._times, self._time = _NO_TIMES.copy(), 0.0
-        for release, rows in self._rows_scored.items():
+        for release, rows in scored.items():
             counter = self._scored.get(release)
             if counter is None:
                 counter = self._scored[release] = self._metrics.scored.labels(*self._place, release)
             counter.inc(rows)
-        for release, rows in self._rows_answered.items():
+        for release, rows in answered.items():
             counter = self._answered.get(release)
             if counter is None:
                 counter = self._answered[release] = self._metrics.answered.labels(*self._place, release)
             counter.inc(rows)
-        self._rows_scored.clear()
-        self._rows_answered.clear()
 
     def _answers_of(self, model: str) -> Counter:
         counter = self._metrics.requests.labels(*self._place, model, str(_OK.value))

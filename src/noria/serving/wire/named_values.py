@@ -29,6 +29,7 @@ __all__ = [
     "values_by_row",
 ]
 
+_MOST_COLUMNS = 10_000  # of a request that fits no model here
 _NONE = type(None)
 _MIN_INT64, _MAX_INT64 = -(2**63), 2**63 - 1
 
@@ -152,16 +153,28 @@ def recalled(
     Raises
     ------
     BadRequestError
-        `misfit` where no prediction ids came with it, by which an answer could be found.
+        `misfit` where no prediction ids came with it, by which an answer could be found, or where no model
+        can have answered it.
     """
-    if PREDICTION_ID not in columns:
+    if PREDICTION_ID not in columns or len(columns) > _MOST_COLUMNS:
         raise misfit
-    widths = {
-        name: max((len(each) for each in values if type(each) is list), default=1)
-        for name, values in columns.items()
-    }
-    read = {name: column_of(name, values, width=widths[name] or 1) for name, values in columns.items()}
-    return msgspec.structs.replace(named_request(read, rows=rows, at=at), misfit=str(misfit))
+    try:
+        read = {
+            name: column_of(name, values, width=_width_of(values, misfit)) for name, values in columns.items()
+        }
+        asked = named_request(read, rows=rows, at=at)
+    except BadRequestError:
+        raise misfit from None
+    return msgspec.structs.replace(asked, misfit=str(misfit))
+
+
+def _width_of(values: Sequence[Any], misfit: BadRequestError) -> int:
+    """Give how long the lists of a column are. Where some rows have none it would grow beyond what came."""
+    if not any(type(each) is list for each in values):
+        return 1
+    if any(type(each) is not list for each in values) or not values[0]:
+        raise misfit
+    return len(values[0])
 
 
 def recalled_records(
