@@ -42,6 +42,11 @@ class Plan:
     pause: float  # of a connection between two requests, on average
     away: tuple[tuple[float, float], ...]  # when the ledger goes away, and for how long
 
+    @property
+    def kills(self) -> int:
+        """How many workers are killed at least."""
+        return int(self.load // self.kill) - 1
+
 
 SLICE = Plan(load=20, swap=3, kill=8, pause=0.06, away=((5.5, 2.0), (13.5, 2.0)))
 FULL = Plan(load=600, swap=10, kill=30, pause=0.02, away=((95, 60), (335, 60)))
@@ -123,10 +128,12 @@ class Server:
         self.story.away.append((began, time.time()))
 
     def live(self, plan: Plan) -> None:
-        """Let it all happen, each in its time."""
+        """Let it all happen, each in its time; on a machine that is slow it takes longer."""
         began, kills, swaps = time.monotonic(), 0, 0
         away = list(plan.away)
-        while (now := time.monotonic() - began) < plan.load:
+        while (now := time.monotonic() - began) < plan.load or (
+            now < 4 * plan.load and (away or len(self.story.kills) < plan.kills)
+        ):
             if away and now > away[0][0]:
                 with self.no_ledger():
                     self._sleep_and_kill(plan, began, away.pop(0)[1])
@@ -248,7 +255,7 @@ def test_under_load_all_is_answered_rightly_and_logged_once(
     assert not status.given_up
     restarted = {each.pid for each in status.workers} | story.pids
     print(report(lines, story, cuts=cuts, logged=logged, restarts=len(restarted) - 2))
-    assert len(story.kills) >= plan.load // plan.kill - 1
+    assert len(story.kills) >= plan.kills
     assert len(restarted) - 2 >= len(story.kills)
     assert len(story.away) == len(plan.away)
     assert len({each.version for each in answered.values()}) == 2
