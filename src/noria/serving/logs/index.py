@@ -30,6 +30,7 @@ _MAP_BYTES = 1 << 36  # address space, not disk: 64 GiB hold some 500 million an
 # Input digest, score, version, stamp of the frame, bytes of the release's name; the name follows, and then,
 # where the model gives other than a score, its outputs as MessagePack.
 _FIXED = struct.Struct("<16sdqQH")
+_TAIL = struct.Struct("<qQH")  # of it, what all rows of a release in a frame share
 _CATCH_UP_FRAMES = 1_000
 _OUTPUTS = msgspec.msgpack.Encoder()
 _NO_ROOM = re.compile("No space|File too large|quota")  # the driver gives no error number
@@ -145,8 +146,7 @@ class PredictionIndex:
             with self._env.begin(write=True, db=self._answers) as txn:
                 first(txn)
                 is_logged = True
-                for frame in (*self._waiting, *frames):
-                    _put(txn, frame)
+                _put(txn, (*self._waiting, *frames))
             self._waiting = []
         except lmdb.Error as err:
             error = self._fault(err)
@@ -259,8 +259,7 @@ class PredictionIndex:
     def _add(self, frames: Iterable[PredictionFrame]) -> None:
         try:
             with self._env.begin(write=True, db=self._answers) as txn:
-                for frame in frames:
-                    _put(txn, frame)
+                _put(txn, frames)
         except lmdb.Error as err:
             raise self._fault(err) from err
 
@@ -288,36 +287,41 @@ def rows_of_outputs(release: ReleaseScores) -> list[list[Any]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _put(txn: lmdb.Transaction, frame: PredictionFrame) -> None:
+def _put(txn: lmdb.Transaction, frames: Iterable[PredictionFrame]) -> None:
     """The first answer of an id is the answer: a later one is never put over it."""
-    for release in frame.releases:
-        if any(release.answered):
-            items = _items(frame, release)
-            if len(items) == 1:
-                txn.put(*items[0], overwrite=False)
-            else:
-                with txn.cursor() as cursor:
-                    cursor.putmulti(items, overwrite=False)
+    items: list[tuple[bytes, bytes]] = []
+    for frame in frames:
+        for release in frame.releases:
+            if 1 in release.answered:
+                items += _items(frame, release)
+    if len(items) == 1:
+        txn.put(*items[0], overwrite=False)
+    elif items:
+        with txn.cursor() as cursor:
+            cursor.putmulti(items, overwrite=False)
 
 
 def _items(frame: PredictionFrame, release: ReleaseScores) -> list[tuple[bytes, bytes]]:
     """Give what is entered for the rows that a release answered, by their ids."""
-    name, version, stamp, pack = release.release.encode(), release.version, frame.stamp, _FIXED.pack
-    size, digests, more = len(name), frame.digests, rows_of_outputs(release)
-    rows = zip(frame.ids, release.score_array().tolist(), release.answered, strict=True)
-    if not more:
+    ids, digests, scores, answered = frame.ids, frame.digests, release.scores, release.answered
+    name = release.release.encode()
+    tail = _TAIL.pack(release.version, frame.stamp, len(name)) + name
+    if not release.outputs:
+        if len(ids) == 1:
+            return [(ids[0].encode(), digests + scores + tail)]
         return [
-            (each.encode(), pack(digests[16 * row : 16 * row + 16], score, version, stamp, size) + name)
-            for row, (each, score, answered) in enumerate(rows)
-            if answered
+            (each.encode(), digests[16 * row : 16 * row + 16] + scores[8 * row : 8 * row + 8] + tail)
+            for row, each in enumerate(ids)
+            if answered[row]
         ]
+    more = rows_of_outputs(release)
     return [
         (
             each.encode(),
-            pack(frame.digest(row), score, version, stamp, size) + name + _OUTPUTS.encode(more[row]),
+            frame.digest(row) + scores[8 * row : 8 * row + 8] + tail + _OUTPUTS.encode(more[row]),
         )
-        for row, (each, score, answered) in enumerate(rows)
-        if answered
+        for row, each in enumerate(ids)
+        if answered[row]
     ]
 
 
