@@ -48,7 +48,8 @@ def test_a_model_file_answers_what_the_screen_says_until_it_is_stopped(
         (found["prediction_id"], found["score"])
     ]
     shown = say("light", "log", "trees", "--folder", folder).out.splitlines()
-    assert shown[0].split() == ["at", "model", "inputs", "gave", "us"]
+    assert shown[0].split() == ["at", "prediction", "model", "inputs", "gave", "us"]
+    assert found["prediction_id"] in shown[1]
     assert "trees:1" in shown[1]
 
 
