@@ -391,7 +391,10 @@ def test_batches_that_are_killed_at_random_instants_are_whole_in_the_end(tmp_pat
     for _ in range(100):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
-            alive_s, first_at = float(random.uniform(0, 0.25)), 0.0  # from its first word on
+            alive_s, first_at = (
+                float(random.uniform(0, 0.25)) * (1 + kills / 10),
+                0.0,
+            )  # from its first word on
             for _ in child.stdout:
                 first_at = first_at or time.monotonic()
                 if time.monotonic() - first_at > alive_s:
