@@ -94,7 +94,8 @@ class Worker:
             environment=config.environment,
             worker=number,
             shared=shared_metrics,
-            soon=asyncio.get_running_loop().call_soon,
+            # Counts in files outlive a worker that is killed: they are there before the answer leaves.
+            soon=asyncio.get_running_loop().call_soon if shared_metrics is None else None,
         )
         self._begun = asyncio.Event()
         self._listening = asyncio.Event()
