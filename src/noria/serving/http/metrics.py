@@ -1,9 +1,9 @@
 """Prometheus metrics of a server, their children resolved once.
 
 Where a server has several workers each counts in files that all can read, so that whichever is asked gives
-the sum; a worker that is started anew goes on where its predecessor was. One worker alone counts in memory.
-What is counted while an event loop turns is entered once, as it has turned: that costs a fourth of entering
-each.
+the sum; a worker that is started anew goes on where its predecessor was, and an answer is counted before it
+leaves. One worker alone counts in memory, and enters what was counted while its event loop turned at once, as
+it has turned.
 """
 
 from bisect import bisect_left
