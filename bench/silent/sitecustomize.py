@@ -31,6 +31,7 @@ if "noria.serving" in sys.orig_argv:
         (ReleaseCounts, "observe", _nothing),
         (DeploymentMetrics, "count_request", _nothing),
         (DeploymentMetrics, "count_rows", _nothing),
+        (DeploymentMetrics, "enter", _nothing),
     ):
         if not hasattr(owner, name):
             raise AttributeError(f"{owner.__name__} has no {name} any more: this bench measures nothing")

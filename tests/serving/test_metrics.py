@@ -1,6 +1,5 @@
-"""What is counted while a loop turns, and entered as it has turned: the same as entering each."""
+"""What is counted of requests that are answered together, and entered once: the same as entering each."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 
 from hypothesis import given
@@ -14,7 +13,7 @@ COUNTED = st.tuples(
     st.sampled_from(STATUSES),
     st.sampled_from([0.0, 2**-11, 0.5, 0.75, 1.0, 7.0]),
     st.dictionaries(st.sampled_from(["a:1", "a:2"]), st.integers(0, 5)),
-    st.booleans(),  # whether the loop turns then
+    st.booleans(),  # whether all so far leave then
 )
 
 
@@ -28,22 +27,18 @@ def told(metrics: Metrics) -> set[str]:
 
 
 @given(st.lists(COUNTED, max_size=30))
-def test_counting_by_turns_tells_what_counting_each_tells(
+def test_entering_many_at_once_tells_what_entering_each_tells(
     counted: list[tuple[str, HTTPStatus, float, dict[str, int], bool]],
 ) -> None:
-    waiting: list[Callable[[], None]] = []
-    by_turns = Metrics(environment="production", soon=waiting.append)
-    one_by_one = Metrics(environment="production")
-    for deployment, status, seconds, rows, turns in counted:
-        for metrics in (by_turns, one_by_one):
+    together, one_by_one = Metrics(environment="production"), Metrics(environment="production")
+    for deployment, status, seconds, rows, leaves in counted:
+        for metrics in (together, one_by_one):
             counting = metrics.of(deployment)
             counting.count_request(status, seconds=seconds, model=deployment)
             counting.count_rows(scored=rows, answered=rows, repeated=len(rows))
-        if turns:
-            for each in waiting:
-                each()
-            waiting.clear()
-    assert len(waiting) <= 1  # one call for all that a turn counted
-    assert told(by_turns) == told(one_by_one)
-    times = [line for line in told(by_turns) if line.startswith("noria_request_seconds_count")]
+        one_by_one.of(deployment).enter()
+        if leaves:
+            together.of(deployment).enter()
+    assert told(together) == told(one_by_one)
+    times = [line for line in told(together) if line.startswith("noria_request_seconds_count")]
     assert sum(float(line.split()[-1]) for line in times) == len(counted)

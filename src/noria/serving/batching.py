@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from http import HTTPStatus
@@ -24,10 +24,9 @@ from noria.serving.requests import Prediction, RequestError, too_many_rows
 __all__ = ["Batcher", "Done"]
 
 T = TypeVar("T")
-Done = Callable[[Job], None]
+Done = Callable[[Job], Callable[[], None]]  # writes what came of a job, and gives what sends it
 
 _LOG = logging.getLogger(__name__)
-_NONE: frozenset[int] = frozenset()
 _INLINE_US = 1_000.0  # what takes longer holds up the others in the event loop
 _LEARNS = 0.05  # weight of a new measurement of what a request costs
 _LEARNS_SOON = 0.3  # as that of a batch of the thread
@@ -64,6 +63,7 @@ class Batcher:
         self._shadowing: asyncio.Task[None] | None = None
         self._waking: set[asyncio.Task[None]] = set()
         self.wake: Callable[[], Awaitable[None]] | None = None  # loads models that rest; the worker's
+        self.before_sending: Callable[[], None] | None = None  # called once answers are written
         self.used_ns = 0  # when the last request arrived
         self.shed = 0
         self.shadows_dropped = 0
@@ -82,7 +82,10 @@ class Batcher:
         """Give the answer to a request. Raises what it is refused by: see `submit`."""
         future = asyncio.get_running_loop().create_future()
 
-        def done(_: Job) -> None:
+        def done(_: Job) -> Callable[[], None]:
+            return finish
+
+        def finish() -> None:
             if not future.done():
                 future.set_result(None)
 
@@ -99,8 +102,9 @@ class Batcher:
         Parameters
         ----------
         done
-            Called in the loop when the job has its prediction or its error, never before this returns.
-            Among errors there is 504: it took too long; and what `Predictor.answer` says.
+            Called in the loop when the job has its prediction or its error, never before this returns. What
+            it gives is called once all that were answered together are written and counted. Among errors
+            there is 504: it took too long; and what `Predictor.answer` says.
 
         Raises
         ------
@@ -196,10 +200,10 @@ class Batcher:
                 self.submit(job, done)
             except RequestError as err:
                 job.error = err
-                done(job)
+                self._tell([(job, done)])
             except (NoriaError, TimeoutError, asyncio.CancelledError) as err:
                 job.error = _not_in_memory(err)
-                done(job)
+                self._tell([(job, done)])
 
         task = self._loop.create_task(wait())
         self._waking.add(task)
@@ -251,15 +255,21 @@ class Batcher:
         again = self._answer(jobs)
         cost_us = (time.perf_counter_ns() - started) / 1_000 / len(jobs)
         self._request_us += _LEARNS * (cost_us - self._request_us)
-        late = set(map(id, again)) if again else _NONE
-        for job, done in taken:
-            if id(job) in late:
-                if not self._arrived:
-                    self._loop.call_soon(self._answer_arrived)
-                self._arrived.append((job, done))
-            else:
-                done(job)
+        if again:
+            late = set(map(id, again))
+            self._loop.call_soon(self._answer_arrived)
+            self._arrived += [each for each in taken if id(each[0]) in late]
+            taken = [each for each in taken if id(each[0]) not in late]
+        self._tell(taken)
         self._shadow(jobs)
+
+    def _tell(self, answered: Iterable[tuple[Job, Done]]) -> None:
+        """Write the answers of jobs, and send them when all are written, and counted together."""
+        sending = [done(job) for job, done in answered]
+        if self.before_sending is not None:
+            self.before_sending()
+        for send in sending:
+            send()
 
     def _answer(self, jobs: Sequence[Job]) -> list[Job]:
         """Answer; a fault of the program is told to those whom it concerns, one by one."""
@@ -286,13 +296,13 @@ class Batcher:
                 f"no answer within {limit_s:g} s; ask again with the same prediction ids, and an answer that "
                 "was found meanwhile is given",
             )
-            done(job)
+            self._tell([(job, done)])
 
         timer = self._loop.call_later(limit_s, give_up)
 
-        def answered(job: Job) -> None:
+        def answered(job: Job) -> Callable[[], None]:
             timer.cancel()
-            done(job)
+            return done(job)
 
         self._queued.append((job, answered))
         self._queued_us += cost_us
@@ -316,6 +326,7 @@ class Batcher:
             slower = min(took_us / max(self._taken_us, 1.0), 2 * self._factor + 1)  # one slow batch is one
             self._factor += _LEARNS_SOON * (slower - self._factor)
             late = set(map(id, again))
+            answered: list[tuple[Job, Done]] = []
             for job, done in taken:
                 if job.is_left:
                     continue
@@ -323,7 +334,8 @@ class Batcher:
                     self._queued.append((job, done))
                     self._queued_us += job.target.cost_us(job.request.rows)
                 else:
-                    done(job)
+                    answered.append((job, done))
+            self._tell(answered)
             self._shadow(jobs)
 
     def _take(self) -> list[tuple[Job, Done]]:

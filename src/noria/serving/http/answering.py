@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -254,15 +255,18 @@ class _Exchange:
         except RequestError as err:
             self._done(self.refuse(err))
         except Exception as err:  # the outermost loop of a request: the others go on  # noqa: BLE001
-            self._done(self._fail(err))
+            reply = self._failure(err)
+            self._counts.enter()
+            self._done(reply)
 
-    def _answered(self, job: Job) -> None:
+    def _answered(self, job: Job) -> Callable[[], None]:
+        """Count and write what came of the request, and give what sends it."""
         prediction, error = job.prediction, job.error
         try:
             if isinstance(error, RequestError):
-                reply = self.refuse(error)
+                reply = self._refusal(error)
             elif error is not None or prediction is None:
-                reply = self._fail(error)
+                reply = self._failure(error)
             else:
                 counts, question = self._counts, self._question
                 reply = question.wire.write(prediction, self._asked, self._how, name=question.name)
@@ -275,18 +279,23 @@ class _Exchange:
                 if prediction.defaulted:
                     counts.count_defaulted(prediction.defaulted)
         except Exception as err:  # the outermost loop of a request: the others go on  # noqa: BLE001
-            reply = self._fail(err)
-        self._done(reply)
+            reply = self._failure(err)
+        return partial(self._done, reply)
 
     def refuse(self, error: RequestError) -> Reply:
-        """Count and write an error."""
+        """Count an error, enter it, and write it."""
+        reply = self._refusal(error)
+        self._counts.enter()
+        return reply
+
+    def _refusal(self, error: RequestError) -> Reply:
         self._count(error.status)
         return self._question.wire.refuse(error)
 
-    def _fail(self, error: Exception | None) -> Reply:
+    def _failure(self, error: Exception | None) -> Reply:
         _LOG.error("%s %s failed: %s", self._head.method, self._head.path, fault_of(error))
         message = "the server failed; its log says where"
-        return self.refuse(RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, message))
+        return self._refusal(RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, message))
 
     def _count(self, status: HTTPStatus) -> None:
         self._counts.pending -= 1

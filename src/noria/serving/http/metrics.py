@@ -1,9 +1,8 @@
 """Prometheus metrics of a server, their children resolved once.
 
 Where a server has several workers each counts in files that all can read, so that whichever is asked gives
-the sum; a worker that is started anew goes on where its predecessor was, and an answer is counted before it
-leaves. One worker alone counts in memory, and enters what was counted while its event loop turned at once, as
-it has turned.
+the sum, and a worker that is started anew goes on where its predecessor was. What is counted of requests is
+entered once for all that are answered together, before their answers leave.
 """
 
 from bisect import bisect_left
@@ -66,8 +65,6 @@ class Metrics:
         The number of this worker.
     shared
         The folder in which all workers count; None where there is one.
-    soon
-        Calls something when the loop has turned; None: all is entered at once.
     """
 
     def __init__(
@@ -76,10 +73,8 @@ class Metrics:
         environment: str,
         worker: int = 0,
         shared: Path | None = None,
-        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
-        self._environment, self._shared, self._soon = environment, shared, soon
-        self._uncounted: list[DeploymentMetrics] = []
+        self._environment, self._shared = environment, shared
         if shared is not None:  # by number, not by process id: the files do not become more with restarts
             values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
@@ -199,40 +194,25 @@ class Metrics:
             found = self._deployments[deployment] = DeploymentMetrics(self, self._environment, deployment)
         return found
 
-    def count_soon(self, counting: "DeploymentMetrics") -> None:
-        """Have what a deployment has counted entered when the loop has turned."""
-        if self._soon is None:
-            counting.enter()
-            return
-        if not self._uncounted:
-            self._soon(self.enter)
-        self._uncounted.append(counting)
-
-    def enter(self) -> None:
-        """Enter what was counted since the last time."""
-        counted, self._uncounted = self._uncounted, []
-        for each in counted:
-            each.enter()
-
     def note(self, *, connections: int, ages_s: Mapping[str, float] = _NONE) -> None:
         """Tell the other workers of what is not counted but stands, every now and then."""
         self._connections.set(connections)
         for view, age_s in ages_s.items():
             self._ages.labels(self._environment, view).set(age_s)
-        for each in self._deployments.values():
-            each.note()
-        self.enter()
+        self._note_deployments()
 
     def expose(self) -> bytes:
         """Write all in Prometheus' text format."""
-        for each in self._deployments.values():
-            each.note()
-        self.enter()
+        self._note_deployments()
         if self._shared is None:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         MultiProcessCollector(together, path=str(self._shared))  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+    def _note_deployments(self) -> None:
+        for each in self._deployments.values():
+            each.note()
 
 
 class DeploymentMetrics:
@@ -249,8 +229,7 @@ class DeploymentMetrics:
         self._told_answers: dict[str, Counter] = {}
         self._scored: dict[str, Counter] = {}
         self._answered: dict[str, Counter] = {}
-        self._is_waiting = False  # what is counted below is not entered yet
-        self._answers: dict[str, int] = {}
+        self._answers: dict[str, int] = {}  # by model; from here on, what is not entered yet
         self._refusals: dict[tuple[str, HTTPStatus], int] = {}
         self._rows_scored: dict[str, int] = {}
         self._rows_answered: dict[str, int] = {}
@@ -270,32 +249,28 @@ class DeploymentMetrics:
         self.note()
 
     def count_request(self, status: HTTPStatus, *, seconds: float, model: str = "") -> None:
-        """Count a request for predictions. A name that the route does not know is not told: it may be any."""
+        """Count a request for predictions, for `enter` to enter it.
+
+        A name that the route does not know is not told: it may be any.
+        """
         if status is _OK:  # whose hash would cost as much as all else here
             self._answers[model] = self._answers.get(model, 0) + 1
         else:
             self._refusals[model, status] = self._refusals.get((model, status), 0) + 1
         self._times[bisect_left(_SECONDS, seconds)] += 1
         self._time += seconds
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._metrics.count_soon(self)
 
     def count_rows(self, *, scored: Mapping[str, int], answered: Mapping[str, int], repeated: int) -> None:
-        """Count the rows of an answered request."""
+        """Count the rows of an answered request, for `enter` to enter them."""
         for release, rows in scored.items():
             self._rows_scored[release] = self._rows_scored.get(release, 0) + rows
         for release, rows in answered.items():
             self._rows_answered[release] = self._rows_answered.get(release, 0) + rows
         if repeated:
             self._repeated.inc(repeated)
-        if not self._is_waiting:
-            self._is_waiting = True
-            self._metrics.count_soon(self)
 
     def enter(self) -> None:
         """Enter requests and rows that were counted since the last time."""
-        self._is_waiting = False
         scored, self._rows_scored = self._rows_scored, {}
         answered, self._rows_answered = self._rows_answered, {}
         if self._answers or self._refusals:
@@ -356,11 +331,14 @@ class DeploymentMetrics:
         self._models.set(models)
 
     def note(self) -> None:
-        """Tell what is not counted here but stands."""
+        """Tell what is not counted here but stands, and enter what was counted."""
         self._pending.set(self.pending)
-        if self._standing is None:
-            return
-        now, before = self._standing(), self._told
+        if self._standing is not None:
+            self._follow(self._standing)
+        self.enter()
+
+    def _follow(self, standing: Callable[[], Standing]) -> None:
+        now, before = standing(), self._told
         self._spool.set(now.spool_bytes)
         if now.route != before.route:  # its counts begin anew
             before = Standing(now.route, before.shed, {}, before.logged_bytes)

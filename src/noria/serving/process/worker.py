@@ -90,13 +90,7 @@ class Worker:
         self._hosting = Hosting()
         self._keys = Keys(KeyFile(folder / config.keys), own=config.own_key) if config.keys else None
         self._seats: dict[str, Seat] = {}
-        self._metrics = Metrics(
-            environment=config.environment,
-            worker=number,
-            shared=shared_metrics,
-            # Counts in files outlive a worker that is killed: they are there before the answer leaves.
-            soon=asyncio.get_running_loop().call_soon if shared_metrics is None else None,
-        )
+        self._metrics = Metrics(environment=config.environment, worker=number, shared=shared_metrics)
         self._begun = asyncio.Event()
         self._listening = asyncio.Event()
         self._state: Literal["starting", "ready", "stopping"] = "starting"
@@ -358,9 +352,10 @@ class Worker:
         )
         if hosted.caught_up:
             _LOG.info("%d logged requests of %s are findable again", hosted.caught_up, deployment)
-        hosted.batcher.wake = partial(self.wake, deployment)
+        metrics = self._metrics.of(deployment)
+        metrics.follow(lambda: _standing(hosted))
+        hosted.batcher.wake, hosted.batcher.before_sending = partial(self.wake, deployment), metrics.enter
         self._hosting.add(hosted)
-        self._metrics.of(deployment).follow(lambda: _standing(hosted))
         return hosted
 
     def _deployment_state(self, deployment: str) -> DeploymentState:
@@ -403,7 +398,6 @@ class Worker:
         except TimeoutError:
             _LOG.error("a model does not come back; ended without it")
             os._exit(1)  # what is logged is logged
-        self._metrics.enter()
         self._hosting.close()
 
 
