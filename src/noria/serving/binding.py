@@ -130,7 +130,8 @@ class _Digested:
     ) -> None:
         self._texts = tuple(sorted(texts))
         names = sorted(widths)
-        self._prefix = _prefix(tuple((name, widths[name]) for name in names), self._texts)
+        prefix = _prefix(tuple((name, widths[name]) for name in names), self._texts)
+        self._begun = hashlib.blake2b(prefix, digest_size=_DIGEST_BYTES)
         order = [place for name in names for place in range(start[name].start, start[name].stop)]
         self._order: NDArray[np.intp] | None = None
         if order != sorted(order):
@@ -139,27 +140,25 @@ class _Digested:
     def of(self, bound: Bound) -> list[bytes]:
         numbers = bound.numbers if self._order is None else bound.numbers.take(self._order, axis=1)
         data, step = numbers.tobytes(), 8 * numbers.shape[1]
-        prefix, blake2b = self._prefix, hashlib.blake2b
         if not self._texts:
             if bound.rows == 1:
-                return [blake2b(prefix + data, digest_size=_DIGEST_BYTES).digest()]
-            return [
-                blake2b(prefix + data[at : at + step], digest_size=_DIGEST_BYTES).digest()
-                for at in range(0, bound.rows * step, step)
-            ]
+                return [self._digest(data)]
+            return [self._digest(data[at : at + step]) for at in range(0, bound.rows * step, step)]
         rows = zip(*(bound.texts[name] for name in self._texts), strict=True)
         try:
             return [
-                blake2b(
-                    b"".join((prefix, data[number * step : number * step + step], _ROW.encode(row))),
-                    digest_size=_DIGEST_BYTES,
-                ).digest()
+                self._digest(data[number * step : number * step + step] + _ROW.encode(row))
                 for number, row in enumerate(rows)
             ]
         except UnicodeEncodeError as err:
             raise BadRequestError(
                 "a text of the request cannot be kept: it holds a lone half of a surrogate pair"
             ) from err
+
+    def _digest(self, row: bytes) -> bytes:
+        digest = self._begun.copy()
+        digest.update(row)
+        return digest.digest()
 
 
 def _prefix(numbers: tuple[tuple[str, int], ...], texts: tuple[str, ...]) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import select
@@ -45,6 +46,7 @@ __all__ = ["Worker", "run"]
 
 _LOG = logging.getLogger(__name__)
 _BEAT_S = 1.0
+_OBJECTS_PER_COLLECTION = 3_000  # a turn of the loop makes as many before it lets go of them
 _LAST_MOMENT_S = 2.0  # beyond the drain: then a worker whose supervisor is gone ends, whatever it does
 
 
@@ -410,6 +412,7 @@ def run(
     try:
         config = read_record(folder / SERVER_FILE, WorkerConfig)
         prepare(config.memory_mb)
+        gc.set_threshold(_OBJECTS_PER_COLLECTION)
         os.set_inheritable(channel.fileno(), False)
         os.set_inheritable(listener.fileno(), False)
         for each in (signal.SIGTERM, signal.SIGINT):

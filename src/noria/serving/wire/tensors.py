@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from noria.serving.requests import BadRequestError, Column, shown
 
-__all__ = ["DATATYPES", "read_binary", "read_json", "write_binary"]
+__all__ = ["DATATYPES", "flat_type", "read_binary", "read_json", "write_binary"]
 
 _SMALL_FLOATS = {"FP16": "e", "FP32": "f"}
 _BINARY: Mapping[str, str] = {
@@ -43,8 +43,13 @@ def _element(datatype: str) -> Any:
     return Annotated[int, msgspec.Meta(ge=-(2 ** (bits - 1)), le=2 ** (bits - 1) - 1)]
 
 
+def flat_type(datatype: str) -> Any:
+    """Give the type of the `data` of a tensor that is not nested, as msgspec reads it."""
+    return list[_element(datatype) | None]  # type: ignore[misc]  # a type made here
+
+
 def _decoder(datatype: str, *, nested: bool) -> msgspec.json.Decoder[list[Any]]:
-    flat: Any = list[_element(datatype) | None]  # type: ignore[misc]  # a type made here
+    flat: Any = flat_type(datatype)
     return msgspec.json.Decoder(list[flat] if nested else flat)
 
 
@@ -52,7 +57,7 @@ _FLAT = {each: _decoder(each, nested=False) for each in DATATYPES}
 _NESTED = {each: _decoder(each, nested=True) for each in DATATYPES}
 
 
-def read_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw) -> Column:
+def read_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw | list[Any]) -> Column:
     """Read the `data` of a tensor of shape [n] or [n, k], row-major: flat, or nested as its shape is.
 
     Numbers of FP16 and FP32 are rounded to what these can hold, as they would be in binary.
@@ -64,17 +69,18 @@ def read_json(name: str, datatype: str, shape: Sequence[int], data: msgspec.Raw)
     datatype, shape
         Of `DATATYPES`; at least one row and one value in it.
     data
-        The JSON.
+        The JSON, or what was read of it by `flat_type`.
 
     Raises
     ------
     BadRequestError
         If it is of another type, shape or range.
     """
-    rows, width = shape[0], 1
+    rows, width = shape[0], _width(shape)
     try:
-        if len(shape) == 2:
-            width = shape[1]
+        if isinstance(data, list):
+            values = data
+        elif len(shape) == 2:
             values = _read_lines(name, datatype, rows, width, data)
         else:
             values = _FLAT[datatype].decode(data)
