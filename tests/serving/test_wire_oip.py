@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from noria.serving.records import RouteEntry, assignment_point, pick, split
 from noria.serving.requests import BadRequestError, InferRequest, OutputColumn, Prediction, RequestError
+from noria.serving.wire import oip
 from noria.serving.wire.oip import Reply, encode_answer, parse_request
 
 VALUES: Any = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -33,6 +34,39 @@ REQUESTS = st.fixed_dictionaries(
         "outputs": st.lists(st.fixed_dictionaries({"name": VALUES}), max_size=2) | VALUES,
     },
 )
+
+KINDS: dict[str, Any] = {
+    "FP64": st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53),
+    "FP32": st.none() | st.integers(-1_000, 1_000) | st.floats(allow_nan=False, allow_infinity=False),
+    "INT8": st.none() | st.integers(-129, 128) | st.just(1.0),
+    "UINT64": st.none() | st.integers(-1, 2**64 - 1),
+    "BOOL": st.none() | st.booleans() | st.integers(0, 1),
+    "BYTES": st.none() | st.text(max_size=3),
+    "FP8": st.none() | st.floats(),  # there is none
+}
+
+
+@st.composite
+def fitting(draw: st.DrawFn) -> dict[str, Any]:
+    """Give a request that may well be right: its data is as its shape and its datatype are, or nearly."""
+    rows = draw(st.integers(1, 3))
+    tensors = []
+    for number in range(draw(st.integers(1, 3))):
+        datatype = draw(st.sampled_from(sorted(KINDS)))
+        width = draw(st.integers(0, 3))
+        shape = [rows, width] if width else [rows]
+        size = rows * (width or 1) + draw(st.sampled_from([0, 0, 0, 0, 1]))
+        data: list[Any] = draw(st.lists(KINDS[datatype], min_size=size, max_size=size))
+        match draw(st.sampled_from(["flat", "flat", "nested", "strange"])):
+            case "nested":
+                step = width or 1
+                data = [data[at : at + step] for at in range(0, len(data), step)]
+            case "strange":
+                data[draw(st.integers(0, size - 1))] = draw(VALUES | st.lists(VALUES, max_size=2))
+        given: dict[str, Any] = tensor(data, shape=shape, datatype=datatype, name=f"t{number}")
+        keys = draw(st.permutations(list(given)))
+        tensors.append({each: given[each] for each in keys})
+    return {"inputs": tensors, "id": draw(st.none() | st.just("a") | st.just(1))}
 
 
 def tensor(data: Any, *, shape: list[int], datatype: str = "FP64", name: str = "a", **more: Any) -> Any:
@@ -76,6 +110,24 @@ def test_whatever_is_asked_is_read_whole_or_refused(request: dict[str, Any]) -> 
     if found is not None:
         assert found.rows > 0
         assert all(len(each.values) == found.rows * each.width for each in found.columns.values())
+
+
+@settings(max_examples=500, deadline=None)
+@given(request=fitting() | REQUESTS)
+def test_reading_in_one_pass_is_as_reading_in_two(request: dict[str, Any]) -> None:
+    try:
+        data = orjson.dumps(request)
+    except orjson.JSONEncodeError:
+        return  # an integer of more than 64 bits
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for read_to in (oip._READ_TO, -1):
+            patch.setattr(oip, "_READ_TO", read_to)
+            try:
+                found.append(repr(parse_request(data)))
+            except BadRequestError as err:
+                found.append(str(err))
+    assert found[0] == found[1]
 
 
 @settings(max_examples=100, deadline=None)
