@@ -119,7 +119,12 @@ class Answering:
             If the client left before it was read.
         """
         future = asyncio.get_running_loop().create_future()
-        exchange = _Exchange(self, question, request, future.set_result)
+
+        def done(reply: Reply) -> None:
+            if not future.done():  # else it was cancelled: the server stops
+                future.set_result(reply)
+
+        exchange = _Exchange(self, question, request, done)
         try:
             exchange.admit()
             body = await request.body()
