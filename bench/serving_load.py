@@ -29,7 +29,8 @@ from noria.deploy.supervisor import Supervisor
 from noria.serving.records import Route, RouteEntry, ServedModel, WorkerConfig
 
 _CONNECTIONS, _FEW = 64, 16
-_SECONDS, _RUNS = 2.0, 3
+_SECONDS, _RUNS = 2.0, 5
+_PAIRS = 9  # of one worker and two, which leave no core for the generator: that varies the most
 _ROWS = 256  # different ones, asked in turn
 _OCTETS = "application/octet-stream"
 _STARTS_S = 90.0
@@ -163,7 +164,7 @@ def _what_it_costs(trees: Boosted, folder: Path) -> Iterator[Line]:
         _noria(trees.served, folder / "single", requests) as other,
     ):
         mine, its = [], []
-        for _ in range(_RUNS):
+        for _ in range(_PAIRS):
             mine.append(ours.load(connections=2 * _CONNECTIONS))  # as many for each worker
             its.append(other.load())
         yield Line(
