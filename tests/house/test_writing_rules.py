@@ -32,6 +32,7 @@ OUTERMOST = {
     ("serving/http/answering.py", "begin"): "a request for predictions: it gets a 500, the others go on",
     ("serving/http/answering.py", "_answered"): "a request for predictions: it gets a 500, the others go on",
     ("serving/batching.py", "_answer"): "several requests: each is tried alone, and gets a 500 of its own",
+    ("serving/batching.py", "_tell"): "an answer: the loop tells of it, the others leave",
     ("serving/features/patience.py", "_work"): "a call of a store: raised where it is waited for",
     (
         "serving/process/control.py",

@@ -266,10 +266,11 @@ class Batcher:
     def _tell(self, answered: Iterable[tuple[Job, Done]]) -> None:
         """Write the answers of jobs, and send them when all are written, and counted together."""
         sending = [done(job) for job, done in answered]
-        if self.before_sending is not None:
-            self.before_sending()
-        for send in sending:
-            send()
+        for each in sending if self.before_sending is None else (self.before_sending, *sending):
+            try:
+                each()
+            except Exception as err:  # the outermost loop of requests: the others go on  # noqa: BLE001
+                self._loop.call_exception_handler({"message": "an answer was not sent", "exception": err})
 
     def _answer(self, jobs: Sequence[Job]) -> list[Job]:
         """Answer; a fault of the program is told to those whom it concerns, one by one."""

@@ -245,6 +245,8 @@ class _Exchange:
             caller = self.admit()
             question, answering = self._question, self._answering
             hosted, target = answering.find(question.name, question.version)
+            if hosted is not self._hosted:  # since its first bytes came
+                self._count_for(hosted)
             asked, self._how = given or question.wire.read(body, target, self._head, answering.limits)
             if asked.outputs is not None:
                 _check_outputs(asked.outputs, target)
@@ -263,6 +265,11 @@ class _Exchange:
             reply = self._failure(err)
             self._counts.enter()
             self._done(reply)
+
+    def _count_for(self, hosted: Hosted) -> None:
+        self._counts.pending -= 1
+        self._hosted, self._counts = hosted, self._answering.metrics.of(hosted.name)
+        self._counts.pending += 1
 
     def _answered(self, job: Job) -> Callable[[], None]:
         """Count and write what came of the request, and give what sends it."""

@@ -5,6 +5,8 @@ the sum, and a worker that is started anew goes on where its predecessor was. Wh
 entered once for all that are answered together, before their answers leave.
 """
 
+import logging
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 __all__ = ["CONTENT_TYPE", "DeploymentMetrics", "Metrics", "Standing"]
 
+_LOG = logging.getLogger(__name__)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _NO_TIMES = [0] * (len(_SECONDS) + 1)
@@ -74,7 +77,7 @@ class Metrics:
         worker: int = 0,
         shared: Path | None = None,
     ) -> None:
-        self._environment, self._shared = environment, shared
+        self._environment, self._worker, self._shared = environment, worker, shared
         if shared is not None:  # by number, not by process id: the files do not become more with restarts
             values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
@@ -192,7 +195,19 @@ class Metrics:
         found = self._deployments.get(deployment)
         if found is None:
             found = self._deployments[deployment] = DeploymentMetrics(self, self._environment, deployment)
+            self._take_room()
         return found
+
+    def _take_room(self) -> None:
+        """Have the files that this worker counts in on the disk, else one that is full later would end it."""
+        if self._shared is None:
+            return
+        for each in self._shared.glob(f"*_{self._worker}.db"):
+            try:
+                with each.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            except OSError as err:  # it answers all the same
+                _LOG.warning("there is no room to count in %s: %s", each, err)
 
     def note(self, *, connections: int, ages_s: Mapping[str, float] = _NONE) -> None:
         """Tell the other workers of what is not counted but stands, every now and then."""

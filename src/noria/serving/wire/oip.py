@@ -103,8 +103,8 @@ class _Request(msgspec.Struct, gc=False):
 
 
 _DECODER = msgspec.json.Decoder(_Request)
-_READ_TO = 1 << 20  # bytes of a body whose numbers are read before its shapes are looked at
-_HEAD = 1_024
+_READ_TO = 1 << 19  # bytes of a body whose numbers are read before its shapes are looked at
+_HEAD = 1_024  # bytes in which nested data is looked for: it is not read in one pass
 
 
 def _read_tensor(datatype: str) -> Any:

@@ -1,0 +1,195 @@
+"""Requests that are answered together: all are counted before any answer leaves, none waits for a fault."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from noria.serving.batching import Batcher
+from noria.serving.http.answering import Answering, Question
+from noria.serving.http.exchange import Head, Reply
+from noria.serving.http.metrics import Metrics
+from noria.serving.jobs import Job
+from noria.serving.records import Limits
+from noria.serving.requests import InferRequest
+
+HEAD = Head("POST", "/", ())
+
+
+class _Wire:
+    """A protocol without bytes: what came is one row, what leaves says so."""
+
+    def read(self, *_: object) -> tuple[InferRequest, None]:
+        return InferRequest(rows=1, columns={}), None
+
+    def write(self, *_: object, **__: object) -> Reply:
+        return Reply(b"ok")
+
+    def refuse(self, error: Exception) -> Reply:
+        return Reply(str(error).encode())
+
+
+class _Predictor:
+    """Answers each request at once."""
+
+    loaded = SimpleNamespace(is_resting=False, pinned={})
+    target = SimpleNamespace(
+        is_native=True, shadows=(), assignment=SimpleNamespace(headers=()), cost_us=lambda _: 10.0
+    )
+
+    def may_wait(self, _: object) -> bool:
+        return False
+
+    def find_target(self, *_: object) -> Any:
+        return self.target
+
+    def job(self, asked: InferRequest, _: str, __: str | None, *, arrived_ns: int) -> Job:
+        return Job(asked, cast(Any, self.loaded), cast(Any, self.target), arrived_ns)
+
+    def answer(self, jobs: list[Job]) -> list[Job]:
+        for each in jobs:
+            each.prediction = cast(
+                Any,
+                SimpleNamespace(scored={"m:1": 1}, answered={"m:1": 1}, logged=0, failed={}, defaulted={}),
+            )
+        return []
+
+
+class Worker:
+    """What answers in a worker that counts in files, by deployments `one` and `other`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.metrics = Metrics(environment="production", shared=folder)
+        self.names: dict[str, Any] = {}
+        for name in ("one", "other"):
+            batcher = Batcher(cast(Any, _Predictor()), Limits())
+            batcher.before_sending = self.metrics.of(name).enter
+            self.names[name] = SimpleNamespace(name=name, batcher=batcher, predictor=_Predictor())
+        hosting = SimpleNamespace(find=self.names.get, names=tuple(self.names))
+        self.answering = Answering(
+            cast(Any, hosting), control=cast(Any, None), metrics=self.metrics, limits=Limits()
+        )
+
+    def ask(self, done: Callable[[Reply], None], name: str = "one") -> None:
+        self.answering.begin(Question(cast(Any, _Wire()), name), HEAD, b"", done)
+
+    def counted(self, name: str = "one") -> dict[str, float]:
+        """Read the files: answered requests, answered rows, requests that are timed."""
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(self._folder))  # type: ignore[no-untyped-call]
+        names = ("noria_requests_total", "noria_answered_rows_total", "noria_request_seconds_count")
+        samples = [each for metric in registry.collect() for each in metric.samples]
+        return {
+            wanted: sum(
+                each.value for each in samples if each.name == wanted and each.labels["deployment"] == name
+            )
+            for wanted in names
+        }
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # a worker sets it for its process
+    return Worker(tmp_path)
+
+
+async def _turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_all_are_in_the_files_before_the_first_answer_leaves(worker: Worker) -> None:
+    seen: list[set[float]] = []
+
+    async def main() -> None:
+        for _ in range(3):
+            worker.ask(lambda _: seen.append(set(worker.counted().values())))
+        await _turn()
+
+    asyncio.run(main())
+    assert seen == [{3.0}] * 3
+    assert worker.metrics.of("one").pending == 0
+
+
+def test_a_fault_in_counting_or_in_sending_keeps_no_other_answer_back(worker: Worker) -> None:
+    told: list[str] = []
+    faults: list[str] = []
+
+    def fail(_: object = None) -> None:
+        raise OSError(28, "no room")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: faults.append(f"{context['message']}: {context['exception']}")
+        )
+        worker.names["one"].batcher.before_sending = fail
+        worker.ask(lambda _: told.append("first"))
+        worker.ask(fail)
+        worker.ask(lambda _: told.append("last"))
+        await _turn()
+
+    asyncio.run(main())
+    assert told == ["first", "last"]
+    assert faults == ["an answer was not sent: [Errno 28] no room"] * 2
+
+
+class _Request(Head):
+    """One whose body is still to come; meanwhile something happens."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    async def body(self) -> bytes:
+        self.meanwhile()
+        return b""
+
+
+def _asked(meanwhile: Callable[[], None] = lambda: None) -> Any:
+    request = _Request("POST", "/", ())
+    request.meanwhile = meanwhile
+    return request
+
+
+@pytest.mark.parametrize("before", ["one", None])
+def test_a_name_that_moves_while_a_body_comes_counts_for_who_answers(
+    worker: Worker, before: str | None
+) -> None:
+    async def main() -> Reply:
+        if before is not None:
+            worker.names["model"] = worker.names[before]
+        request = _asked(lambda: worker.names.update(model=worker.names["other"]))
+        return await worker.answering.predict(request, Question(cast(Any, _Wire()), "model"))
+
+    assert asyncio.run(main()).body == b"ok"
+    assert set(worker.counted("other").values()) == {1.0}
+    assert set(worker.counted(before or "").values()) == {0.0}
+    assert [worker.metrics.of(each).pending for each in ("one", "other", "")] == [0, 0, 0]
+
+
+def test_one_that_was_cut_off_keeps_no_other_from_its_answer(worker: Worker) -> None:
+    async def main() -> list[Any]:
+        question = Question(cast(Any, _Wire()), "one")
+        asking = [asyncio.create_task(worker.answering.predict(_asked(), question)) for _ in range(3)]
+        await asyncio.sleep(0)
+        asking[1].cancel()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    first, cut_off, last = asyncio.run(main())
+    assert (first.body, last.body) == (b"ok", b"ok")
+    assert isinstance(cut_off, asyncio.CancelledError)
+    assert set(worker.counted().values()) == {3.0}
+    assert worker.metrics.of("one").pending == 0
+
+
+def test_files_to_count_in_take_their_room_at_once(worker: Worker, tmp_path: Path) -> None:
+    files = list(tmp_path.glob("*.db"))
+    assert len(files) > 2
+    for each in files:
+        stat = each.stat()
+        assert stat.st_blocks * 512 >= stat.st_size, each
