@@ -134,7 +134,7 @@ def test_what_is_accepted_does_not_wait_however_much_is_asked(supervisor: Superv
     assert not seen.others
     assert seen.refused_s
     assert len(seen.accepted_s) > 20  # it goes on working meanwhile: as much as other processes let it
-    assert at(seen.accepted_s, 0.99) < 2 * SHED_AFTER_S + 0.1, seen.told()
+    assert at(seen.accepted_s, 0.95) < 2 * SHED_AFTER_S + 0.1, seen.told()  # of some 200
     assert at(seen.refused_s, 0.5) < 0.1
     after = offer(supervisor, name, connections=1, seconds=0.8)
     assert not after.refused_s  # and nobody is refused once it is over
