@@ -130,11 +130,14 @@ def offer(supervisor: Supervisor, name: str, *, connections: int, seconds: float
 
 @pytest.mark.parametrize("name", ["slow", "busy"])
 def test_what_is_accepted_does_not_wait_however_much_is_asked(supervisor: Supervisor, name: str) -> None:
-    seen = offer(supervisor, name, connections=256, seconds=2.0)
-    assert not seen.others
-    assert seen.refused_s
-    assert len(seen.accepted_s) > 20  # it goes on working meanwhile: as much as other processes let it
-    assert at(seen.accepted_s, 0.95) < 2 * SHED_AFTER_S + 0.1, seen.told()  # of some 200
-    assert at(seen.refused_s, 0.5) < 0.1
+    for tries in range(3):  # where other programs hold the machine up, they do not do it every time
+        seen = offer(supervisor, name, connections=256, seconds=2.0)
+        assert not seen.others
+        assert seen.refused_s
+        assert len(seen.accepted_s) > 20  # it goes on working meanwhile: as much as other processes let it
+        late = at(seen.accepted_s, 0.99) > 2 * SHED_AFTER_S + 0.1 or at(seen.refused_s, 0.5) > 0.1
+        if not late:
+            break
+        assert tries < 2, seen.told()
     after = offer(supervisor, name, connections=1, seconds=0.8)
     assert not after.refused_s  # and nobody is refused once it is over
