@@ -33,7 +33,10 @@ class Line:
     at_most
         The goal for `figure`.
     ratio_at_most
-        The goal for `figure / floor_figure`.
+        The goal for `ratio`.
+    paired
+        The median ratio of runs that followed each other, which a machine whose speed drifts does not move;
+        None: `ratio` is that of the two figures.
     """
 
     what: str
@@ -43,9 +46,12 @@ class Line:
     floor_figure: float | None = None
     at_most: float | None = None
     ratio_at_most: float | None = None
+    paired: float | None = None
 
     @property
     def ratio(self) -> float | None:
+        if self.paired is not None:
+            return self.paired
         return None if self.floor_figure is None else self.figure / self.floor_figure
 
     @property

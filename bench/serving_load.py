@@ -30,7 +30,7 @@ from noria.serving.records import Route, RouteEntry, ServedModel, WorkerConfig
 
 _CONNECTIONS, _FEW = 64, 16
 _SECONDS, _RUNS = 2.0, 5
-_PAIRS = 9  # of one worker and two, which leave no core for the generator: that varies the most
+_BRIEF_S, _PAIRS = 1.0, 15  # where the goal is nearer than a machine's moods are
 _ROWS = 256  # different ones, asked in turn
 _OCTETS = "application/octet-stream"
 _STARTS_S = 90.0
@@ -45,13 +45,13 @@ class Server:
     port: int
     requests: Sequence[bytes]
 
-    def load(self, *, connections: int = _CONNECTIONS, requests: Sequence[bytes] = ()) -> Measured:
+    def load(self, *, connections: int = _CONNECTIONS, seconds: float = _SECONDS) -> Measured:
         """Ask it for a while; every answer has to be right."""
         found = offer(
             self.port,
-            requests or self.requests,
+            self.requests,
             connections=connections,
-            seconds=_SECONDS,
+            seconds=seconds,
             servers=self.pids,
         )
         if found.unanswered or not found.answers:
@@ -83,7 +83,7 @@ def _one_row(trees: Boosted, folder: Path) -> Iterator[Line]:
                 if peer is None:
                     continue
                 mine, its = _in_turns(ours, peer)
-                yield Line(what, _cpu(mine), "us", name, _cpu(its), ratio_at_most=goal)
+                yield _compared(what, mine, name, its, ratio_at_most=goal)
                 if name == "FastAPI by hand":
                     mine, its = _in_turns(ours, peer, connections=_FEW)
                     yield Line(
@@ -108,16 +108,11 @@ def _many_rows(trees: Boosted, folder: Path) -> Iterator[Line]:
             if peer is not None:
                 asked = Server(peer.pids, peer.port, [request_bytes("/predict", trees.records(0, count))])
                 mine, its = _in_turns(ours, asked, connections=4)
-                yield Line(
-                    "serving: 1,000 rows, JSON",
-                    _cpu(mine),
-                    "us",
-                    "FastAPI by hand",
-                    _cpu(its),
-                    ratio_at_most=1 / 3,
+                yield _compared(
+                    "serving: 1,000 rows, JSON", mine, "FastAPI by hand", its, ratio_at_most=1 / 3
                 )
         mine, its = _in_turns(binary, ours, connections=4)
-        yield Line("serving: 1,000 rows, binary", _cpu(mine), "us", "our JSON", _cpu(its), ratio_at_most=1)
+        yield _compared("serving: 1,000 rows, binary", mine, "our JSON", its, ratio_at_most=1)
 
 
 def _of_pipelines(mixed: Pipelined, folder: Path) -> Iterator[Line]:
@@ -131,7 +126,7 @@ def _of_pipelines(mixed: Pipelined, folder: Path) -> Iterator[Line]:
             with _or_none(starts, name) as peer:
                 if peer is not None:
                     mine, its = _in_turns(ours, peer)
-                    yield Line(what, _cpu(mine), "us", name, _cpu(its), ratio_at_most=1 / 40)
+                    yield _compared(what, mine, name, its, ratio_at_most=1 / 40)
 
 
 def _what_it_costs(trees: Boosted, folder: Path) -> Iterator[Line]:
@@ -139,15 +134,8 @@ def _what_it_costs(trees: Boosted, folder: Path) -> Iterator[Line]:
     with _noria(trees.served, folder / "logged", requests) as ours, ExitStack() as running:
         with _python_path(_SILENT):
             other = running.enter_context(_noria(trees.served, folder / "silent", requests))
-        mine, its = _in_turns(ours, other)
-        yield Line(
-            "serving: request with log and counts",
-            _cpu(mine),
-            "us",
-            "without",
-            _cpu(its),
-            ratio_at_most=1 / 0.85,
-        )
+        mine, its = _in_turns(ours, other, runs=_PAIRS, seconds=_BRIEF_S)
+        yield _compared("serving: request with log and counts", mine, "without", its, ratio_at_most=1 / 0.85)
     model, bodies = featured(trees, folder / "online")
     keyed = [request_bytes("/v2/models/featured/infer", each) for each in bodies]
     named = _asked("boosted", lambda row: _named(trees, row))
@@ -156,20 +144,42 @@ def _what_it_costs(trees: Boosted, folder: Path) -> Iterator[Line]:
         _noria(model, folder / "keyed", keyed, config=with_store) as ours,
         _noria(trees.served, folder / "named", named) as other,
     ):
-        mine, its = _in_turns(ours, other)
-        yield Line("serving: ten online features of two entities", _cpu(mine) - _cpu(its), "us", at_most=60)
-    two = WorkerConfig(environment="bench", workers=2)
+        mine, its = _in_turns(ours, other, runs=_PAIRS, seconds=_BRIEF_S)
+        more = median(one - less for one, less in zip(_each_cpu(mine), _each_cpu(its), strict=True))
+        yield Line("serving: ten online features of two entities", more, "us", at_most=60)
+    yield from _two_workers(trees, folder)
+
+
+def _two_workers(trees: Boosted, folder: Path) -> Iterator[Line]:
+    """Measure two workers, and two servers that share nothing but the machine: what these cost is its own."""
+    requests = _asked("boosted", trees.tensor)
+    config = WorkerConfig(environment="bench", workers=2)
     with (
-        _noria(trees.served, folder / "two", requests, config=two) as ours,
-        _noria(trees.served, folder / "single", requests) as other,
+        _noria(trees.served, folder / "two", requests, config=config) as two,
+        _noria(trees.served, folder / "single", requests) as one,
+        _noria(trees.served, folder / "apart", requests) as other,
     ):
-        mine, its = [], []
+        mine, its, apart = [], [], []
         for _ in range(_PAIRS):
-            mine.append(ours.load(connections=2 * _CONNECTIONS))  # as many for each worker
-            its.append(other.load())
-        yield Line(
-            "serving: request, two workers", _cpu(mine), "us", "one worker", _cpu(its), ratio_at_most=2 / 1.8
-        )
+            mine.append(two.load(connections=2 * _CONNECTIONS, seconds=_BRIEF_S))  # as many for each worker
+            its.append(one.load(seconds=_BRIEF_S))
+            apart.append(_at_once(one, other))
+        what = "serving: request, two workers"
+        yield _compared(what, mine, "one worker", its, ratio_at_most=2 / 1.8)
+        what = "serving: request, two servers apart"
+        yield Line(what, median(apart), "us", "one of them", _cpu(its), paired=_paired(apart, _each_cpu(its)))
+
+
+def _at_once(*servers: Server) -> float:
+    """Ask servers at the same time, and give the CPU per request of all, in microseconds."""
+    asking = [
+        start(each.port, each.requests, connections=_CONNECTIONS, seconds=_BRIEF_S, servers=each.pids)
+        for each in servers
+    ]
+    found = [ended(each) for each in asking]
+    if any(each.unanswered for each in found):
+        raise RuntimeError(f"requests went unanswered: {[each.statuses for each in found]}")
+    return sum(each.server_cpu_us * each.answers for each in found) / sum(each.answers for each in found)
 
 
 def _starting(trees: Boosted, folder: Path) -> Iterator[Line]:
@@ -211,16 +221,46 @@ def _swapping(trees: Boosted, folder: Path) -> Iterator[Line]:
     yield Line("serving: p99 of a second with a swap (wall)", worst, "us", "without", steady, ratio_at_most=3)
 
 
-def _in_turns(*servers: Server, connections: int = _CONNECTIONS) -> list[list[Measured]]:
+def _in_turns(
+    *servers: Server, connections: int = _CONNECTIONS, runs: int = _RUNS, seconds: float = _SECONDS
+) -> list[list[Measured]]:
     found: list[list[Measured]] = [[] for _ in servers]
-    for _ in range(_RUNS):
+    for _ in range(runs):
         for server, measured in zip(servers, found, strict=True):
-            measured.append(server.load(connections=connections))
+            measured.append(server.load(connections=connections, seconds=seconds))
     return found
 
 
+def _compared(
+    what: str,
+    mine: Sequence[Measured],
+    name: str,
+    its: Sequence[Measured],
+    *,
+    ratio_at_most: float | None,
+) -> Line:
+    """Compare the CPU per request of runs that took turns."""
+    return Line(
+        what,
+        _cpu(mine),
+        "us",
+        name,
+        _cpu(its),
+        ratio_at_most=ratio_at_most,
+        paired=_paired(_each_cpu(mine), _each_cpu(its)),
+    )
+
+
+def _paired(mine: Sequence[float], its: Sequence[float]) -> float:
+    return median(ours / other for ours, other in zip(mine, its, strict=True))
+
+
+def _each_cpu(measured: Sequence[Measured]) -> list[float]:
+    return [each.server_cpu_us for each in measured]
+
+
 def _cpu(measured: Sequence[Measured]) -> float:
-    return median(each.server_cpu_us for each in measured)
+    return median(_each_cpu(measured))
 
 
 def _asked(model: str, body: Callable[[int], bytes]) -> list[bytes]:

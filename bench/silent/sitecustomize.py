@@ -29,8 +29,7 @@ if "noria.serving" in sys.orig_argv:
         (Predictor, "_log", _not_logged),
         (Predictor, "_frame", _not_framed),
         (ReleaseCounts, "observe", _nothing),
-        (DeploymentMetrics, "count_request", _nothing),
-        (DeploymentMetrics, "count_rows", _nothing),
+        (DeploymentMetrics, "count_answer", _nothing),
         (DeploymentMetrics, "enter", _nothing),
     ):
         if not hasattr(owner, name):

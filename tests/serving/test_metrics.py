@@ -34,8 +34,11 @@ def test_entering_many_at_once_tells_what_entering_each_tells(
     for deployment, status, seconds, rows, leaves in counted:
         for metrics in (together, one_by_one):
             counting = metrics.of(deployment)
-            counting.count_request(status, seconds=seconds, model=deployment)
-            counting.count_rows(scored=rows, answered=rows, repeated=len(rows))
+            if status is HTTPStatus.OK:
+                more = {each: count + 1 for each, count in rows.items()}
+                counting.count_answer(deployment, seconds, scored=more, answered=rows, repeated=len(rows))
+            else:
+                counting.count_refusal(deployment, seconds, status)
         one_by_one.of(deployment).enter()
         if leaves:
             together.of(deployment).enter()

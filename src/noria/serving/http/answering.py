@@ -282,9 +282,13 @@ class _Exchange:
             else:
                 counts, question = self._counts, self._question
                 reply = question.wire.write(prediction, self._asked, self._how, name=question.name)
-                self._count(HTTPStatus.OK)
-                counts.count_rows(
-                    scored=prediction.scored, answered=prediction.answered, repeated=prediction.logged
+                counts.pending -= 1
+                counts.count_answer(
+                    question.name,
+                    (time.perf_counter_ns() - self._arrived_ns) / 1e9,
+                    scored=prediction.scored,
+                    answered=prediction.answered,
+                    repeated=prediction.logged,
                 )
                 if prediction.failed:
                     counts.count_failed(prediction.failed)
@@ -301,19 +305,16 @@ class _Exchange:
         return reply
 
     def _refusal(self, error: RequestError) -> Reply:
-        self._count(error.status)
-        return self._question.wire.refuse(error)
+        counts, question = self._counts, self._question
+        counts.pending -= 1
+        model = question.name if error.status is not HTTPStatus.NOT_FOUND else ""
+        counts.count_refusal(model, (time.perf_counter_ns() - self._arrived_ns) / 1e9, error.status)
+        return question.wire.refuse(error)
 
     def _failure(self, error: Exception | None) -> Reply:
         _LOG.error("%s %s failed: %s", self._head.method, self._head.path, fault_of(error))
         message = "the server failed; its log says where"
         return self._refusal(RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, message))
-
-    def _count(self, status: HTTPStatus) -> None:
-        self._counts.pending -= 1
-        model = self._question.name if status is not HTTPStatus.NOT_FOUND else ""
-        seconds = (time.perf_counter_ns() - self._arrived_ns) / 1e9
-        self._counts.count_request(status, seconds=seconds, model=model)
 
 
 def _ignore(_: Reply) -> None:

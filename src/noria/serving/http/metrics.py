@@ -31,7 +31,6 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _NO_TIMES = [0] * (len(_SECONDS) + 1)
 _PLACE = ("environment", "deployment")
-_OK = HTTPStatus.OK
 _NONE: Mapping[str, float] = {}
 
 
@@ -244,11 +243,8 @@ class DeploymentMetrics:
         self._told_answers: dict[str, Counter] = {}
         self._scored: dict[str, Counter] = {}
         self._answered: dict[str, Counter] = {}
-        self._answers: dict[str, int] = {}  # by model; from here on, what is not entered yet
-        self._refusals: dict[tuple[str, HTTPStatus], int] = {}
-        self._rows_scored: dict[str, int] = {}
-        self._rows_answered: dict[str, int] = {}
-        self._times, self._time = _NO_TIMES.copy(), 0.0
+        self._answers: list[tuple[str, float, Mapping[str, int], Mapping[str, int]]] = []  # to be entered
+        self._refusals: list[tuple[str, float, HTTPStatus]] = []
         self._seconds = metrics.seconds.labels(*self._place)
         self._shed = metrics.shed.labels(*self._place)
         self._repeated = metrics.repeated.labels(*self._place)
@@ -263,55 +259,69 @@ class DeploymentMetrics:
         self.pending = 0
         self.note()
 
-    def count_request(self, status: HTTPStatus, *, seconds: float, model: str = "") -> None:
-        """Count a request for predictions, for `enter` to enter it.
-
-        A name that the route does not know is not told: it may be any.
-        """
-        if status is _OK:  # whose hash would cost as much as all else here
-            self._answers[model] = self._answers.get(model, 0) + 1
-        else:
-            self._refusals[model, status] = self._refusals.get((model, status), 0) + 1
-        self._times[bisect_left(_SECONDS, seconds)] += 1
-        self._time += seconds
-
-    def count_rows(self, *, scored: Mapping[str, int], answered: Mapping[str, int], repeated: int) -> None:
-        """Count the rows of an answered request, for `enter` to enter them."""
-        for release, rows in scored.items():
-            self._rows_scored[release] = self._rows_scored.get(release, 0) + rows
-        for release, rows in answered.items():
-            self._rows_answered[release] = self._rows_answered.get(release, 0) + rows
+    def count_answer(
+        self,
+        model: str,
+        seconds: float,
+        *,
+        scored: Mapping[str, int],
+        answered: Mapping[str, int],
+        repeated: int,
+    ) -> None:
+        """Count an answered request for predictions and its rows by release, for `enter` to enter them."""
+        self._answers.append((model, seconds, scored, answered))
         if repeated:
             self._repeated.inc(repeated)
 
+    def count_refusal(self, model: str, seconds: float, status: HTTPStatus) -> None:
+        """Count a request for predictions that was refused or failed, for `enter` to enter it.
+
+        A name that the route does not know is not told: it may be any.
+        """
+        self._refusals.append((model, seconds, status))
+
     def enter(self) -> None:
         """Enter requests and rows that were counted since the last time."""
-        scored, self._rows_scored = self._rows_scored, {}
-        answered, self._rows_answered = self._rows_answered, {}
-        if self._answers or self._refusals:
-            answers, self._answers = self._answers, {}
-            refusals, self._refusals = self._refusals, {}
-            times, self._times = self._times, _NO_TIMES.copy()
-            time, self._time = self._time, 0.0
-            self._seconds.observe_all(times, time)
-            for model, count in answers.items():
-                (self._told_answers.get(model) or self._answers_of(model)).inc(count)
-            for (model, status), count in refusals.items():
-                self._metrics.requests.labels(*self._place, model, str(status.value)).inc(count)
-        for release, rows in scored.items():
-            counter = self._scored.get(release)
-            if counter is None:
-                counter = self._scored[release] = self._metrics.scored.labels(*self._place, release)
-            counter.inc(rows)
-        for release, rows in answered.items():
-            counter = self._answered.get(release)
-            if counter is None:
-                counter = self._answered[release] = self._metrics.answered.labels(*self._place, release)
-            counter.inc(rows)
+        answers, self._answers = self._answers, []
+        refusals, self._refusals = self._refusals, []
+        if not answers and not refusals:
+            return
+        times, time = _NO_TIMES.copy(), 0.0
+        requests: dict[str, int] = {}
+        rows_scored: dict[str, int] = {}
+        rows_answered: dict[str, int] = {}
+        for model, seconds, scored, answered in answers:
+            times[bisect_left(_SECONDS, seconds)] += 1
+            time += seconds
+            requests[model] = requests.get(model, 0) + 1
+            for release, rows in scored.items():
+                rows_scored[release] = rows_scored.get(release, 0) + rows
+            for release, rows in answered.items():
+                rows_answered[release] = rows_answered.get(release, 0) + rows
+        for _, seconds, _ in refusals:
+            times[bisect_left(_SECONDS, seconds)] += 1
+            time += seconds
+        self._seconds.observe_all(times, time)
+        for model, count in requests.items():
+            (self._told_answers.get(model) or self._answers_of(model)).inc(count)
+        for model, _, status in refusals:
+            self._metrics.requests.labels(*self._place, model, str(status.value)).inc()
+        for release, rows in rows_scored.items():
+            (self._scored.get(release) or self._scored_of(release)).inc(rows)
+        for release, rows in rows_answered.items():
+            (self._answered.get(release) or self._answered_of(release)).inc(rows)
 
     def _answers_of(self, model: str) -> Counter:
-        counter = self._metrics.requests.labels(*self._place, model, str(_OK.value))
+        counter = self._metrics.requests.labels(*self._place, model, str(HTTPStatus.OK.value))
         self._told_answers[model] = counter
+        return counter
+
+    def _scored_of(self, release: str) -> Counter:
+        counter = self._scored[release] = self._metrics.scored.labels(*self._place, release)
+        return counter
+
+    def _answered_of(self, release: str) -> Counter:
+        counter = self._answered[release] = self._metrics.answered.labels(*self._place, release)
         return counter
 
     def count_explained(self, status: HTTPStatus, *, model: str, rows: Mapping[str, int]) -> None:
@@ -361,6 +371,7 @@ class DeploymentMetrics:
             self._log_bytes.inc(now.logged_bytes - before.logged_bytes)
         if now.shed > before.shed:
             self._shed.inc(now.shed - before.shed)
-        more = {each: rows - before.shadow_rows.get(each, 0) for each, rows in now.shadow_rows.items()}
-        self.count_rows(scored={each: rows for each, rows in more.items() if rows}, answered={}, repeated=0)
+        for release, rows in now.shadow_rows.items():
+            if more := rows - before.shadow_rows.get(release, 0):
+                self._scored_of(release).inc(more)
         self._told = now
