@@ -57,9 +57,9 @@ def main() -> int:
     for line in measured(names):
         print(_row(_cells(line)), flush=True)
     print(
-        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Ratios of servers"
-        "\nare medians over runs that followed each other. Peers are installed into .bench-peers, each for"
-        "\nitself; one that cannot be had is left out, and told of."
+        "\nCPU of all threads, medians; ours and the floor take turns; wall times say so. Ratios of CPU"
+        "\nin serving_load are medians over runs that followed each other. Peers are installed into"
+        "\n.bench-peers, each for itself; one that cannot be had is left out, and told of."
     )
     return 0
 

@@ -177,7 +177,7 @@ def _at_once(*servers: Server) -> float:
         for each in servers
     ]
     found = [ended(each) for each in asking]
-    if any(each.unanswered for each in found):
+    if any(each.unanswered or not each.answers for each in found):
         raise RuntimeError(f"requests went unanswered: {[each.statuses for each in found]}")
     return sum(each.server_cpu_us * each.answers for each in found) / sum(each.answers for each in found)
 

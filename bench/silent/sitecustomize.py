@@ -30,6 +30,7 @@ if "noria.serving" in sys.orig_argv:
         (Predictor, "_frame", _not_framed),
         (ReleaseCounts, "observe", _nothing),
         (DeploymentMetrics, "count_answer", _nothing),
+        (DeploymentMetrics, "count_refusal", _nothing),
         (DeploymentMetrics, "enter", _nothing),
     ):
         if not hasattr(owner, name):

@@ -276,7 +276,7 @@ class DeploymentMetrics:
     def count_refusal(self, model: str, seconds: float, status: HTTPStatus) -> None:
         """Count a request for predictions that was refused or failed, for `enter` to enter it.
 
-        A name that the route does not know is not told: it may be any.
+        `model` is empty where the route does not know the name: it may be any.
         """
         self._refusals.append((model, seconds, status))
 
