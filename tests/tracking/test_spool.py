@@ -1,5 +1,7 @@
 """What is acknowledged is there once: after kill -9, on a full disk, while the database is away."""
 
+import gc
+import itertools
 import logging
 import os
 import random
@@ -331,9 +333,12 @@ def test_a_log_that_was_taken_away_is_not_said_to_be_moved(
 
 @contextmanager
 def few_files_more(count: int) -> Iterator[None]:
+    """The limit is of a file's number, so it is set where `count` numbers below it are free."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    at_work = len(list(Path("/proc/self/fd").iterdir()))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (at_work + count, before[1]))
+    gc.collect()
+    taken = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in taken)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, count, None)), before[1]))
     try:
         yield
     finally:
