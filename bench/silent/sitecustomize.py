@@ -4,7 +4,6 @@ Only `bench.serving_load` has this folder on a server's path.
 """
 
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 
@@ -16,10 +15,6 @@ def _not_logged(_: object, __: object) -> list[Any]:
     return []
 
 
-def _not_framed(_: object, __: object, scores: list[Any], **___: object) -> SimpleNamespace:
-    return SimpleNamespace(releases=scores)  # what an answer is made of
-
-
 if "noria.serving" in sys.orig_argv:
     from noria.serving.counts import ReleaseCounts
     from noria.serving.http.metrics import DeploymentMetrics
@@ -27,7 +22,6 @@ if "noria.serving" in sys.orig_argv:
 
     for owner, name, instead in (
         (Predictor, "_log", _not_logged),
-        (Predictor, "_frame", _not_framed),
         (ReleaseCounts, "observe", _nothing),
         (DeploymentMetrics, "count_answer", _nothing),
         (DeploymentMetrics, "count_refusal", _nothing),

@@ -145,7 +145,9 @@ def test_requests_that_arrive_together_get_what_each_gets_alone(
     for (prediction, frame), request in zip(together, several, strict=True):
         ((alone, its_frame),) = answered(one, request)
         assert prediction.outputs == alone.outputs
-        assert (frame.features, frame.at) == (its_frame.features, its_frame.at)
+        rows = [frame.ids.index(each) for each in prediction.ids]  # it may be among others there
+        assert frame.feature_matrix()[rows].tobytes() == its_frame.features
+        assert frame.at == its_frame.at
         assert not prediction.defaulted
 
 
@@ -188,13 +190,14 @@ def test_declared_defaults_stand_in_for_a_store_that_is_away_and_the_answer_says
     hosted = host(tmp_path / "away", rich, with_defaults=True)
     (prediction, frame), (_, other) = answered(hosted, asked(["AA", None]), asked(["zz"]))
     assert prediction.defaulted == {"rich": 2, "carrier": 2}
-    assert frame.fallbacks == other.fallbacks == ["rich", "carrier"]
+    assert frame is other
+    assert frame.fallbacks == ["rich", "carrier"]
     features = dict(zip(frame.feature_names, frame.feature_matrix()[1], strict=True))
     assert features["rich__taste_0"] == float(np.float32(0.1))  # as the store would give it
     assert (features["rich__taste_1"], features["rich__late"]) == (2.0, 7.0)
     assert np.isnan([features["rich__many"], features["carrier__flights_1d"]]).all()
-    assert frame.feature_texts == {"rich__kind": ["plain", "plain"]}
-    table = prediction_table([frame, other])
+    assert frame.feature_texts == {"rich__kind": ["plain"] * 3}
+    table = prediction_table([frame])
     assert table["fallbacks"].to_pylist() == [["rich", "carrier"]] * 3
 
 
@@ -264,14 +267,18 @@ def test_a_shadow_sees_the_features_that_the_answer_saw(
     host: Host, online: Path, tmp_path: Path, first: Trained, second: Trained
 ) -> None:
     hosted = host(online, first.served(1), second.served(2))
-    job = hosted.predictor.job(asked(["AA", "DL"]), "late", None, arrived_ns=0)
-    hosted.predictor.answer([job])
-    assert job.frame is not None
+    several = asked(["AA", "DL"]), asked(["UA", None])
+    jobs = [hosted.predictor.job(each, "late", None, arrived_ns=0) for each in several]
+    hosted.predictor.answer(jobs)
     (tmp_path / "online-0" / "data.mdb").unlink()  # it would be asked in vain
-    hosted.predictor.score_shadows([job])
-    logged = [decode_frame(payload) for _, payload in read_spool(hosted.folder / "spool")]
-    assert [each.releases[0].version for each in logged] == [1, 2]
-    assert [each.features for each in logged] == [job.frame.features] * 2
+    hosted.predictor.score_shadows(jobs)
+    kept, *shadows = [decode_frame(payload) for _, payload in read_spool(hosted.folder / "spool")]
+    assert [each.releases[0].version for each in (kept, *shadows)] == [1, 2, 2]
+    assert [each.ids for each in shadows] == [each.ids for each in jobs]
+    assert b"".join(each.features for each in shadows) == kept.features
+    table = prediction_table([kept, *shadows], stamps=hosted.index.stamps)
+    told = table["prediction_id"].to_pylist()
+    assert sorted(told) == sorted(2 * kept.ids)  # none is taken for another's
 
 
 @pytest.mark.parametrize(("ago_s", "says"), [(59, {}), (90, {"carrier": 90})])

@@ -111,6 +111,9 @@ def prediction_table(
     picked = [np.arange(starts[number], starts[number + 1]) for number, _ in scored]
     rows = pa.array(np.concatenate(picked) if picked else np.empty(0, dtype=np.int64), pa.int64())
 
+    def per_row(values: Iterable[Sequence[Any]], kind: pa.DataType) -> pa.Array:
+        return pa.array([each for frame in values for each in frame], kind).take(rows)
+
     def per_frame(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind).take(
             pa.array(np.repeat([number for number, _ in scored], counts), pa.int64())
@@ -120,7 +123,7 @@ def prediction_table(
         return pa.array(values, kind).take(pa.array(np.repeat(np.arange(len(scored)), counts), pa.int64()))
 
     columns = {
-        "prediction_id": pa.array([each for frame in frames for each in frame.ids], pa.string()).take(rows),
+        "prediction_id": per_row([frame.ids for frame in frames], pa.string()),
         "at": per_frame([frame.at for frame in frames], pa.int64()).cast(_INSTANT),
         "recorded_at": per_frame([frame.recorded_at for frame in frames], pa.int64()).cast(_INSTANT),
         "environment": per_frame([frame.environment for frame in frames], pa.string()),
@@ -132,7 +135,7 @@ def prediction_table(
         "version": per_release([release.version for _, release in scored], pa.int64()),
         "answered": pa.array(_joined([release.answered_array() for _, release in scored], np.bool_)),
         "score": pa.array(_joined([release.score_array() for _, release in scored], np.float64)),
-        "latency_us": per_frame([frame.latency_us for frame in frames], pa.int64()),
+        "latency_us": per_row([frame.row_latencies_us for frame in frames], pa.int64()),
     }
     inputs, features = _inputs(frames), _features(frames)
     if inputs is not None:
@@ -147,10 +150,10 @@ def prediction_table(
     outputs = _outputs([release for _, release in scored])
     if outputs is not None:
         columns["outputs"] = outputs
-    for name in ("caller", "trace"):
-        told = [getattr(frame, name) for frame in frames]
-        if any(each is not None for each in told):
-            columns[name] = per_frame(told, pa.string())
+    callers, traces = [frame.row_callers for frame in frames], [frame.row_traces for frame in frames]
+    for name, told in (("caller", callers), ("trace", traces)):
+        if any(each is not None for values in told for each in values):
+            columns[name] = per_row(told, pa.string())
     if any(frame.fallbacks for frame in frames):
         columns["fallbacks"] = per_frame([frame.fallbacks for frame in frames], pa.list_(pa.string()))
     table = pa.table(columns)

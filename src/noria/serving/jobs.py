@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from noria.records import new_ids
 from noria.serving.binding import Bound
 from noria.serving.logs.index import MAX_ID_BYTES, Answer
-from noria.serving.logs.log import PredictionFrame
+from noria.serving.logs.log import PredictionFrame, ReleaseScores
 from noria.serving.models import LoadedRoute, Target
 from noria.serving.requests import BadRequestError, InferRequest, Prediction, shown
 
@@ -25,38 +25,41 @@ class Job:
         The route by which it is answered, and what it asks there.
     arrived_ns
         `time.perf_counter_ns()` when the request arrived.
+    names_ids
+        Whether the client said which predictions these are, so that they may be known.
     misfit
         Why it does not fit the target: told unless all of its ids are known.
     looked_up
         The online features of its new rows.
+    scores
+        What the releases gave for its new rows.
+    frame
+        Where these are in the log, maybe among those of others.
     is_left
         Whether nobody waits for it any more.
     """
 
     __slots__ = (
         "arrived_ns", "bound", "digests", "error", "failed", "frame", "ids", "is_left", "known", "loaded",
-        "looked_up", "misfit", "new", "prediction", "request", "target",
+        "looked_up", "misfit", "names_ids", "new", "prediction", "request", "scores", "target",
     )  # fmt: skip
 
     def __init__(self, request: InferRequest, loaded: LoadedRoute, target: Target, arrived_ns: int) -> None:
         self.request, self.loaded, self.target, self.arrived_ns = request, loaded, target, arrived_ns
+        self.names_ids = request.prediction_ids is not None or request.id is not None
         self.ids: list[str] = []
         self.digests: list[bytes] = []
         self.known: list[Answer | None] = []
         self.new: list[int] = []
         self.bound: Bound | None = None
         self.misfit: BadRequestError | None = None
+        self.scores: list[ReleaseScores] = []
         self.frame: PredictionFrame | None = None
         self.failed: dict[str, int] = {}
         self.looked_up: Found | None = None
         self.prediction: Prediction | None = None
         self.error: Exception | None = None
         self.is_left = False
-
-    @property
-    def names_ids(self) -> bool:
-        """Whether the client said which predictions these are, so that they may be known."""
-        return self.request.prediction_ids is not None or self.request.id is not None
 
     @property
     def is_done(self) -> bool:

@@ -5,13 +5,10 @@ reach the log by one write and the index by another. Each is logged before any o
 """
 
 import logging
-import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Literal
-
-import numpy as np
 
 from noria.errors import DiskFull, NoriaError
 from noria.serving.asking import Asking
@@ -22,6 +19,7 @@ from noria.serving.features.online import OnlineFeatures
 from noria.serving.formats.scorers import Rows, Values
 from noria.serving.jobs import Job, resolve_ids
 from noria.serving.logs.answers import answers_of, fits, output_columns
+from noria.serving.logs.framing import Framer
 from noria.serving.logs.index import PredictionIndex
 from noria.serving.logs.log import PredictionFrame, ReleaseScores
 from noria.serving.logs.log_writing import LogWriter
@@ -85,9 +83,9 @@ class Predictor:
     ) -> None:
         self.log = LogWriter(spool, log)
         self.counts = RouteCounts(route=0)
-        self._environment, self._deployment, self._clock = environment, deployment, clock
-        self._index, self._lookups, self._asking = index, Lookups(features), asking or Asking()
-        self._stamp = secrets.randbits(31) << 32
+        self._clock, self._index = clock, index
+        self._lookups, self._asking = Lookups(features), asking or Asking()
+        self._framer = Framer(environment=environment, deployment=deployment, log=self.log)
         self.loaded: LoadedRoute | None = None
 
     def switch(self, loaded: LoadedRoute) -> None:
@@ -181,10 +179,9 @@ class Predictor:
             self._find_known(named)
         scoring = [job for job in ready if job.new and job.error is None]
         if scoring:
-            self._score(scoring)
-            again += self._log([job for job in scoring if job.frame is not None])
+            again += self._log(self._score(scoring))
         for job in ready:
-            if job.error is None and (not job.new or job.frame is not None):
+            if job.error is None and (not job.new or job.scores):
                 job.prediction = self._prediction(job)
         return again
 
@@ -202,11 +199,11 @@ class Predictor:
                 found = job.looked_up
                 self.log.require_room()
                 part = Part(job, job.bound.take(job.new), found.numbers, found.texts, at=job.frame.at)
-                scores = self._score_part(part, job.target.shadows, answered=False)
+                part.scores = self._score_part(part, job.target.shadows, answered=False)
             except RequestError as err:
                 _LOG.warning("a shadow did not score %d rows: %s", len(job.new), err)
                 continue
-            frames.append(self._frame(part, scores, stamp=job.frame.stamp))
+            frames.append(self._framer.frame([part], stamp=job.frame.stamp))
         if frames:
             try:
                 self.log.write(frames)
@@ -216,7 +213,7 @@ class Predictor:
     def _prepare(self, job: Job) -> None:
         request = job.request
         job.ids = resolve_ids(request)
-        job.frame, job.new = None, list(range(request.rows))
+        job.frame, job.scores, job.new = None, [], list(range(request.rows))
         job.known = [None] * request.rows
         try:
             job.bound = bind(request, job.target.plan, name=job.target.name)
@@ -254,8 +251,8 @@ class Predictor:
             if job.new and job.misfit is not None:
                 job.error = job.misfit
 
-    def _score(self, jobs: Sequence[Job]) -> None:
-        """Give each a frame, or its error."""
+    def _score(self, jobs: Sequence[Job]) -> list[Part]:
+        """Give each its scores, or its error, and give what was scored."""
         now_us = time.time_ns() // 1_000
         asked: list[tuple[Job, Asked]] = []
         for job in jobs:
@@ -274,6 +271,7 @@ class Predictor:
                 continue
             job.looked_up = found
             parts.append(Part(job, each.bound, found.numbers, found.texts, at=each.at))
+        done: list[Part] = []
         together: dict[int, list[Part]] = {}
         for part in parts:
             together.setdefault(id(part.job.target), []).append(part)
@@ -283,12 +281,13 @@ class Predictor:
                 self._score_together(group, target.scoring)
             for part in group:
                 try:
-                    scores = self._score_part(part, target.scoring, answered=True)
+                    part.scores = self._score_part(part, target.scoring, answered=True)
                 except RequestError as err:
                     part.job.error = err
                     continue
-                part.job.failed = part.failed
-                part.job.frame = self._frame(part, scores)
+                part.job.failed, part.job.scores = part.failed, part.scores
+                done.append(part)
+        return done
 
     def _score_together(self, parts: Sequence[Part], models: Sequence[LoadedModel]) -> None:
         """Score the rows of several requests by one call for each model; where it fails, each goes alone."""
@@ -338,7 +337,8 @@ class Predictor:
                 except RequestError:
                     if not answered or True in mask:
                         raise
-                    continue  # none of the rows is its to answer: it is counted, and the others answer
+                    part.lacks_release = True  # none of the rows is its to answer: the others answer
+                    continue
             on_demand, computed = model.on_demand, part.computed_of(model)
             if on_demand is not None:
                 on_demand.refuse(computed, mask)
@@ -360,77 +360,29 @@ class Predictor:
             )
         return scores
 
-    def _frame(self, part: Part, scores: list[ReleaseScores], *, stamp: int | None = None) -> PredictionFrame:
-        job, target, bound = part.job, part.job.target, part.bound
-        plan = target.plan
-        if stamp is None:
-            self._stamp += 1
-            stamp = self._stamp
-        is_all = len(job.new) == len(job.ids)
-        numbers: dict[str, bytes] = {}
-        if not plan.is_flat:
-            numbers = {
-                name: np.ascontiguousarray(bound.numbers[:, place]).tobytes()
-                for name, place in plan.places.items()
-            }
-        has_views = bool(target.views)
-        route = job.loaded.route
-        frame = PredictionFrame(  # by place: CPython calls slowly where places + 2 * names > 30
-            part.at,
-            time.time_ns() // 1_000,
-            self._environment,
-            self._deployment,
-            route.id,
-            route.number,
-            (time.perf_counter_ns() - job.arrived_ns) // 1_000,
-            job.ids if is_all else [job.ids[row] for row in job.new],
-            b"".join(job.digests if is_all else [job.digests[row] for row in job.new]),
-            dict(bound.texts),
-            numbers,
-            target.columns.names if has_views else [],
-            target.columns.logged(part.features, part.chosen).tobytes() if has_views else b"",
-            scores,
-            feature_texts=(
-                dict(
-                    zip(
-                        target.texts.names,
-                        target.texts.logged(part.feature_texts, part.chosen).T.tolist(),
-                        strict=True,
-                    )
-                )
-                if has_views
-                else {}
-            ),
-            number_names=list(plan.number_names) if plan.is_flat else [],
-            number_values=bound.numbers.tobytes() if plan.is_flat else b"",
-            stamp=stamp,
-            caller=job.request.caller,
-            trace=job.request.trace,
-            fallbacks=[] if job.looked_up is None else [*job.looked_up.defaulted, *job.looked_up.lacking],
-        )
-        return self.log.redact(frame)
-
-    def _log(self, jobs: Sequence[Job]) -> list[Job]:
-        """Log and enter the frames of jobs; give those one of whose ids was answered meanwhile."""
-        frames = [job.frame for job in jobs if job.frame is not None]
-        named = [job.names_ids for job in jobs]
+    def _log(self, parts: Sequence[Part]) -> list[Job]:
+        """Log and enter what was scored; give the jobs one of whose ids was answered meanwhile."""
+        framed = self._framer.frames(parts)
+        named = [group[0].job.names_ids for _, group in framed]
         try:
-            late = self._index.enter(frames, named=named, write=self.log.write)
+            late = self._index.enter([frame for frame, _ in framed], named=named, write=self.log.write)
         except NoriaError as err:
             what = "the disk of the prediction log is full" if isinstance(err, DiskFull) else None
             message = f"{what or 'the prediction log cannot be written'}; nothing was answered"
-            for job in jobs:
-                job.frame = None
-                job.error = RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, retry_after_s=1)
+            for part in parts:
+                part.job.scores = []
+                part.job.error = RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, retry_after_s=1)
             return []
-        again = [jobs[number] for number in late]
+        for frame, group in framed:
+            for part in group:
+                part.job.frame = frame
+        again = [framed[place][1][0].job for place in late]
         for job in again:
-            job.frame = None
+            job.frame, job.scores = None, []
         return again
 
     def _prediction(self, job: Job) -> Prediction:
-        known, frame, rows = job.known, job.frame, len(job.ids)
-        releases = () if frame is None else frame.releases
+        known, releases, rows = job.known, job.scores, len(job.ids)
         if len(job.new) == rows and len(releases) == 1 and not releases[0].outputs:  # as most are
             release = releases[0]
             outputs: tuple[OutputColumn, ...] = (
@@ -449,7 +401,7 @@ class Predictor:
             outputs = output_columns(job.target.outputs, answers)
             names, versions = [each.release for each in answers], [each.version for each in answers]
         defaulted, stale = _NONE, _NONE
-        if frame is not None and job.looked_up is not None and job.target.views:
+        if releases and job.looked_up is not None and job.target.views:
             defaulted, stale = dict.fromkeys(job.looked_up.defaulted, len(job.new)), job.looked_up.stale
         return Prediction(
             route_number=job.loaded.route.number,

@@ -15,6 +15,7 @@ from noria.serving.binding import Bound
 from noria.serving.features.looked_up import TextMatrix
 from noria.serving.formats.scorers import Rows, Values
 from noria.serving.jobs import Job
+from noria.serving.logs.log import ReleaseScores
 from noria.serving.models import LoadedModel
 from noria.serving.records import SCORE, Output
 from noria.serving.requests import BadRequestError, Column, RequestError
@@ -41,6 +42,8 @@ class Part:
         self.features, self.feature_texts = features, feature_texts
         self.scored: dict[str, Sequence[Values]] = {}
         self.took_us: dict[str, int] = {}
+        self.scores: list[ReleaseScores] = []
+        self.lacks_release = False  # one that was asked beside another gave nothing
         self.failed: dict[str, int] = {}
         self._rows: dict[int, Rows] = {}
         self._computed: dict[str, list[Computed]] = {}

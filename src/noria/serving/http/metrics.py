@@ -7,7 +7,7 @@ entered once for all that are answered together, before their answers leave.
 
 import logging
 import os
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,7 +29,6 @@ __all__ = ["CONTENT_TYPE", "DeploymentMetrics", "Metrics", "Standing"]
 _LOG = logging.getLogger(__name__)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-_NO_TIMES = [0] * (len(_SECONDS) + 1)
 _PLACE = ("environment", "deployment")
 _NONE: Mapping[str, float] = {}
 
@@ -48,12 +47,21 @@ class Standing:
 class _Histogram(Histogram):
     """Observes many at once."""
 
-    def observe_all(self, counts: Sequence[int], total: float) -> None:
-        """Take in how many were in each bucket, and their sum."""
-        self._sum.inc(total)
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Take in values."""
+        ordered = sorted(values)
+        self._sum.inc(sum(ordered))
+        before = 0
+        for bucket, end in zip(self._buckets, self._upper_bounds, strict=True):
+            through = bisect_right(ordered, end)
+            if through > before:
+                bucket.inc(through - before)
+            before = through
+
+
+def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        counts[name] = counts.get(name, 0) + count
 
 
 class Metrics:
@@ -286,22 +294,23 @@ class DeploymentMetrics:
         refusals, self._refusals = self._refusals, []
         if not answers and not refusals:
             return
-        times, time = _NO_TIMES.copy(), 0.0
+        times = [seconds for _, seconds, _, _ in answers]
+        times += [seconds for _, seconds, _ in refusals]
+        self._seconds.observe_all(times)
         requests: dict[str, int] = {}
         rows_scored: dict[str, int] = {}
         rows_answered: dict[str, int] = {}
-        for model, seconds, scored, answered in answers:
-            times[bisect_left(_SECONDS, seconds)] += 1
-            time += seconds
+        both: dict[str, int] = {}  # of answers by one release, as most are
+        for model, _, scored, answered in answers:
             requests[model] = requests.get(model, 0) + 1
-            for release, rows in scored.items():
-                rows_scored[release] = rows_scored.get(release, 0) + rows
-            for release, rows in answered.items():
-                rows_answered[release] = rows_answered.get(release, 0) + rows
-        for _, seconds, _ in refusals:
-            times[bisect_left(_SECONDS, seconds)] += 1
-            time += seconds
-        self._seconds.observe_all(times, time)
+            if scored is answered:
+                for release, rows in scored.items():
+                    both[release] = both.get(release, 0) + rows
+            else:
+                _add(rows_scored, scored)
+                _add(rows_answered, answered)
+        _add(rows_scored, both)
+        _add(rows_answered, both)
         for model, count in requests.items():
             (self._told_answers.get(model) or self._answers_of(model)).inc(count)
         for model, _, status in refusals:

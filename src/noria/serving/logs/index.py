@@ -8,6 +8,7 @@ import logging
 import re
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,7 +32,8 @@ _MAP_BYTES = 1 << 36  # address space, not disk: 64 GiB hold some 500 million an
 # where the model gives other than a score, its outputs as MessagePack.
 _FIXED = struct.Struct("<16sdqQH")
 _TAIL = struct.Struct("<qQH")  # of it, what all rows of a release in a frame share
-_CATCH_UP_FRAMES = 1_000
+_DIGEST, _SCORE = struct.Struct("16s"), struct.Struct("8s")
+_CATCH_UP_ROWS = 10_000
 _OUTPUTS = msgspec.msgpack.Encoder()
 _NO_ROOM = re.compile("No space|File too large|quota")  # the driver gives no error number
 
@@ -156,16 +158,16 @@ class PredictionIndex:
             _LOG.warning("%d frames wait to be entered: %s", len(self._waiting), error)
 
     def catch_up(self, spool: Path) -> int:
-        """Enter the frames of the spool that a killed worker had not entered; give how many were read."""
-        read, batch = 0, list[PredictionFrame]()
+        """Enter the frames of the spool that a killed worker had not entered; give how many rows."""
+        read, rows, batch = 0, 0, list[PredictionFrame]()
         for _, payload in read_spool(spool, after=(self._indexed_through() + 1, 0)):
             batch.append(decode_frame(payload))
-            read += 1
-            if len(batch) >= _CATCH_UP_FRAMES:
+            rows += len(batch[-1].ids)
+            if rows >= _CATCH_UP_ROWS:
                 self._add(batch)
-                batch = []
+                read, rows, batch = read + rows, 0, []
         self._add(batch)
-        return read
+        return read + rows
 
     def mark(self, segment: int) -> None:
         """Note durably that the spool's segments up to `segment` are entered, so they may leave it.
@@ -309,11 +311,9 @@ def _items(frame: PredictionFrame, release: ReleaseScores) -> list[tuple[bytes, 
     if not release.outputs:
         if len(ids) == 1:
             return [(ids[0].encode(), digests + scores + tail)]
-        return [
-            (each.encode(), digests[16 * row : 16 * row + 16] + scores[8 * row : 8 * row + 8] + tail)
-            for row, each in enumerate(ids)
-            if answered[row]
-        ]
+        rows = zip(ids, _DIGEST.iter_unpack(digests), _SCORE.iter_unpack(scores), strict=True)
+        items = [(each.encode(), digest + score + tail) for each, (digest,), (score,) in rows]
+        return items if 0 not in answered else [*compress(items, answered)]
     more = rows_of_outputs(release)
     return [
         (

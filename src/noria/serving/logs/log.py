@@ -43,7 +43,10 @@ class ReleaseScores(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
-    """The newly scored rows of one request. Fields are only ever added, at the end, with a default."""
+    """Newly scored rows of one request, or of several to which all holds that is not told of each row.
+
+    Fields are only ever added, at the end, with a default.
+    """
 
     at: int  # microseconds since 1970: the request's instant, on the project's clock
     recorded_at: int  # microseconds since 1970, wall
@@ -51,7 +54,7 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
     deployment: str
     route: str  # id
     route_number: int
-    latency_us: int  # from the request's arrival to this frame
+    latency_us: int  # from the request's arrival to this frame; of several the longest
     ids: list[str]  # prediction id per row
     digests: bytes  # 16 bytes per row: digest of the row's request columns
     texts: dict[str, list[str | None]]  # request columns that are strings, one value per row
@@ -66,6 +69,9 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
     caller: str | None = None  # who asked, by the key that came with the request
     trace: str | None = None  # the trace that the request belongs to, as `traceparent` names it
     fallbacks: list[str] = []  # views whose features are a declared fallback in these rows
+    latencies_us: list[int] = []  # row by row, where there are several requests; so the next two
+    callers: list[str | None] = []  # empty: `caller` is everybody's
+    traces: list[str | None] = []  # empty: `trace` is everybody's
 
     def feature_matrix(self) -> NDArray[np.float64]:
         """Give the looked-up features as an array of shape (rows, features)."""
@@ -78,6 +84,21 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
             return matrix[:, self.number_names.index(name)]
         values = np.frombuffer(self.numbers[name], dtype="<f8")
         return values if len(values) == len(self.ids) else values.reshape(len(self.ids), -1)
+
+    @property
+    def row_latencies_us(self) -> list[int]:
+        """How long after each row's request arrived this frame was made."""
+        return self.latencies_us or [self.latency_us] * len(self.ids)
+
+    @property
+    def row_callers(self) -> list[str | None]:
+        """Who asked for each row."""
+        return self.callers or [self.caller] * len(self.ids)
+
+    @property
+    def row_traces(self) -> list[str | None]:
+        """The trace that each row's request belongs to."""
+        return self.traces or [self.trace] * len(self.ids)
 
     @property
     def all_number_names(self) -> tuple[str, ...]:

@@ -32,6 +32,11 @@ class LogWriter:
         """Whether what is written is on the disk."""
         return self._rules.synchronous
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether not all requests are kept."""
+        return self._rules.sample < 1.0
+
     def require_room(self) -> None:
         """Raise `RequestError` (503) while as much waits as may."""
         if self.spool_bytes >= self._rules.max_spool_bytes:
@@ -47,9 +52,15 @@ class LogWriter:
         return redacted(frame, self._redacted) if self._redacted else frame
 
     def write(self, frames: Sequence[PredictionFrame]) -> None:
-        """Append frames, those that are sampled. Raises `DiskFull` if there is no room; none is in then."""
+        """Append frames; where requests are sampled, each is of one, and some are left out.
+
+        Raises
+        ------
+        DiskFull
+            If there is no room; none is in then.
+        """
         rules = self._rules
-        if rules.sample < 1.0:
+        if self.is_sampled:
             frames = [each for each in frames if _place(each.ids[0]) < rules.sample]
         if frames:
             encoded = [encode_frame(each) for each in frames]

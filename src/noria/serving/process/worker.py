@@ -353,7 +353,7 @@ class Worker:
             log=self._config.log,
         )
         if hosted.caught_up:
-            _LOG.info("%d logged requests of %s are findable again", hosted.caught_up, deployment)
+            _LOG.info("%d logged predictions of %s are findable again", hosted.caught_up, deployment)
         metrics = self._metrics.of(deployment)
         metrics.follow(lambda: _standing(hosted))
         hosted.batcher.wake, hosted.batcher.before_sending = partial(self.wake, deployment), metrics.enter

@@ -20,6 +20,7 @@ from noria.ledger.redacted import expected_digest, record_redacted
 from noria.monitoring.outcomes import OUTCOMES, collect_outcomes
 from noria.records import VersionRef
 from noria.serving.logs.index import PredictionIndex
+from noria.serving.logs.log import decode_frame
 from noria.serving.logs.outcomes import OUTCOME_INDEX, OutcomeIndex
 from noria.serving.process.hosting import INDEX
 from noria.serving.records import ROUTE_FILE, Route, read_record, write_record
@@ -129,7 +130,7 @@ class Predictions:
         )
 
     def _waiting(self, supervisor: "Supervisor", name: str, *, is_held: bool = False) -> Holding:
-        frames = sum(1 for spool in supervisor.spools(name) for _ in read_spool(spool))
+        frames = (decode_frame(each) for spool in supervisor.spools(name) for _, each in read_spool(spool))
         told = "logged and not yet in the lake: it is moved there first"
         if is_held:
             told = (
@@ -140,7 +141,7 @@ class Predictions:
             kind="predictions",
             name=f"log of {supervisor.environment}/{name}",
             state="left" if is_held else "nothing",
-            held=frames,
+            held=sum(len(each.ids) for each in frames),
             told=told,
         )
 
