@@ -31,6 +31,7 @@ from noria.serving.records import Route, RouteEntry, ServedModel, WorkerConfig
 _CONNECTIONS, _FEW = 64, 16
 _SECONDS, _RUNS = 2.0, 5
 _BRIEF_S, _PAIRS = 1.0, 15  # where the goal is nearer than a machine's moods are
+_STARTS, _EACH = 5, 3  # and nearer than servers of the same code are: some 5 %, for as long as each runs
 _ROWS = 256  # different ones, asked in turn
 _OCTETS = "application/octet-stream"
 _STARTS_S = 90.0
@@ -131,11 +132,15 @@ def _of_pipelines(mixed: Pipelined, folder: Path) -> Iterator[Line]:
 
 def _what_it_costs(trees: Boosted, folder: Path) -> Iterator[Line]:
     requests = _asked("boosted", trees.tensor)
-    with _noria(trees.served, folder / "logged", requests) as ours, ExitStack() as running:
-        with _python_path(_SILENT):
-            other = running.enter_context(_noria(trees.served, folder / "silent", requests))
-        mine, its = _in_turns(ours, other, runs=_PAIRS, seconds=_BRIEF_S)
-        yield _compared("serving: request with log and counts", mine, "without", its, ratio_at_most=1 / 0.85)
+    logged: list[Measured] = []
+    silent: list[Measured] = []
+    for number in range(_STARTS):
+        with _noria(trees.served, folder / f"logged-{number}", requests) as ours, ExitStack() as running:
+            with _python_path(_SILENT):
+                other = running.enter_context(_noria(trees.served, folder / f"silent-{number}", requests))
+            mine, its = _in_turns(ours, other, runs=_EACH, seconds=_BRIEF_S)
+            logged, silent = logged + mine, silent + its
+    yield _compared("serving: request with log and counts", logged, "without", silent, ratio_at_most=1 / 0.85)
     model, bodies = featured(trees, folder / "online")
     keyed = [request_bytes("/v2/models/featured/infer", each) for each in bodies]
     named = _asked("boosted", lambda row: _named(trees, row))
@@ -154,20 +159,24 @@ def _two_workers(trees: Boosted, folder: Path) -> Iterator[Line]:
     """Measure two workers, and two servers that share nothing but the machine: what these cost is its own."""
     requests = _asked("boosted", trees.tensor)
     config = WorkerConfig(environment="bench", workers=2)
-    with (
-        _noria(trees.served, folder / "two", requests, config=config) as two,
-        _noria(trees.served, folder / "single", requests) as one,
-        _noria(trees.served, folder / "apart", requests) as other,
-    ):
-        mine, its, apart = [], [], []
-        for _ in range(_PAIRS):
-            mine.append(two.load(connections=2 * _CONNECTIONS, seconds=_BRIEF_S))  # as many for each worker
-            its.append(one.load(seconds=_BRIEF_S))
-            apart.append(_at_once(one, other))
-        what = "serving: request, two workers"
-        yield _compared(what, mine, "one worker", its, ratio_at_most=2 / 1.8)
-        what = "serving: request, two servers apart"
-        yield Line(what, median(apart), "us", "one of them", _cpu(its), paired=_paired(apart, _each_cpu(its)))
+    mine: list[Measured] = []
+    its: list[Measured] = []
+    apart: list[float] = []
+    for number in range(_STARTS):
+        with (
+            _noria(trees.served, folder / f"two-{number}", requests, config=config) as two,
+            _noria(trees.served, folder / f"single-{number}", requests) as one,
+            _noria(trees.served, folder / f"apart-{number}", requests) as other,
+        ):
+            for _ in range(_EACH):
+                # as many connections for each worker
+                mine.append(two.load(connections=2 * _CONNECTIONS, seconds=_BRIEF_S))
+                its.append(one.load(seconds=_BRIEF_S))
+                apart.append(_at_once(one, other))
+    what = "serving: request, two workers"
+    yield _compared(what, mine, "one worker", its, ratio_at_most=2 / 1.8)
+    what = "serving: request, two servers apart"
+    yield Line(what, median(apart), "us", "one of them", _cpu(its), paired=_paired(apart, _each_cpu(its)))
 
 
 def _at_once(*servers: Server) -> float:

@@ -16,13 +16,12 @@ def _not_logged(_: object, __: object) -> list[Any]:
 
 
 if "noria.serving" in sys.orig_argv:
-    from noria.serving.counts import ReleaseCounts
     from noria.serving.http.metrics import DeploymentMetrics
     from noria.serving.predictor import Predictor
 
     for owner, name, instead in (
         (Predictor, "_log", _not_logged),
-        (ReleaseCounts, "observe", _nothing),
+        (Predictor, "_observe", _nothing),
         (DeploymentMetrics, "count_answer", _nothing),
         (DeploymentMetrics, "count_refusal", _nothing),
         (DeploymentMetrics, "enter", _nothing),

@@ -28,6 +28,11 @@ CODE = """\
 class Told:
     def predict(self, rows):
         return [repr(each) for each in rows["count"]]
+
+
+class Holed:
+    def predict(self, rows):
+        return [each if each < 5 else float("nan") for each in rows["count"]]
 """
 FRAME = pd.DataFrame({"a": np.linspace(-1, 1, 30), "b": np.tile([0.0, 1.0, 2.0], 10)})
 THREE = np.where(FRAME.b == 0, "low", np.where(FRAME.a > 0, "high", "mid"))
@@ -119,3 +124,24 @@ def test_a_retry_of_what_had_other_outputs_is_refused_and_harms_no_other_request
         logged = [each for _, data in read_spool(tmp_path / "spool") for each in decode_frame(data).ids]
         assert len(logged) == len(set(logged)) == 4 + 2
         assert not any(each.startswith("new") for each in logged)
+
+
+@pytest.mark.parametrize("values", [[[1.5], [2.5, 3.5]], [[1.5], [9.5], [2.5, 7.5, 8.5], [0.5]]])
+def test_what_was_scored_together_is_counted_of_each(
+    project: Project, tmp_path: Path, values: list[list[float]]
+) -> None:
+    route = loaded(project, importlib.import_module("told_apart").Holed, {"count": [1.5, 2.5]}, tmp_path)
+    requests = [InferRequest(len(each), {"count": Column("FP64", each)}) for each in values]
+    with Spool(tmp_path / "spool") as spool, PredictionIndex(tmp_path / "index") as index:
+        tried = predictor(tmp_path, spool, index)
+        tried.switch(route)
+        jobs = [Job(each, route, route.targets["tried"], 0) for each in requests]
+        assert tried.answer(jobs) == []
+        (counts,) = tried.counts.releases.values()
+    missing = [sum(value > 5 for value in each) for each in values]
+    assert (counts.requests, counts.timed, sum(counts.buckets)) == (len(values),) * 3
+    assert (counts.rows, counts.missing) == (sum(map(len, values)), sum(missing))
+    assert (counts.incomplete, counts.errors) == (sum(map(bool, missing)), 0)
+    given = [each.prediction.outputs[0].values for each in jobs if each.prediction is not None]
+    expected = [[value if value < 5 else np.nan for value in each] for each in values]
+    np.testing.assert_array_equal(np.concatenate(given), np.concatenate(expected))

@@ -63,3 +63,15 @@ def test_a_request_is_counted_in_the_bucket_of_its_time(latency_us: int) -> None
     counts.observe(3, latency_us, missing=1, failed=True)
     assert counts.buckets[bucket_of(latency_us)] == 1
     assert (counts.requests, counts.errors, counts.incomplete, counts.rows, counts.missing) == (1, 1, 1, 3, 1)
+
+
+@given(st.integers(-5, 2**20), st.integers(1, 50), st.integers(1, 9), st.booleans(), st.booleans())
+def test_requests_that_are_alike_are_counted_at_once_as_one_by_one(
+    latency_us: int, count: int, rows: int, has_missing: bool, failed: bool
+) -> None:
+    at_once, one_by_one = ReleaseCounts(), ReleaseCounts()
+    missing = int(has_missing)
+    at_once.observe(count * rows, latency_us, missing=count * missing, failed=failed, requests=count)
+    for _ in range(count):
+        one_by_one.observe(rows, latency_us, missing=missing, failed=failed)
+    assert at_once == one_by_one

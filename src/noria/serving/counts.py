@@ -47,36 +47,34 @@ class ReleaseCounts(msgspec.Struct, kw_only=True):
     latency_us_squared: float = 0.0
     buckets: list[int] = msgspec.field(default_factory=lambda: [0] * BUCKETS)
 
-    def observe(self, rows: int, latency_us: int, missing: int = 0, failed: bool = False) -> None:
-        """Count a request that the release was asked to score.
+    def observe(
+        self, rows: int, latency_us: int, missing: int = 0, failed: bool = False, *, requests: int = 1
+    ) -> None:
+        """Count a request that the release was asked to score, or several that are alike.
 
         Parameters
         ----------
         rows
-            How many.
+            How many, of all requests.
         latency_us
-            What it took, microseconds.
+            What each took, microseconds.
         missing
-            Rows for which it gave NaN.
+            Rows for which it gave NaN; of several requests each has some.
         failed
             Whether it raised or did not end in time.
+        requests
+            How many.
         """
-        self.requests += 1
+        self.requests += requests
         self.rows += rows
-        self.latency_us += latency_us
-        self.latency_us_squared += float(latency_us) * latency_us
+        self.latency_us += requests * latency_us
+        self.latency_us_squared += requests * float(latency_us) * latency_us
         if failed:
-            self.errors += 1
+            self.errors += requests
         if missing:
-            self.incomplete += 1
+            self.incomplete += requests
             self.missing += missing
-        if latency_us < _WITHIN:
-            self.buckets[latency_us if latency_us > 0 else 0] += 1
-        elif latency_us < _LONGEST_US:
-            shift = latency_us.bit_length() - 5
-            self.buckets[(shift << 4) + (latency_us >> shift)] += 1
-        else:
-            self.buckets[-1] += 1
+        self.buckets[bucket_of(latency_us)] += requests
 
     @property
     def timed(self) -> int:

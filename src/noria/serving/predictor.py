@@ -199,7 +199,10 @@ class Predictor:
                 found = job.looked_up
                 self.log.require_room()
                 part = Part(job, job.bound.take(job.new), found.numbers, found.texts, at=job.frame.at)
-                part.scores = self._score_part(part, job.target.shadows, answered=False)
+                try:
+                    self._score_part(part, job.target.shadows, answered=False)
+                finally:
+                    self._observe([part])
             except RequestError as err:
                 _LOG.warning("a shadow did not score %d rows: %s", len(job.new), err)
                 continue
@@ -281,12 +284,13 @@ class Predictor:
                 self._score_together(group, target.scoring)
             for part in group:
                 try:
-                    part.scores = self._score_part(part, target.scoring, answered=True)
+                    self._score_part(part, target.scoring, answered=True)
                 except RequestError as err:
                     part.job.error = err
                     continue
                 part.job.failed, part.job.scores = part.failed, part.scores
                 done.append(part)
+            self._observe(group)
         return done
 
     def _score_together(self, parts: Sequence[Part], models: Sequence[LoadedModel]) -> None:
@@ -321,10 +325,23 @@ class Predictor:
             raise
         return found, (time.perf_counter_ns() - started) // 1_000
 
-    def _score_part(
-        self, part: Part, models: Sequence[LoadedModel], *, answered: bool
-    ) -> list[ReleaseScores]:
-        scores: list[ReleaseScores] = []
+    def _observe(self, parts: Sequence[Part]) -> None:
+        """Count what releases gave; those of the requests that were scored together took the same time."""
+        alike: dict[tuple[str, int], list[bytes]] = {}
+        for part in parts:
+            for each in part.scores:
+                alike.setdefault((each.release, part.took_us[each.release]), []).append(each.scores)
+        for (release, took_us), scores in alike.items():
+            counts = self.counts.of(release)
+            together = b"".join(scores)
+            if missing(together):
+                for one in scores:
+                    counts.observe(len(one) // 8, took_us, missing(one))
+            else:
+                counts.observe(len(together) // 8, took_us, requests=len(scores))
+
+    def _score_part(self, part: Part, models: Sequence[LoadedModel], *, answered: bool) -> None:
+        """Give it what models give for it, those that are asked before one fails."""
         for model in models:
             served = model.served
             release = served.release
@@ -345,8 +362,7 @@ class Predictor:
                 for name, count in on_demand.failed(computed).items():
                     part.failed[name] = max(count, part.failed.get(name, 0))  # versions may fail elsewhere
             number, others = kept(model.scorer.outputs, found)
-            self.counts.of(release).observe(part.bound.rows, part.took_us[release], missing(number))
-            scores.append(
+            part.scores.append(
                 ReleaseScores(
                     release=release,
                     model=served.model,
@@ -358,7 +374,6 @@ class Predictor:
                     outputs=others,
                 )
             )
-        return scores
 
     def _log(self, parts: Sequence[Part]) -> list[Job]:
         """Log and enter what was scored; give the jobs one of whose ids was answered meanwhile."""

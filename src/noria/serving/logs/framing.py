@@ -74,20 +74,19 @@ class Framer:
         if stamp is None:
             self._stamp += 1
             stamp = self._stamp
-        job = parts[0].job
-        route, target, plan = job.loaded.route, job.target, job.target.plan
+        jobs = [each.job for each in parts]
+        route, target, plan = jobs[0].loaded.route, jobs[0].target, jobs[0].target.plan
         now_ns = time.perf_counter_ns()
-        latencies = [(now_ns - each.job.arrived_ns) // 1_000 for each in parts]
-        callers = [each.job.request.caller for each in parts]
-        traces = [each.job.request.trace for each in parts]
+        latencies = [(now_ns - job.arrived_ns) // 1_000 for job in jobs]
+        requests = [job.request for job in jobs]
+        callers, traces = [each.caller for each in requests], [each.trace for each in requests]
         is_one = len(parts) == 1
         ids: list[str] = []
         digests: list[bytes] = []
-        for each in parts:
-            job, new = each.job, each.job.new
-            is_all = len(new) == len(job.ids)
-            ids += job.ids if is_all else [job.ids[row] for row in new]
-            digests += job.digests if is_all else [job.digests[row] for row in new]
+        for job in jobs:
+            is_all = len(job.new) == len(job.ids)
+            ids += job.ids if is_all else [job.ids[row] for row in job.new]
+            digests += job.digests if is_all else [job.digests[row] for row in job.new]
         bounds = [each.bound for each in parts]
         numbers: dict[str, bytes] = {}
         if not plan.is_flat:
