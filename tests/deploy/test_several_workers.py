@@ -153,10 +153,18 @@ def test_a_worker_that_is_given_up_leaves_the_others_answering(tmp_path: Path, m
         assert len(supervisor.rotate("late")) == 2
 
 
-def test_an_environment_has_one_server(two: Supervisor, tmp_path: Path, make_route: MakeRoute) -> None:
-    again = WorkerConfig(environment="production", lock_wait_s=0.1)
-    with pytest.raises(LeaseHeld, match="environment 'production'"):
-        Supervisor(tmp_path / "production", again).start(make_route(1))
+def test_an_environment_has_one_server(
+    two: Supervisor, tmp_path: Path, make_route: MakeRoute, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wait_s, told in (
+        (0.1, ""),
+        (0.7, f"is served by process {os.getpid()}; waiting 0.7 s for it to end"),
+    ):
+        again = WorkerConfig(environment="production", lock_wait_s=wait_s)
+        with pytest.raises(LeaseHeld, match="environment 'production'"):
+            Supervisor(tmp_path / "production", again).start(make_route(1))
+        assert caplog.text.strip().endswith(told)
+    assert len(caplog.records) == 1
     elsewhere = WorkerConfig(environment="staging", workers=2, port=two.address.port)
     with pytest.raises(PortInUse):
         Supervisor(tmp_path / "staging", elsewhere).start(make_route(1))

@@ -1,9 +1,9 @@
 """Requests that are answered together: all are counted before any answer leaves, none waits for a fault."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -38,6 +38,8 @@ class _Predictor:
     """Answers each request at once."""
 
     loaded = SimpleNamespace(is_resting=False, pinned={})
+    repeated = 0
+    failed: Mapping[str, int] = MappingProxyType({})
     target = SimpleNamespace(
         is_native=True, shadows=(), assignment=SimpleNamespace(headers=()), cost_us=lambda _: 10.0
     )
@@ -55,7 +57,13 @@ class _Predictor:
         for each in jobs:
             each.prediction = cast(
                 Any,
-                SimpleNamespace(scored={"m:1": 1}, answered={"m:1": 1}, logged=0, failed={}, defaulted={}),
+                SimpleNamespace(
+                    scored={"m:1": 1},
+                    answered={"m:1": 1},
+                    logged=self.repeated,
+                    failed=self.failed,
+                    defaulted={},
+                ),
             )
         return []
 
@@ -68,9 +76,10 @@ class Worker:
         self.metrics = Metrics(environment="production", shared=folder)
         self.names: dict[str, Any] = {}
         for name in ("one", "other"):
-            batcher = Batcher(cast(Any, _Predictor()), Limits())
+            predictor = _Predictor()
+            batcher = Batcher(cast(Any, predictor), Limits())
             batcher.before_sending = self.metrics.of(name).enter
-            self.names[name] = SimpleNamespace(name=name, batcher=batcher, predictor=_Predictor())
+            self.names[name] = SimpleNamespace(name=name, batcher=batcher, predictor=predictor)
         hosting = SimpleNamespace(find=self.names.get, names=tuple(self.names))
         self.answering = Answering(
             cast(Any, hosting), control=cast(Any, None), metrics=self.metrics, limits=Limits()
@@ -138,6 +147,35 @@ def test_a_fault_in_counting_or_in_sending_keeps_no_other_answer_back(worker: Wo
     asyncio.run(main())
     assert told == ["first", "last"]
     assert faults == ["an answer was not sent: [Errno 28] no room"] * 2
+
+
+@pytest.mark.parametrize("what", ["failed", "repeated"])
+def test_an_answer_that_cannot_be_counted_is_a_failure_and_counted_once(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "no room")
+
+    async def main() -> list[Reply]:
+        told: list[Reply] = []
+        worker.ask(told.append)
+        await _turn()
+        monkeypatch.setattr(worker.names["one"].predictor, what, {"f": 1} if what == "failed" else 1)
+        of_one = worker.metrics.of("one")
+        monkeypatch.setattr(of_one, "count_failed", fail)
+        monkeypatch.setattr(of_one, "_repeated", SimpleNamespace(inc=fail))
+        worker.ask(told.append)
+        await _turn()
+        return told
+
+    good, bad = asyncio.run(main())
+    assert (good.body, bad.body) == (b"ok", b"the server failed; its log says where")
+    assert worker.counted() == {
+        "noria_requests_total": 2.0,
+        "noria_answered_rows_total": 1.0,
+        "noria_request_seconds_count": 2.0,
+    }
+    assert worker.metrics.of("one").pending == 0
 
 
 class _Request(Head):

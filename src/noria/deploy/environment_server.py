@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import os
 import shutil
 import socket
@@ -35,7 +36,9 @@ from noria.streams.spool import take_lock
 
 __all__ = ["EnvironmentServer"]
 
+_LOG = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.25
+_NOTICED_S = 0.5  # a wait that is longer is told
 _ASK_EVERY = 4  # looks: for the status of workers
 _METRICS = "metrics"
 _NO_ROUTE = 0
@@ -247,13 +250,18 @@ class EnvironmentServer:
             self._lock = None
 
     def _take_lock(self) -> int:
-        """Be the only server of the environment's folder."""
+        """Be the only server of the environment's folder; one that is just ending is waited for."""
+        what, wait_s = f"environment {self._config.environment!r} in {self._folder}", self._config.lock_wait_s
         try:
-            return take_lock(self._folder, self._config.lock_wait_s)
+            return take_lock(self._folder, min(wait_s, _NOTICED_S))
         except LeaseHeld as err:
-            raise LeaseHeld(
-                f"environment {self._config.environment!r} in {self._folder}", err.holder
-            ) from None
+            if wait_s <= _NOTICED_S:
+                raise LeaseHeld(what, err.holder) from None
+            _LOG.warning("%s is served by %s; waiting %g s for it to end", what, err.holder, wait_s)
+        try:
+            return take_lock(self._folder, wait_s - _NOTICED_S)
+        except LeaseHeld as err:
+            raise LeaseHeld(what, err.holder) from None
 
     @property
     def _drain_s(self) -> float:

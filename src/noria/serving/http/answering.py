@@ -282,18 +282,18 @@ class _Exchange:
             else:
                 counts, question = self._counts, self._question
                 reply = question.wire.write(prediction, self._asked, self._how, name=question.name)
-                counts.pending -= 1
-                counts.count_answer(
+                if prediction.failed:
+                    counts.count_failed(prediction.failed)
+                if prediction.defaulted:
+                    counts.count_defaulted(prediction.defaulted)
+                counts.count_answer(  # after whatever may fail: a request that did is a refusal alone
                     question.name,
                     (time.perf_counter_ns() - self._arrived_ns) / 1e9,
                     scored=prediction.scored,
                     answered=prediction.answered,
                     repeated=prediction.logged,
                 )
-                if prediction.failed:
-                    counts.count_failed(prediction.failed)
-                if prediction.defaulted:
-                    counts.count_defaulted(prediction.defaulted)
+                counts.pending -= 1
         except Exception as err:  # the outermost loop of a request: the others go on  # noqa: BLE001
             reply = self._failure(err)
         return partial(self._done, reply)

@@ -277,9 +277,9 @@ class DeploymentMetrics:
         repeated: int,
     ) -> None:
         """Count an answered request for predictions and its rows by release, for `enter` to enter them."""
-        self._answers.append((model, seconds, scored, answered))
         if repeated:
             self._repeated.inc(repeated)
+        self._answers.append((model, seconds, scored, answered))
 
     def count_refusal(self, model: str, seconds: float, status: HTTPStatus) -> None:
         """Count a request for predictions that was refused or failed, for `enter` to enter it.

@@ -7,7 +7,7 @@ request costs that is logged.
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from typing import TypeVar
 
 import numpy as np
@@ -37,7 +37,7 @@ class Framer:
 
     def __init__(self, *, environment: str, deployment: str, log: LogWriter) -> None:
         self._environment, self._deployment, self._log = environment, deployment, log
-        self._stamp = secrets.randbits(31) << 32
+        self._stamps = count((secrets.randbits(31) << 32) + 1)  # the loop and the thread draw from it
 
     def frames(self, parts: Iterable[Part]) -> list[tuple[PredictionFrame, Sequence[Part]]]:
         """Give frames, each with those that are in it.
@@ -71,9 +71,6 @@ class Framer:
         stamp
             Where the rows are in a frame already, scored by others: its stamp.
         """
-        if stamp is None:
-            self._stamp += 1
-            stamp = self._stamp
         jobs = [each.job for each in parts]
         route, target, plan = jobs[0].loaded.route, jobs[0].target, jobs[0].target.plan
         now_ns = time.perf_counter_ns()
@@ -113,7 +110,7 @@ class Framer:
             _feature_texts(parts) if has_views else {},
             list(plan.number_names) if plan.is_flat else [],
             b"".join([each.numbers.tobytes() for each in bounds]) if plan.is_flat else b"",
-            stamp,
+            next(self._stamps) if stamp is None else stamp,
             callers[0] if is_one else None,
             traces[0] if is_one else None,
             _fallbacks(parts[0]),
