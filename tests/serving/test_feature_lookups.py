@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -261,6 +262,26 @@ def test_definitions_of_one_view_are_told_apart(
     features = dict(zip(frame.feature_names, frame.feature_matrix()[0], strict=True))
     assert np.isnan(features[f"{label}__flights_1d"])
     assert features[logged_name(VIEW.spec(), "carrier__flights_1d")] > 0
+
+
+def test_texts_and_vectors_that_were_looked_up_are_logged_of_each(
+    host: Host, tmp_path: Path, rich: ServedModel
+) -> None:
+    rows = landed()
+    kinds = pa.array([f"kind of {each}" for each in rows["carrier"].to_pylist()])
+    tastes = pa.array([[float(len(each)), float(ord(each[0]))] for each in rows["carrier"].to_pylist()])
+    with LmdbOnlineStore(tmp_path / "stored") as store:
+        store.load(VIEW, rows)
+        store.load(RICH, rows.append_column("kind", kinds).append_column("taste", tastes))
+    hosted = host(tmp_path / "stored", rich)
+    several: list[list[str | None]] = [["AA", "DL"], ["DL"], ["zz", "AA"], [None]]
+    together = answered(hosted, *map(asked, several))
+    (frame,) = {id(each): each for _, each in together}.values()
+    carriers = [each for request in several for each in request]
+    known = [each if each in ("AA", "DL") else None for each in carriers]  # else the declared defaults
+    assert frame.feature_texts == {"rich__kind": [f"kind of {each}" if each else "plain" for each in known]}
+    taste = frame.feature_matrix()[:, frame.feature_names.index("rich__taste_1")]
+    assert taste.tolist() == [ord(each[0]) if each else 2.0 for each in known]
 
 
 def test_a_shadow_sees_the_features_that_the_answer_saw(

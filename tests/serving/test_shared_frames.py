@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from http import HTTPStatus
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from tests.serving.conftest import CARRIERS, NOW, Trained, route
+from tests.serving.conftest import CARRIERS, NOW, Trained, route, train
 
 import noria
 from noria.clock import to_micros
 from noria.deploy.shipping import prediction_table
 from noria.records import new_ids
 from noria.serving.explaining.logged import find_frame, row_of_frame
+from noria.serving.features.lookups import Found
 from noria.serving.features.online import OnlineFeatures
 from noria.serving.jobs import Job
+from noria.serving.logs.framing import Framer
 from noria.serving.logs.index import PredictionIndex
-from noria.serving.logs.log import PredictionFrame, decode_frame
-from noria.serving.models import LoadedRoute, load_route
+from noria.serving.logs.log import PredictionFrame, decode_frame, encode_frame
+from noria.serving.models import LoadedModel, LoadedRoute, load_route
 from noria.serving.process.hosting import INDEX, Hosted
-from noria.serving.records import LogRules
-from noria.serving.requests import Column, InferRequest
+from noria.serving.records import Input, LogRules
+from noria.serving.requests import Column, InferRequest, RequestError
+from noria.serving.rows import Rows
+from noria.serving.scoring import Part
 from noria.streams.spool import read_spool
 
 APART = ("prediction_id", "recorded_at", "latency_us")  # what differs each time
@@ -75,11 +81,22 @@ def hosted(
     )
 
 
-def answer(made: Hosted, requests: Sequence[InferRequest], *, name: str = "late") -> list[Job]:
-    jobs = [
-        made.predictor.job(each, name, None, arrived_ns=-1_000_000_000 * place)
-        for place, each in enumerate(requests)
+def jobs_of(
+    made: Hosted, requests: Sequence[InferRequest], name: str = "late", versions: Sequence[str | None] = ()
+) -> list[Job]:
+    """Give jobs that arrived a second after each other, the last first; of versions where these are told."""
+    return [
+        made.predictor.job(
+            each, "late_arrival" if version else name, version, arrived_ns=-1_000_000_000 * place
+        )
+        for place, (each, version) in enumerate(zip_longest(requests, versions))
     ]
+
+
+def answer(
+    made: Hosted, requests: Sequence[InferRequest], name: str = "late", versions: Sequence[str | None] = ()
+) -> list[Job]:
+    jobs = jobs_of(made, requests, name, versions)
     assert made.predictor.answer(jobs) == []
     assert [each.error for each in jobs] == [None] * len(jobs)
     return jobs
@@ -112,6 +129,7 @@ REQUESTS = st.lists(
         st.sampled_from([None, "shop", "web"]),
         st.sampled_from([None, "00-aa-bb-01"]),
         st.booleans(),
+        st.sampled_from([None, None, "1", "2"]),
     ),
     min_size=1,
     max_size=8,
@@ -124,7 +142,7 @@ def test_a_request_is_logged_among_others_as_it_is_alone(
     canary: Hosted, beside: Hosted, requests: list[Any]
 ) -> None:
     asked: list[InferRequest] = []
-    for carriers, days, caller, trace, is_named in requests:
+    for carriers, days, caller, trace, is_named, _ in requests:
         columns = {
             "carrier": Column("BYTES", carriers),
             "distance": Column("FP64", [float(len(asked))] * len(carriers)),
@@ -133,18 +151,19 @@ def test_a_request_is_logged_among_others_as_it_is_alone(
         ids = new_ids(len(carriers)) if is_named else None
         asked.append(msgspec.structs.replace(each, caller=caller, trace=trace, prediction_ids=ids))
     since = canary.spool.position
-    together = answer(canary, asked)
+    versions = [each[-1] for each in requests]
+    together = answer(canary, asked, versions=versions)
     kept = rows(canary, together, since)
-    for job, mine in zip(together, kept, strict=True):
+    for job, mine, version in zip(together, kept, versions, strict=True):
         since = beside.spool.position
         own = msgspec.structs.replace(job.request, prediction_ids=job.ids)  # they choose who answers
-        (alone,) = answer(beside, [own])
+        (alone,) = answer(beside, [own], versions=[version])
         assert alone.prediction is not None
         assert job.prediction is not None
         assert alone.prediction.outputs == job.prediction.outputs
         assert rows(beside, [alone], since) == [mine]
-    shared = [each.frame for each in together if not each.names_ids]
-    assert len({id(each) for each in shared}) <= 2  # one of each instant
+    alike = {(each[1], each[-1]) for each in requests if not each[4]}  # of an instant and a target
+    assert len({id(each.frame) for each in together if not each.names_ids}) == len(alike)
 
 
 def test_each_row_keeps_its_own_time_and_its_own_caller(canary: Hosted) -> None:
@@ -183,6 +202,137 @@ def test_what_shares_a_frame_is_found_for_a_retry_and_to_be_explained(canary: Ho
         assert anew.catch_up(canary.folder / "spool") > 0
         ids = [each for job in jobs for each in job.ids]
         assert anew.find(ids) == canary.index.find(ids)
+
+
+def test_one_that_was_answered_elsewhere_meanwhile_is_asked_again_and_no_other(
+    canary: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"carrier": Column("BYTES", ["AA"]), "distance": Column("FP64", [1.0])}
+    of_client = [
+        InferRequest(1, columns, prediction_ids=new_ids(1), at=to_micros(NOW), caller=str(each))
+        for each in range(4)
+    ]
+    answer(canary, of_client[1:2])
+    since = canary.spool.position
+    jobs = jobs_of(canary, of_client)
+    with monkeypatch.context() as patched:  # the other one answers after these have looked
+        patched.setattr(canary.index, "find", lambda ids: [None] * len(ids))
+        assert canary.predictor.answer(jobs) == [jobs[1]]
+    assert [each.is_done for each in jobs] == [True, False, True, True]
+    logged = [each for frame in frames(canary, since) for each in frame.ids]
+    assert sorted(logged) == sorted(jobs[place].ids[0] for place in (0, 2, 3))
+    assert canary.predictor.answer(jobs[1:2]) == []
+    assert jobs[1].prediction is not None
+    assert jobs[1].prediction.logged == 1
+
+
+def test_a_release_that_fails_beside_another_is_missing_in_its_own_rows_alone(
+    canary: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = canary.predictor._asking
+    score = asking.score
+
+    def fail_at_7(model: LoadedModel, rows: Rows, **how: bool) -> Any:
+        if model.served.version == 2 and 7.0 in rows.matrix[:, 0]:
+            raise RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "it could not")
+        return score(model, rows, **how)
+
+    requests = [
+        InferRequest(
+            1,
+            {"carrier": Column("BYTES", ["AA"]), "distance": Column("FP64", [7.0 if each % 3 else 1.0])},
+            at=to_micros(NOW),
+        )
+        for each in range(60)
+    ]
+    since = canary.spool.position
+    jobs = jobs_of(canary, requests)
+    with monkeypatch.context() as patched:
+        patched.setattr(asking, "score", fail_at_7)
+        assert canary.predictor.answer(jobs) == []
+    told = [job for job in jobs if job.error is None]
+    assert 20 < len(told) < 60
+    for job, kept in zip(told, rows(canary, told, since), strict=True):
+        fails = job.request.columns["distance"].values[0] == 7.0
+        assert job.prediction is not None
+        assert not fails or job.prediction.versions == [1]
+        assert [each["version"] for each in kept] == ([1] if fails else [1, 2])
+
+
+def test_what_could_not_be_looked_up_is_told_of_the_rows_that_lacked_it(
+    canary: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups = canary.predictor._lookups
+    find = lookups.find
+
+    def find_some(asked: Any) -> list[Any]:
+        found = [each for each in find(asked) if isinstance(each, Found)]
+        return [
+            msgspec.structs.replace(each, defaulted=("carrier",) if place % 3 else (), lacking=())
+            for place, each in enumerate(found)
+        ]
+
+    columns = {"carrier": Column("BYTES", ["AA"]), "distance": Column("FP64", [1.0])}
+    since = canary.spool.position
+    with monkeypatch.context() as patched:
+        patched.setattr(lookups, "find", find_some)
+        jobs = answer(canary, [InferRequest(1, columns, at=to_micros(NOW))] * 9)
+    assert [each.fallbacks for each in frames(canary, since)] == [[], ["carrier"]]
+    for place, kept in enumerate(rows(canary, jobs, since)):
+        assert [each["fallbacks"] for each in kept] == [["carrier"] if place % 3 else []] * 2
+
+
+def test_what_was_computed_on_demand_is_kept_of_each(canary: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"carrier": Column("BYTES", ["AA", "DL"]), "distance": Column("FP64", [1.0, 2.0])}
+    parts: list[Part] = []
+
+    def take(given: Sequence[Part]) -> list[Job]:
+        parts.extend(given)
+        return []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(canary.predictor, "_log", take)
+        answer(canary, [InferRequest(2, columns, at=to_micros(NOW))] * 3)
+    for place, part in enumerate(parts):
+        part.scores = [
+            msgspec.structs.replace(
+                each,
+                computed_names=("load__a", "load__b"),
+                computed=np.arange(4.0 * place, 4.0 * place + 4).tobytes(),
+            )
+            for each in part.scores
+        ]
+    framer = Framer(environment="production", deployment="late", log=canary.predictor.log)
+    ((frame, _),) = framer.frames(parts)
+    assert decode_frame(encode_frame(frame)) == frame
+    for release in frame.releases:
+        assert release.computed_matrix().tolist() == np.arange(12.0).reshape(6, 2).tolist()
+
+
+def test_vectors_of_a_request_are_kept_of_each(tmp_path: Path) -> None:
+    trained = train(tmp_path / "model.txt", seed=3, columns=3)
+    inputs = Input(name="pair", kind="number", width=2), Input(name="more", kind="number")
+    with closing(hosted(tmp_path)) as made:
+        of_vectors = route(1, trained.served(1, inputs=inputs, views=()))
+        made.predictor.switch(load_route(of_vectors, folder=tmp_path))
+        asked = [
+            InferRequest(
+                count,
+                {
+                    "pair": Column("FP64", [float(place), *range(2 * count - 1)], 2),
+                    "more": Column("FP64", [place + 0.5] * count),
+                },
+            )
+            for place, count in enumerate((1, 3, 2))
+        ]
+        jobs = answer(made, asked)
+        (frame,) = frames(made)
+        assert frame.ids == [each for job in jobs for each in job.ids]
+        given = [request.columns[each] for each in ("pair", "more") for request in asked]
+        assert frame.number_array("pair").ravel().tolist() == [
+            value for each in given[:3] for value in each.values
+        ]
+        assert frame.number_array("more").tolist() == [value for each in given[3:] for value in each.values]
 
 
 @pytest.mark.parametrize("rules", [LogRules(sample=0.5), LogRules(redact=("a",))], ids=["sample", "redact"])
