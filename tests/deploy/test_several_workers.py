@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from noria.deploy import environment_server
 from noria.deploy.collecting import collect_predictions
 from noria.deploy.supervisor import Supervisor
 from noria.errors import DeploymentError, LeaseHeld, PortInUse
@@ -154,11 +155,16 @@ def test_a_worker_that_is_given_up_leaves_the_others_answering(tmp_path: Path, m
 
 
 def test_an_environment_has_one_server(
-    two: Supervisor, tmp_path: Path, make_route: MakeRoute, caplog: pytest.LogCaptureFixture
+    two: Supervisor,
+    tmp_path: Path,
+    make_route: MakeRoute,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(environment_server, "_NOTICED_S", 0.05)
     for wait_s, told in (
-        (0.1, ""),
-        (0.7, f"is served by process {os.getpid()}; waiting 0.7 s for it to end"),
+        (0.01, ""),
+        (0.1, f"is served by process {os.getpid()}; waiting 0.1 s for it to end"),
     ):
         again = WorkerConfig(environment="production", lock_wait_s=wait_s)
         with pytest.raises(LeaseHeld, match="environment 'production'"):

@@ -32,7 +32,7 @@ class Told:
 
 class Holed:
     def predict(self, rows):
-        return [each if each < 5 else float("nan") for each in rows["count"]]
+        return [each if each < 5 else -float("nan") for each in rows["count"]]  # as a division of zeros gives
 """
 FRAME = pd.DataFrame({"a": np.linspace(-1, 1, 30), "b": np.tile([0.0, 1.0, 2.0], 10)})
 THREE = np.where(FRAME.b == 0, "low", np.where(FRAME.a > 0, "high", "mid"))
@@ -126,7 +126,7 @@ def test_a_retry_of_what_had_other_outputs_is_refused_and_harms_no_other_request
         assert not any(each.startswith("new") for each in logged)
 
 
-@pytest.mark.parametrize("values", [[[1.5], [2.5, 3.5]], [[1.5], [9.5], [2.5, 7.5, 8.5], [0.5]]])
+@pytest.mark.parametrize("values", [[[1.5], [2.5, 3.5]], [[1.5], [9.5], [2.5, 7.5, 8.5], [0.5], [6.5]]])
 def test_what_was_scored_together_is_counted_of_each(
     project: Project, tmp_path: Path, values: list[list[float]]
 ) -> None:

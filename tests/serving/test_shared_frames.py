@@ -21,6 +21,7 @@ import noria
 from noria.clock import to_micros
 from noria.deploy.shipping import prediction_table
 from noria.records import new_ids
+from noria.serving.counts import RouteCounts
 from noria.serving.explaining.logged import find_frame, row_of_frame
 from noria.serving.features.lookups import Found
 from noria.serving.features.online import OnlineFeatures
@@ -389,3 +390,41 @@ def loaded(opened: Any, model: object, folder: Path) -> LoadedRoute:
 
 def numbers(a: float, count: int = 1) -> InferRequest:
     return InferRequest(count, {"a": Column("FP64", [a] * count), "b": Column("FP64", [1.0] * count)})
+
+
+@pytest.mark.parametrize("where", ["frame", "answer"])
+def test_a_fault_of_the_program_is_one_requests_and_counts_nobody_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with closing(hosted(tmp_path)) as made, project(tmp_path) as opened:
+        made.predictor.switch(loaded(opened, LinearRegression().fit(FRAME, FRAME.a), tmp_path))
+        owner, name = (
+            (made.predictor._framer, "frame") if where == "frame" else (made.predictor, "_prediction")
+        )
+        at_work = getattr(owner, name)
+
+        def fail(given: Any, **how: Any) -> Any:
+            asked = [given] if isinstance(given, Job) else [part.job for part in given]
+            if any(job.request.columns["a"].values[0] == 7.0 for job in asked):
+                raise KeyError("a fault")
+            return at_work(given, **how)
+
+        monkeypatch.setattr(owner, name, fail)
+        jobs = jobs_of(made, [numbers(each) for each in (1.0, 7.0, 2.0)], "tried")
+        assert made.batcher._answer(jobs) == []
+        assert [type(each.error) for each in jobs] == [type(None), KeyError, type(None)]
+        (counts,) = made.predictor.counts.releases.values()
+        assert counts.requests == 2
+        logged = [each for frame in frames(made) for each in frame.ids]
+        assert len(set(logged)) == len(logged)
+        assert set(jobs[0].ids + jobs[2].ids) <= set(logged)
+
+
+def test_counts_of_a_route_that_was_replaced_meanwhile_are_nobodys(canary: Hosted) -> None:
+    columns = {"carrier": Column("BYTES", ["AA"]), "distance": Column("FP64", [1.0])}
+    jobs = jobs_of(canary, [InferRequest(1, columns, at=to_micros(NOW))])
+    before = canary.predictor.counts
+    canary.predictor.counts = RouteCounts(route=before.route + 1)
+    assert canary.predictor.answer(jobs) == []
+    assert canary.predictor.counts.releases == {}
+    canary.predictor.counts = before

@@ -336,7 +336,8 @@ def few_files_more(count: int) -> Iterator[None]:
     """The limit is of a file's number, so it is set where `count` numbers below it are free."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     gc.collect()
-    taken = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    listed = list(Path("/proc/self/fd").iterdir())
+    taken = {int(each.name) for each in listed if each.exists()}  # the list's own is closed by now
     free = (number for number in itertools.count() if number not in taken)
     resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, count, None)), before[1]))
     try:

@@ -178,11 +178,16 @@ class Predictor:
         if named:
             self._find_known(named)
         scoring = [job for job in ready if job.new and job.error is None]
-        if scoring:
-            again += self._log(self._score(scoring))
-        for job in ready:
-            if job.error is None and (not job.new or job.scores):
-                job.prediction = self._prediction(job)
+        parts = self._score(scoring) if scoring else []
+        try:
+            scored = [part for part in parts if part.job.error is None]
+            if scored:
+                again += self._log(scored)
+            for job in ready:
+                if job.error is None and (not job.new or job.scores):
+                    job.prediction = self._prediction(job)
+        finally:  # those that are not done are asked again, each alone where the program had a fault
+            self._observe([part for part in parts if part.job.is_done])
         return again
 
     def score_shadows(self, jobs: Iterable[Job]) -> None:
@@ -255,7 +260,7 @@ class Predictor:
                 job.error = job.misfit
 
     def _score(self, jobs: Sequence[Job]) -> list[Part]:
-        """Give each its scores, or its error, and give what was scored."""
+        """Give each its scores, or its error, and give what was to be scored."""
         now_us = time.time_ns() // 1_000
         asked: list[tuple[Job, Asked]] = []
         for job in jobs:
@@ -274,7 +279,6 @@ class Predictor:
                 continue
             job.looked_up = found
             parts.append(Part(job, each.bound, found.numbers, found.texts, at=each.at))
-        done: list[Part] = []
         together: dict[int, list[Part]] = {}
         for part in parts:
             together.setdefault(id(part.job.target), []).append(part)
@@ -289,9 +293,7 @@ class Predictor:
                     part.job.error = err
                     continue
                 part.job.failed, part.job.scores = part.failed, part.scores
-                done.append(part)
-            self._observe(group)
-        return done
+        return parts
 
     def _score_together(self, parts: Sequence[Part], models: Sequence[LoadedModel]) -> None:
         """Score the rows of several requests by one call for each model; where it fails, each goes alone."""
@@ -326,13 +328,14 @@ class Predictor:
         return found, (time.perf_counter_ns() - started) // 1_000
 
     def _observe(self, parts: Sequence[Part]) -> None:
-        """Count what releases gave; those of the requests that were scored together took the same time."""
-        alike: dict[tuple[str, int], list[bytes]] = {}
+        """Count what releases gave; for requests that were scored together each took the same time."""
+        route, alike = self.counts, dict[tuple[str, int], list[bytes]]()
         for part in parts:
-            for each in part.scores:
-                alike.setdefault((each.release, part.took_us[each.release]), []).append(each.scores)
+            if part.job.loaded.route.number == route.route:  # else it was replaced meanwhile, and its counts
+                for each in part.scores:
+                    alike.setdefault((each.release, part.took_us[each.release]), []).append(each.scores)
         for (release, took_us), scores in alike.items():
-            counts = self.counts.of(release)
+            counts = route.of(release)
             together = b"".join(scores)
             if missing(together):
                 for one in scores:

@@ -1,6 +1,8 @@
 """What the releases of a target give for the new rows of a request."""
 
 import logging
+import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -23,7 +25,7 @@ from noria.serving.requests import BadRequestError, Column, RequestError
 __all__ = ["Part", "alike", "joined", "kept", "missing", "score"]
 
 _LOG = logging.getLogger(__name__)
-_NO_NUMBER = np.array([np.nan], dtype="<f8").tobytes()
+_NUMBER = struct.Struct("<d")
 
 
 class Part:
@@ -96,7 +98,7 @@ class Part:
 def missing(scores: bytes) -> int:
     """Count the rows without a number."""
     if len(scores) == 8:
-        return int(scores == _NO_NUMBER)
+        return int(math.isnan(_NUMBER.unpack(scores)[0]))
     return int(np.count_nonzero(np.isnan(np.frombuffer(scores, dtype="<f8"))))
 
 

@@ -20,7 +20,7 @@ __all__ = ["Framer"]
 
 T = TypeVar("T")
 _NONE: list[str] = []
-_SMALL_BYTES = 1 << 16  # what is larger has a frame of its own
+_ROWS, _BYTES = 64, 1 << 16  # a request of more rows, or whose columns are larger, has a frame of its own
 _PARTS = 256  # requests that share a frame
 
 
@@ -64,7 +64,9 @@ class Framer:
         return [(self.frame(each), each) for each in groups]
 
     def frame(self, parts: Sequence[Part], *, stamp: int | None = None) -> PredictionFrame:
-        """Give one frame for requests to one target, of one instant, that the same releases scored.
+        """Give one frame for requests that are alike.
+
+        They are to one target, of one instant, scored by the same releases, and lack the same views.
 
         Parameters
         ----------
@@ -126,7 +128,7 @@ def _is_large(part: Part) -> bool:
     size = bound.numbers.nbytes
     if bound.texts:
         size += sum(len(each) for values in bound.texts.values() for each in values if each)
-    return size + bound.rows > _SMALL_BYTES
+    return bound.rows > _ROWS or size > _BYTES
 
 
 def _fallbacks(part: Part) -> list[str]:

@@ -158,16 +158,16 @@ class PredictionIndex:
             _LOG.warning("%d frames wait to be entered: %s", len(self._waiting), error)
 
     def catch_up(self, spool: Path) -> int:
-        """Enter the frames of the spool that a killed worker had not entered; give how many rows."""
+        """Enter the frames of the spool that a killed worker had not entered; give how many answers."""
         read, rows, batch = 0, 0, list[PredictionFrame]()
         for _, payload in read_spool(spool, after=(self._indexed_through() + 1, 0)):
             batch.append(decode_frame(payload))
-            rows += len(batch[-1].ids)
+            read, rows = read + batch[-1].answered_rows, rows + len(batch[-1].ids)
             if rows >= _CATCH_UP_ROWS:
                 self._add(batch)
-                read, rows, batch = read + rows, 0, []
+                rows, batch = 0, []
         self._add(batch)
-        return read + rows
+        return read
 
     def mark(self, segment: int) -> None:
         """Note durably that the spool's segments up to `segment` are entered, so they may leave it.

@@ -1,4 +1,4 @@
-"""One frame of the prediction log: what a request asked, saw and was answered.
+"""One frame of the prediction log: what requests asked, saw and were answered.
 
 The worker appends a frame to its spool before the answer leaves; `noria.deploy.shipping` reads it into the
 lake. Matrices travel as the bytes of little-endian float64, row-major.
@@ -84,6 +84,11 @@ class PredictionFrame(msgspec.Struct, frozen=True, array_like=True):
             return matrix[:, self.number_names.index(name)]
         values = np.frombuffer(self.numbers[name], dtype="<f8")
         return values if len(values) == len(self.ids) else values.reshape(len(self.ids), -1)
+
+    @property
+    def answered_rows(self) -> int:
+        """How many of its rows are answers; what a shadow scored is none."""
+        return sum(each.answered.count(1) for each in self.releases)
 
     @property
     def row_latencies_us(self) -> list[int]:

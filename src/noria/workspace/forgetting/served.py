@@ -141,7 +141,7 @@ class Predictions:
             kind="predictions",
             name=f"log of {supervisor.environment}/{name}",
             state="left" if is_held else "nothing",
-            held=sum(len(each.ids) for each in frames),
+            held=sum(each.answered_rows for each in frames),
             told=told,
         )
 
