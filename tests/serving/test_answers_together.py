@@ -69,16 +69,16 @@ class _Predictor:
 
 
 class Worker:
-    """What answers in a worker that counts in files, by deployments `one` and `other`."""
+    """What answers in a worker that counts in files, if it has a folder, by deployments `one` and `other`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self.metrics = Metrics(environment="production", shared=folder)
         self.names: dict[str, Any] = {}
         for name in ("one", "other"):
             predictor = _Predictor()
             batcher = Batcher(cast(Any, predictor), Limits())
-            batcher.before_sending = self.metrics.of(name).enter
+            batcher.before_sending = self.metrics.of(name).settle
             self.names[name] = SimpleNamespace(name=name, batcher=batcher, predictor=predictor)
         hosting = SimpleNamespace(find=self.names.get, names=tuple(self.names))
         self.answering = Answering(
@@ -125,6 +125,25 @@ def test_all_are_in_the_files_before_the_first_answer_leaves(worker: Worker) -> 
     asyncio.run(main())
     assert seen == [{3.0}] * 3
     assert worker.metrics.of("one").pending == 0
+
+
+def test_a_worker_alone_enters_what_it_counted_when_it_is_asked() -> None:
+    worker = Worker(None)
+    label = 'noria_requests_total{deployment="one",environment="production",model="one",status="200"}'
+    entered: list[float] = []
+
+    async def main() -> None:
+        requests = worker.metrics.requests.labels("production", "one", "one", "200")
+        for count in (999, 1, 500):
+            for _ in range(count):
+                worker.ask(lambda _: None)
+            await _turn()
+            samples = [each for metric in requests.collect() for each in metric.samples]
+            entered.append(next(each.value for each in samples if each.name.endswith("_total")))
+
+    asyncio.run(main())
+    assert entered == [0.0, 1_000.0, 1_000.0]  # so that what is counted does not grow without end
+    assert f"{label} 1500.0" in worker.metrics.expose().decode()
 
 
 def test_a_fault_in_counting_or_in_sending_keeps_no_other_answer_back(worker: Worker) -> None:

@@ -187,7 +187,7 @@ class Predictor:
                 if job.error is None and (not job.new or job.scores):
                     job.prediction = self._prediction(job)
         finally:  # those that are not done are asked again, each alone where the program had a fault
-            self._observe([part for part in parts if part.job.is_done])
+            self._observe(part for part in parts if part.job.is_done)
         return again
 
     def score_shadows(self, jobs: Iterable[Job]) -> None:
@@ -327,7 +327,7 @@ class Predictor:
             raise
         return found, (time.perf_counter_ns() - started) // 1_000
 
-    def _observe(self, parts: Sequence[Part]) -> None:
+    def _observe(self, parts: Iterable[Part]) -> None:
         """Count what releases gave; for requests that were scored together each took the same time."""
         route, alike = self.counts, dict[tuple[str, int], list[bytes]]()
         for part in parts:

@@ -2,7 +2,7 @@
 
 Where a server has several workers each counts in files that all can read, so that whichever is asked gives
 the sum, and a worker that is started anew goes on where its predecessor was. What is counted of requests is
-entered once for all that are answered together, before their answers leave.
+entered there once for all that are answered together, before their answers leave.
 """
 
 import logging
@@ -29,6 +29,7 @@ __all__ = ["CONTENT_TYPE", "DeploymentMetrics", "Metrics", "Standing"]
 _LOG = logging.getLogger(__name__)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_KEPT = 1_000  # answers that a worker alone counts before it enters them
 _PLACE = ("environment", "deployment")
 _NONE: Mapping[str, float] = {}
 
@@ -197,6 +198,11 @@ class Metrics:
         ).labels(environment)
         self._deployments: dict[str, DeploymentMetrics] = {}
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers tell what this one counts."""
+        return self._shared is not None
+
     def of(self, deployment: str) -> "DeploymentMetrics":
         """Give what counts for a deployment; the empty name is for requests that meet none."""
         found = self._deployments.get(deployment)
@@ -287,6 +293,11 @@ class DeploymentMetrics:
         `model` is empty where the route does not know the name: it may be any.
         """
         self._refusals.append((model, seconds, status))
+
+    def settle(self) -> None:
+        """Enter what was counted where other workers tell it too; a worker alone does so when it is asked."""
+        if self._metrics.is_shared or len(self._answers) >= _KEPT:
+            self.enter()
 
     def enter(self) -> None:
         """Enter requests and rows that were counted since the last time."""

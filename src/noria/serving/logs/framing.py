@@ -6,7 +6,7 @@ request costs that is logged.
 
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count, repeat
 from typing import TypeVar
 
@@ -50,8 +50,9 @@ class Framer:
         target, at, fallbacks = None, 0, _NONE
         is_sampled = self._log.is_sampled
         for part in parts:
-            job = part.job
-            if is_sampled or job.names_ids or part.lacks_release or _is_large(part):
+            job, bound = part.job, part.bound
+            is_large = bound.rows > _ROWS or bound.numbers.nbytes + _characters(bound.texts) > _BYTES
+            if is_large or is_sampled or job.names_ids or part.lacks_release:
                 groups.append([part])
                 continue
             told = _fallbacks(part) if job.target.views else _NONE
@@ -123,12 +124,8 @@ class Framer:
         return self._log.redact(frame)
 
 
-def _is_large(part: Part) -> bool:
-    bound = part.bound
-    size = bound.numbers.nbytes
-    if bound.texts:
-        size += sum(len(each) for values in bound.texts.values() for each in values if each)
-    return bound.rows > _ROWS or size > _BYTES
+def _characters(texts: Mapping[str, list[str | None]]) -> int:
+    return sum(len(each) for values in texts.values() for each in values if each) if texts else 0
 
 
 def _fallbacks(part: Part) -> list[str]:

@@ -356,7 +356,7 @@ class Worker:
             _LOG.info("%d logged predictions of %s are findable again", hosted.caught_up, deployment)
         metrics = self._metrics.of(deployment)
         metrics.follow(lambda: _standing(hosted))
-        hosted.batcher.wake, hosted.batcher.before_sending = partial(self.wake, deployment), metrics.enter
+        hosted.batcher.wake, hosted.batcher.before_sending = partial(self.wake, deployment), metrics.settle
         self._hosting.add(hosted)
         return hosted
 
