@@ -1,7 +1,7 @@
 """Frames of the log for what was answered: small requests that were answered alike share one.
 
-Making, checking and writing a frame costs the same for one row and for a hundred; under load this is what a
-request costs that is logged.
+Making, checking and writing a frame costs little more for a hundred rows than for one; a request under load
+hardly pays for it.
 """
 
 import secrets
