@@ -354,6 +354,25 @@ def test_weights_alone_are_arrays(tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(6, 64), (8, 1), (8, 32), (8, 64), (10, 8), (10, 12), (10, 14), (10, 99)],
+    ids=["version", "encrypted", "patched", "strongly", "deflate", "bzip2", "lzma", "unknown"],
+)
+def test_an_archive_that_asks_for_what_zip_files_may_is_refused(
+    tmp_path: Path, offset: int, value: int
+) -> None:
+    """One field of a member's entry, in both places where an archive has it."""
+    write_model_folder(LinearRegression().fit(X, X[:, 0]), tmp_path / "folder", example=X)
+    archive = tmp_path / "folder" / "model.skops"
+    data = bytearray(archive.read_bytes())
+    for magic, at in ((b"PK\x01\x02", offset), (b"PK\x03\x04", offset - 2)):
+        data[data.index(magic) + at] = value
+    archive.write_bytes(data)
+    with pytest.raises(ConfigError, match="no skops archive"):
+        load(tmp_path / "folder")
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_changed_folder_loads_or_is_refused(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:

@@ -213,6 +213,21 @@ def test_a_second_interrupt_stops_at_once(sqlite_site: Site) -> None:
     assert is_gone(pid)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process outside of transactions: one that is in one keeps SQLite's lock, and nobody leads."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        while "State:\tT" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8"):
+            time.sleep(0.001)
+        locks = [each.split() for each in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
+        if not any(
+            each[1] == "POSIX" and each[3:5] == ["WRITE", str(pid)] for each in locks if len(each) > 4
+        ):
+            return
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+
+
 def test_a_leader_that_was_frozen_finds_that_it_does_not_lead(sqlite_site: Site) -> None:
     """A stopped process does not renew its lease; when it goes on, another one has taken it."""
     sqlite_site.settings["lease_s"] = 1
@@ -221,7 +236,7 @@ def test_a_leader_that_was_frozen_finds_that_it_does_not_lead(sqlite_site: Site)
         first.wait_for_role("leader")
         with sqlite_site.up() as second:
             second.wait_for_role("follower")
-            os.kill(first.process.pid, signal.SIGSTOP)
+            freeze(first.process.pid)
             second.wait_for_role("leader")
             os.kill(first.process.pid, signal.SIGCONT)
             lost = first.wait_for_role("follower")

@@ -7,8 +7,11 @@ scikit-learn hold functions that run a text as code, load libraries and open fil
 
 import importlib
 import json
+import struct
+import zlib
 from collections.abc import Iterable
 from io import BytesIO
+from lzma import LZMAError
 from types import FunctionType
 from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -101,7 +104,10 @@ _OF_NUMPY = frozenset(
         "var",
     }
 )
-_ERRORS = (BadZipFile, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+_ERRORS = (  # what a damaged archive makes of `zipfile`, its unpackers and skops
+    BadZipFile, LZMAError, zlib.error, struct.error, EOFError, OSError, LookupError, TypeError, ValueError,
+    AttributeError, RuntimeError,
+)  # fmt: skip
 _METHODS = frozenset({"decision_function", "inverse_transform", "predict", "predict_proba", "transform"})
 
 
@@ -138,7 +144,7 @@ def load_archive(data: bytes) -> Any:
         estimator = skops.io.loads(data, trusted=trusted)
         check_trees(estimator)
         return estimator
-    except (*_ERRORS, ImportError, EOFError) as err:
+    except (*_ERRORS, ImportError) as err:
         if isinstance(err, ConfigError):
             raise
         raise ConfigError(
