@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
@@ -144,6 +145,14 @@ def test_a_worker_alone_enters_what_it_counted_when_it_is_asked() -> None:
     asyncio.run(main())
     assert entered == [0.0, 1_000.0, 1_000.0]  # so that what is counted does not grow without end
     assert f"{label} 1500.0" in worker.metrics.expose().decode()
+
+
+def test_a_worker_alone_does_not_keep_refusals_without_end() -> None:
+    counts = Worker(None).metrics.of("one")
+    for _ in range(2_500):
+        counts.count_refusal("one", 0.1, HTTPStatus.SERVICE_UNAVAILABLE)
+        counts.settle()
+    assert len(counts._refusals) == 500
 
 
 def test_a_fault_in_counting_or_in_sending_keeps_no_other_answer_back(worker: Worker) -> None:

@@ -29,7 +29,7 @@ __all__ = ["CONTENT_TYPE", "DeploymentMetrics", "Metrics", "Standing"]
 _LOG = logging.getLogger(__name__)
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-_KEPT = 1_000  # answers that a worker alone counts before it enters them
+_KEPT = 1_000  # requests that a worker alone counts before it enters them
 _PLACE = ("environment", "deployment")
 _NONE: Mapping[str, float] = {}
 
@@ -296,7 +296,7 @@ class DeploymentMetrics:
 
     def settle(self) -> None:
         """Enter what was counted where other workers tell it too; a worker alone does so when it is asked."""
-        if self._metrics.is_shared or len(self._answers) >= _KEPT:
+        if self._metrics.is_shared or len(self._answers) + len(self._refusals) >= _KEPT:
             self.enter()
 
     def enter(self) -> None:

@@ -1,7 +1,6 @@
 """Frames of the log for what was answered: small requests that were answered alike share one.
 
-Making, checking and writing a frame costs little more for a hundred rows than for one; a request under load
-hardly pays for it.
+Making, checking and writing a frame costs little more for a hundred rows than for one.
 """
 
 import secrets
