@@ -7,14 +7,11 @@ scikit-learn hold functions that run a text as code, load libraries and open fil
 
 import importlib
 import json
-import struct
-import zlib
 from collections.abc import Iterable
 from io import BytesIO
-from lzma import LZMAError
 from types import FunctionType
 from typing import Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import skops.io
@@ -22,6 +19,7 @@ import skops.io
 from noria.errors import ConfigError
 from noria.registry.archived_boosters import check_boosters
 from noria.registry.tree_checks import check_trees
+from noria.registry.zip_errors import ZIP_ERRORS
 
 __all__ = ["dump_archive", "load_archive", "untrusted_types"]
 
@@ -104,10 +102,8 @@ _OF_NUMPY = frozenset(
         "var",
     }
 )
-_ERRORS = (  # what a damaged archive makes of `zipfile`, its unpackers and skops
-    BadZipFile, LZMAError, zlib.error, struct.error, EOFError, OSError, LookupError, TypeError, ValueError,
-    AttributeError, RuntimeError,
-)  # fmt: skip
+_ERRORS: tuple[type[Exception], ...] = (*ZIP_ERRORS, TypeError, AttributeError)  # of skops too
+_LOADING_ERRORS: tuple[type[Exception], ...] = (*_ERRORS, ImportError)
 _METHODS = frozenset({"decision_function", "inverse_transform", "predict", "predict_proba", "transform"})
 
 
@@ -144,7 +140,7 @@ def load_archive(data: bytes) -> Any:
         estimator = skops.io.loads(data, trusted=trusted)
         check_trees(estimator)
         return estimator
-    except (*_ERRORS, ImportError) as err:
+    except _LOADING_ERRORS as err:
         if isinstance(err, ConfigError):
             raise
         raise ConfigError(
