@@ -176,6 +176,29 @@ sql = "select count(*) as n from trips"
     assert project.ledger.get_run(built.run or "").metrics["failed_panels"] == 4
 
 
+def test_a_table_that_was_not_built_is_told_by_what_makes_it(project: noria.Project) -> None:
+    write(project, "early", """
+[panels.daily]
+sql = "select * from Daily_Riders"
+[panels.seen]
+sql = "select * from seen"
+[panels.dated]
+sql = "select * from daily_riders for version as of 1"
+""")  # fmt: skip
+    models = project.root / "models" / "riding"
+    models.mkdir(parents=True)
+    (models / "daily_riders.sql").write_text("select sum(riders) as riders from trips")
+    (models / "seen.sql").write_text("-- materialize: view\nselect riders from daily_riders")
+    wanted = "no table named '{}'; models/riding/daily_riders.sql makes it: run `noria transform`"
+    assert project.build_dashboard("early").failed == {
+        "daily": wanted.format("Daily_Riders"),
+        "seen": wanted.format("daily_riders"),
+        "dated": wanted.format("daily_riders"),
+    }
+    project.transform()
+    assert not project.build_dashboard("early").failed
+
+
 def test_a_page_holds_everything_and_asks_for_nothing(project: noria.Project) -> None:
     page = project.build_dashboard("ridership").files[0].read_text()
     policy = page.split('Content-Security-Policy" content="')[1].split('"')[0]

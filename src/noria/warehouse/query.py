@@ -15,8 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from noria.errors import ConfigError, NotFound, QueryStopped, StoreError
+from noria.errors import ConfigError, QueryStopped, StoreError
 from noria.warehouse.interruptible import interruptible
+from noria.warehouse.named_tables import unknown_table
 from noria.warehouse.query_statement import Statement, explained, read_statement, spelled
 from noria.warehouse.query_tables import View, allowed_files, register
 from noria.warehouse.query_travel import Dated, named_parameters
@@ -237,7 +238,7 @@ def _open_dated(
     name = spelled(dated.table, tables)
     if name is None or dated.schema.lower() not in ("", "main"):
         full = f"{dated.schema}.{dated.table}" if dated.schema else dated.table
-        raise NotFound("table", full, tables)
+        raise unknown_table(full, tables)
     if travel is None:
         raise ConfigError(f"{name!r} cannot be read as it was: it is one table without versions")
     value = _evaluated(dated, params)

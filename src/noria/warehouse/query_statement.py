@@ -14,8 +14,9 @@ from typing import Any
 
 import duckdb
 
-from noria.errors import ConfigError, NotFound
+from noria.errors import ConfigError
 from noria.warehouse.hints import hinted
+from noria.warehouse.named_tables import unknown_table
 from noria.warehouse.query_travel import Dated, Token, read_tokens, undated
 
 __all__ = ["Statement", "explained", "read_statement", "spelled"]
@@ -203,7 +204,7 @@ def _tables(parsed: Any, dated: Mapping[str, object], tables: Mapping[str, objec
         if at is not None:
             found.add(at)
         elif not is_own:
-            raise NotFound("table", f"{schema}.{name}" if schema else name, tables)
+            raise unknown_table(f"{schema}.{name}" if schema else name, tables)
     return tuple(sorted(found))
 
 

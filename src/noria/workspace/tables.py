@@ -30,6 +30,7 @@ from noria.tracking.tables import (
     run_tags,
     tracked_runs,
 )
+from noria.warehouse.named_tables import NamedTables
 from noria.workspace.derived_tables import derived_tables, output_table
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _NotYet(NotFound):
         self.args = (f"no version of {table} as of {format_instant(at)}; the first is {first}",)
 
 
-class ProjectTables(Mapping[str, Callable[[], Any]]):
+class ProjectTables(NamedTables):
     """Names of tables, and what opens each.
 
     The ledger's own, then tables of the lake; where none of these has the name: tracking and kept results,
@@ -158,6 +159,15 @@ class ProjectTables(Mapping[str, Callable[[], Any]]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def advice(self, name: str) -> str | None:
+        """Name the model that makes a table, where it has not been built."""
+        from noria.workspace.transforming import project_models
+
+        models = project_models(self._project)
+        if (model := models.found.get(name.lower())) is None:
+            return None
+        return f"{model.path} makes it: run `noria transform`"
 
     def as_it_was(self, name: str, wanted: AsOf) -> Any:
         """Open a table at a version, or at the newest version of an instant.
