@@ -5,7 +5,6 @@ import json
 import pickle
 import sys
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ from noria.records import sha256_hex
 from noria.registry.folders.contents import KeptContents, LocalContents
 from noria.registry.folders.loaded import LoadedEstimator
 from noria.registry.folders.loading import load_folder
-from noria.registry.folders.torch_models import is_torchscript, opens_files
 from noria.registry.folders.trust import PickleTrust
 from noria.registry.folders.writing import write_model_folder
 from noria.registry.folders.yaml_reading import read_yaml
@@ -373,36 +371,6 @@ def test_an_archive_that_asks_for_what_zip_files_may_is_refused(
     archive.write_bytes(data)
     with pytest.raises(ConfigError, match="no skops archive"):
         load(tmp_path / "folder")
-
-
-@given(data=st.data())
-def test_changed_bytes_are_no_script_or_one_that_can_be_judged(data: st.DataObject) -> None:
-    script = io.BytesIO()
-    with zipfile.ZipFile(script, "w") as archive:
-        archive.writestr("model/constants.pkl", b"")
-        archive.writestr("model/code/__torch__.py", "return x")
-    changed = bytearray(script.getvalue())
-    places = st.integers(0, len(changed) - 1)
-    for place in data.draw(st.lists(places, min_size=1, max_size=4)):
-        changed[place] = data.draw(st.integers(0, 255))
-    with suppress(ConfigError):
-        assert not (is_torchscript(bytes(changed)) and opens_files(bytes(changed)))
-
-
-@pytest.mark.parametrize(("offset", "message"), [(8, "encrypted"), (10, "compression method")])
-def test_a_script_whose_code_cannot_be_read_is_refused(tmp_path: Path, offset: int, message: str) -> None:
-    folder = make(tmp_path / "folder", "flavors:\n  pytorch:\n    model_data: data\n")
-    (folder / "data").mkdir()
-    file = folder / "data" / "model.pth"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("model/code/__torch__.py", "return x")
-        archive.writestr("model/constants.pkl", b"")
-    changed = bytearray(file.read_bytes())
-    for magic, at in ((b"PK\x01\x02", offset), (b"PK\x03\x04", offset - 2)):
-        changed[changed.index(magic) + at] = 1 if offset == 8 else 99
-    file.write_bytes(changed)
-    with pytest.raises(ConfigError, match=f"no TorchScript module: its code cannot be read.*{message}"):
-        load(folder)
 
 
 @settings(max_examples=60, deadline=None)

@@ -182,6 +182,12 @@ def test_a_table_that_was_not_built_is_told_by_what_makes_it(project: noria.Proj
 sql = "select * from Daily_Riders"
 [panels.seen]
 sql = "select * from seen"
+[panels.twice]
+sql = "select * from twice"
+[panels.trip_days]
+sql = "select * from main.trip_days"
+[panels.elsewhere]
+sql = "select * from other.daily_riders"
 [panels.dated]
 sql = "select * from daily_riders for version as of 1"
 """)  # fmt: skip
@@ -189,14 +195,22 @@ sql = "select * from daily_riders for version as of 1"
     models.mkdir(parents=True)
     (models / "daily_riders.sql").write_text("select sum(riders) as riders from trips")
     (models / "seen.sql").write_text("-- materialize: view\nselect riders from daily_riders")
-    wanted = "no table named '{}'; models/riding/daily_riders.sql makes it: run `noria transform`"
-    assert project.build_dashboard("early").failed == {
-        "daily": wanted.format("Daily_Riders"),
-        "seen": wanted.format("daily_riders"),
-        "dated": wanted.format("daily_riders"),
+    (models / "twice.sql").write_text("-- materialize: view\nselect n from once")
+    (models / "once.sql").write_text("-- materialize: view\nselect n from twice")
+    (models / "trip_days.sql").write_text("-- materialise: view\nselect day from trips")
+    made = "no table named '{}'; models/riding/daily_riders.sql makes it: run `noria transform daily_riders`"
+    failed = dict(project.build_dashboard("early").failed)
+    assert "did you mean 'materialize'?" in failed.pop("trip_days")
+    assert failed.pop("elsewhere").startswith("no table named 'other.daily_riders'; there is ")
+    assert failed == {
+        "daily": made.format("Daily_Riders"),
+        "seen": made.format("daily_riders"),
+        "dated": made.format("daily_riders"),
+        "twice": "no table named 'twice'; models/riding/twice.sql is a view that cannot be read: "
+        "`noria transform --plan` says why",
     }
-    project.transform()
-    assert not project.build_dashboard("early").failed
+    project.transform("daily_riders")
+    assert set(project.build_dashboard("early").failed) == {"twice", "trip_days", "elsewhere"}
 
 
 def test_a_page_holds_everything_and_asks_for_nothing(project: noria.Project) -> None:

@@ -19,13 +19,11 @@ import skops.io
 from noria.errors import ConfigError
 from noria.registry.archived_boosters import check_boosters
 from noria.registry.tree_checks import check_trees
-from noria.registry.zip_errors import ZIP_ERRORS
+from noria.registry.zip_archives import ZIP_ERRORS, check_unpacked_size
 
 __all__ = ["dump_archive", "load_archive", "untrusted_types"]
 
 _SCHEMA = "schema.json"
-_MOST_BYTES = 8 << 30  # of an archive once it is unpacked
-_MOST_RATIO = 2_000  # between the two: DEFLATE gives about 1,030 at most
 _NAMES = frozenset(
     {
         "collections.OrderedDict",
@@ -169,9 +167,7 @@ def _trusted(data: bytes) -> tuple[str, ...]:
 
 def _check_size(data: bytes) -> None:
     with ZipFile(BytesIO(data)) as archive:
-        size = sum(each.file_size for each in archive.infolist())
-    if size > _MOST_BYTES or size > _MOST_RATIO * max(len(data), 1 << 10):
-        raise ConfigError(f"the skops archive of {len(data)} bytes unpacks to {size}; it is no model")
+        check_unpacked_size(archive, data, what="skops archive")
 
 
 def _is_trusted(name: str) -> bool:

@@ -13,11 +13,13 @@ class NamedTables(Mapping[str, Callable[[], Any]]):
     """Names of tables, and what opens each; of one that is not there it may be known how to come by it."""
 
     @abstractmethod
-    def advice(self, name: str) -> str | None:
+    def find_advice(self, name: str) -> str | None:
         """Say what to do about a table that is not there; None where that is not known."""
 
 
-def unknown_table(name: str, tables: Mapping[str, object]) -> NotFound:
+def unknown_table(schema: str, name: str, tables: Mapping[str, object]) -> NotFound:
     """Give the error of a name that no table has."""
-    advice = tables.advice(name) if isinstance(tables, NamedTables) else None
-    return NotFound("table", name, tables if advice is None else None, advice=advice)
+    is_plain = schema.lower() in ("", "main")
+    advice = tables.find_advice(name) if is_plain and isinstance(tables, NamedTables) else None
+    named = f"{schema}.{name}" if schema else name
+    return NotFound("table", named, tables if advice is None else None, advice=advice)

@@ -111,7 +111,7 @@ def query(
     Raises
     ------
     NotFound
-        If the statement names a table that is not there; suggests the nearest.
+        If the statement names a table that is not there; suggests the nearest, or says what makes it.
     ConfigError
         If it is no single statement that reads, or DuckDB cannot answer it.
     QueryStopped
@@ -237,8 +237,7 @@ def _open_dated(
 ) -> Any:
     name = spelled(dated.table, tables)
     if name is None or dated.schema.lower() not in ("", "main"):
-        full = f"{dated.schema}.{dated.table}" if dated.schema else dated.table
-        raise unknown_table(full, tables)
+        raise unknown_table(dated.schema, dated.table, tables)
     if travel is None:
         raise ConfigError(f"{name!r} cannot be read as it was: it is one table without versions")
     value = _evaluated(dated, params)

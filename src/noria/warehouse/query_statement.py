@@ -91,7 +91,7 @@ def read_statement(
     ConfigError
         If it is no single statement that reads, or uses a function that reaches out of the project.
     NotFound
-        If it names a table that is not there; suggests the nearest.
+        If it names a table that is not there; suggests the nearest, or says what makes it.
     """
     tokens = read_tokens(sql)
     while tokens and tokens[-1].text == ";":
@@ -204,7 +204,7 @@ def _tables(parsed: Any, dated: Mapping[str, object], tables: Mapping[str, objec
         if at is not None:
             found.add(at)
         elif not is_own:
-            raise unknown_table(f"{schema}.{name}" if schema else name, tables)
+            raise unknown_table(schema, name, tables)
     return tuple(sorted(found))
 
 

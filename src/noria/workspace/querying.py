@@ -46,7 +46,7 @@ class Questions(Opened):
         Raises
         ------
         NotFound
-            If a table, or a version of it, is unknown; says what exists.
+            If a table, or a version of it, is unknown; says what exists, or what makes it.
         ConfigError
             If the SQL is wrong, or does something other than read.
         QueryStopped

@@ -32,6 +32,7 @@ from noria.tracking.tables import (
 )
 from noria.warehouse.named_tables import NamedTables
 from noria.workspace.derived_tables import derived_tables, output_table
+from noria.workspace.unbuilt import find_advice
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -160,14 +161,9 @@ class ProjectTables(NamedTables):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def advice(self, name: str) -> str | None:
-        """Name the model that makes a table, where it has not been built."""
-        from noria.workspace.transforming import project_models
-
-        models = project_models(self._project)
-        if (model := models.found.get(name.lower())) is None:
-            return None
-        return f"{model.path} makes it: run `noria transform`"
+    def find_advice(self, name: str) -> str | None:
+        """Say how a table comes to be that is declared, and not there yet."""
+        return find_advice(self._project, name.lower())
 
     def as_it_was(self, name: str, wanted: AsOf) -> Any:
         """Open a table at a version, or at the newest version of an instant.

@@ -166,12 +166,8 @@ def _serialized(folder: _Folder, file: str, *, default: str) -> Any:
 
 
 def _pytorch(folder: _Folder, _: str) -> tuple[Any, Predictor]:
-    from noria.registry.folders.torch_models import (
-        is_torchscript,
-        load_script,
-        opens_files,
-        torch_predictor,
-    )
+    from noria.registry.folders.scripts import read_script
+    from noria.registry.folders.torch_models import load_module, load_script, torch_predictor
 
     home = checked_member(folder.conf.get("model_data"), f"the MLmodel of {folder.contents.where}")
     file = f"{home}/model.pth"
@@ -181,15 +177,14 @@ def _pytorch(folder: _Folder, _: str) -> tuple[Any, Predictor]:
             "`torch.jit.script(model)`, or the weights as safetensors"
         )
     data = folder.contents.read(file)
-    if is_torchscript(data):
-        if opens_files(data):
-            folder.check_trust("a TorchScript module that names files to be opened")
-        module = load_script(data)
-    else:
+    script = read_script(data)
+    if script is None:
         folder.check_trust("no whole TorchScript module, but a pickle of PyTorch")
-        from noria.registry.folders.torch_models import load_module
-
         module = load_module(data)
+    else:
+        if script.opens_files:
+            folder.check_trust("a TorchScript module that names files to be opened")
+        module = load_script(script.archive)
     return module, torch_predictor(module)
 
 

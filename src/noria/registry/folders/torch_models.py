@@ -3,7 +3,6 @@
 import warnings
 from io import BytesIO
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 
@@ -11,38 +10,8 @@ from noria.errors import ConfigError, SourceError
 from noria.registry.extras import import_extra
 from noria.registry.folders.frames import Rows, float_matrix
 from noria.registry.folders.prediction import Predictor
-from noria.registry.zip_errors import ZIP_ERRORS
 
-__all__ = ["is_torchscript", "load_module", "load_script", "opens_files", "read_weights", "torch_predictor"]
-
-
-_OF_FILES = (b"from_file", b"aten::save", b"aten::load")
-
-
-def is_torchscript(data: bytes) -> bool:
-    """Tell whether bytes are a TorchScript archive: one that holds its own code, and no pickled classes."""
-    try:
-        with ZipFile(BytesIO(data)) as archive:
-            parts = [each.split("/", 1)[-1] for each in archive.namelist()]
-    except ZIP_ERRORS:
-        return False
-    return "constants.pkl" in parts and any(map(_is_code, parts))
-
-
-def opens_files(data: bytes) -> bool:
-    """Tell whether code of a TorchScript archive names what maps or writes files. Raises `ConfigError`."""
-    try:
-        with ZipFile(BytesIO(data)) as archive:
-            code = [each for each in archive.infolist() if _is_code(each.filename.split("/", 1)[-1])]
-            return any(name in archive.read(each) for each in code for name in _OF_FILES)
-    except ZIP_ERRORS as err:
-        raise ConfigError(
-            f"the bytes are no TorchScript module: its code cannot be read: {type(err).__name__}: {err}"
-        ) from err
-
-
-def _is_code(part: str) -> bool:
-    return part.startswith("code/")
+__all__ = ["load_module", "load_script", "read_weights", "torch_predictor"]
 
 
 def load_script(data: bytes) -> Any:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from noria.errors import ConfigError, NotFound, SourceError
+from noria.workspace.unbuilt import find_advice
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -180,8 +181,8 @@ class FeatureSources:
         try:
             return self._project.lake.schema(name, version=self._version(name))
         except NotFound as error:
-            if error.kind == "table":
-                _tell_how(self._project, name, error)
+            if error.kind == "table" and (advice := find_advice(self._project, name)) is not None:
+                error.add_note(advice)
             raise
 
     def _version(self, name: str) -> Version | None:
@@ -291,13 +292,3 @@ def _views(project: Project) -> Mapping[str, str]:
     from noria.workspace.transforming import view_queries
 
     return view_queries(project)
-
-
-def _tell_how(project: Project, name: str, error: NotFound) -> None:
-    """Add how a table that is not there comes to be."""
-    from noria.workspace.transforming import project_models
-
-    if name in {each.name for each in project_models(project).found.values()}:
-        error.add_note(f"It is a model that is not built yet: `noria transform {name}` builds it.")
-    elif name in project.declarations.datasets:
-        error.add_note(f"Nothing has landed in this dataset yet: `noria ingest {name}` takes its rows in.")
